@@ -1,0 +1,3 @@
+"""The OpsCenter edge inference server."""
+
+__version__ = "0.1.0"
