@@ -1,6 +1,6 @@
 """Reads for an actor: each fetches and authorises at once, so no caller can forget the check.
 
-A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small is told `Forbidden`.
+A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
 """
 
 from uuid import UUID

@@ -23,7 +23,10 @@ def open_file(sha256: str) -> BinaryIO:
 
 
 class Writer:
-    """Takes a file in pieces, hashing while it writes; `keep` makes it visible, leaving the block without it leaves nothing."""
+    """Takes a file in pieces, hashing while it writes.
+
+    `keep` makes it visible; leaving the block without it leaves nothing.
+    """
 
     def __init__(self) -> None:
         folder = Path(settings.MODEL_ROOT) / "incoming"

@@ -223,7 +223,7 @@ REGISTRY_ENABLED = env.flag("OPSCENTER_REGISTRY", default=not env.text("OCI_REGI
 REGISTRY_ROOT = DATA / "registry"
 REGISTRY_USERNAME = "opscenter"
 
-# The registry that publishes go to (the chart's `ociRegistry.*`): fills the registry settings of the admin console at first.
+# The registry that publishes go to (the chart's `ociRegistry.*`): fills the admin console's registry settings at first.
 OCI_REGISTRY = env.text("OCI_REGISTRY")
 OCI_REPOSITORY = env.text("OCI_REPOSITORY", "opscenter")
 OCI_EMAIL = env.text("OCI_EMAIL")
