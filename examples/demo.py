@@ -1,8 +1,8 @@
 """The main job, from a trained model to what a site infers, each step checked against what it should give.
 
-Needs a running center (OPSCENTER_URL, OPSCENTER_ADMIN_EMAIL, OPSCENTER_ADMIN_PASSWORD) and, for the engine, the registry's
-login (OCI_REGISTRY, OCI_USERNAME, OCI_PASSWORD); `make demo` starts a center and runs this. Ends with status 0 when every
-check held. With `--stay` the edge's engine runs on until Ctrl-C.
+Needs a running center (OPSCENTER_URL, OPSCENTER_ADMIN_EMAIL, OPSCENTER_ADMIN_PASSWORD) and, for the engine, the
+registry's login (OCI_REGISTRY, OCI_USERNAME, OCI_PASSWORD). `make demo` starts a center and runs this. Ends with 0
+when every check held. With `--stay` the edge's engine runs on until Ctrl-C.
 """
 
 import json
