@@ -102,10 +102,12 @@ def test_removed_edges_stay_where_they_were(make_publish: Make, add: Add, owner:
     old = make_publish()
     edge = add(old, "a")
     operations.remove_edge(actor=owner, edge=edge)
-    make_publish(old)
-
+    new = make_publish(old)
     assert tasks.follow_replacements() == 0
-    assert runs(edge) == old.pk
+
+    other = Edge.objects.create(name="b", publish=old, created_by=owner)
+    assert tasks.follow_replacements() == 1
+    assert (runs(edge), runs(other)) == (old.pk, new.pk)
 
 
 def test_many_edges_are_moved_in_batches(make_publish: Make, owner: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from catalog.models import User
-from edges import jobs, operations, sessions
+from edges import contacts, jobs, jwts, operations, sessions
+from edges.errors import InvalidAssertion, TokenInvalid
 from edges.models import Edge, SigningKey, UsedAssertion
 from tests.edges.conftest import Clock, Device, join_token_in
 
@@ -266,3 +267,77 @@ def test_private_key_is_encrypted_at_rest(device: Device) -> None:
 
     assert "PRIVATE KEY" not in stored
     assert "PRIVATE KEY" in SigningKey.objects.get().private_key
+
+
+def signed(edge: Edge, clock: Clock, audience: str) -> str:
+    """An access token that our own key signed."""
+    signer = SigningKey.objects.get()
+    key = serialization.load_pem_private_key(signer.private_key.encode(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return jwts.sign_access_token(
+        subject=edge.spiffe_id,
+        audience=audience,
+        thumbprint=edge.key_thumbprint,
+        key=key,
+        kid=signer.kid,
+        now=clock.now,
+    )
+
+
+def test_access_token_for_something_else_is_refused(clock: Clock, device: Device, edge: Edge) -> None:
+    edge.refresh_from_db()
+    device.use(signed(edge, clock, "https://elsewhere.example.com"))
+    assert code(device.checkin()) == (401, "token_invalid")
+
+    device.use(signed(edge, clock, sessions.audience()))
+    assert device.checkin().status_code == 200
+
+
+def test_lapsed_session_ends_access_tokens_too(clock: Clock, device: Device, edge: Edge) -> None:
+    Edge.objects.update(session_lapses_at=clock.now)
+
+    assert code(device.checkin()) == (403, "session_expired")
+
+
+def test_edge_that_joined_again_since_it_was_read_is_refused(
+    clock: Clock, device: Device, edge: Edge, owner: User
+) -> None:
+    stale = Edge.objects.get()
+    again = operations.reissue_token(actor=owner, edge=edge)
+    Device(clock).join(join_token_in(again.bundle))
+
+    with pytest.raises(TokenInvalid):
+        contacts.checkin(edge=stale, report={"serving": None})
+
+
+def test_assertion_for_somebody_else_is_refused(clock: Clock, device: Device, edge: Edge) -> None:
+    with pytest.raises(InvalidAssertion, match="SPIFFE ID"):
+        jwts.verify_assertion(
+            device.assertion(),
+            key=device.key.public_key(),
+            subject="spiffe://opscenter/ns/deployments/edge/other",
+            audience=sessions.token_endpoint(),
+            now=clock.now,
+        )
+
+
+def test_only_whole_spiffe_ids_of_this_center_name_an_edge(edge: Edge) -> None:
+    assert sessions.edge_named(edge.spiffe_id) == edge
+    for name in (f"spiffe://elsewhere/ns/deployments/edge/{edge.pk}", str(edge.pk), edge.spiffe_id + "/", ""):
+        assert sessions.edge_named(name) is None
+
+
+def test_process_that_is_second_to_make_the_signing_key_takes_the_first_ones(
+    clock: Clock, added: operations.Added, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, make = Device(clock), ec.generate_private_key
+
+    def late(curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
+        monkeypatch.setattr(ec, "generate_private_key", make)
+        sessions.start(added.edge, clock.now)
+        return make(curve)
+
+    monkeypatch.setattr(ec, "generate_private_key", late)
+    assert device.join(join_token_in(added.bundle)).status_code == 201
+    assert SigningKey.objects.count() == 1
+    assert device.checkin().status_code == 200
