@@ -13,8 +13,8 @@ from registry import errors
 from registry.references import Digest
 from registry.storage import Repository
 
-# Measured with granian: 1 MiB sends as fast as larger blocks do, and a download holds only a few of them.
-_BLOCK = 1024 * 1024
+# Measured with granian on 1 GiB: 256 KiB is the fastest of 64 KiB to 4 MiB (about 5 GB/s from the page cache).
+_BLOCK = 256 * 1024
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _STATUS: dict[type[errors.RegistryError], int] = {
     errors.Unauthorized: 401,

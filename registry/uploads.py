@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from registry import blobs
 from registry.durable import is_full, make_folder, storage_full
@@ -154,7 +154,7 @@ def _unknown(upload_id: str) -> UploadUnknown:
 
 
 @contextmanager
-def _locked(path: Path, upload_id: str) -> Iterator[BinaryIO]:
+def _locked(path: Path, upload_id: str) -> Iterator[FileIO]:
     """Open the upload's file for this request alone, at its end."""
     try:
         file = path.open("r+b", buffering=0)
@@ -165,17 +165,16 @@ def _locked(path: Path, upload_id: str) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UploadBusy("Another request writes this upload: wait, then ask for the offset and go on.") from None
-        # Between opening and locking another request may have closed the upload: then these bytes are a blob by now (the
-        # file has other names, also when a crash kept this one) and must never be written again.
-        status = os.fstat(file.fileno())
-        if status.st_nlink != 1:
+        # Between opening and locking another request may have closed the upload: then these bytes are a blob by now, so
+        # the file has other names (a crash may have kept this one too), and they must never be written again.
+        if os.fstat(file.fileno()).st_nlink != 1:
             path.unlink(missing_ok=True)
             raise _unknown(upload_id)
         file.seek(0, os.SEEK_END)
         yield file
 
 
-def _receive(file: BinaryIO, path: Path, upload_id: str, body: Body, algorithm: str) -> int:
+def _receive(file: FileIO, path: Path, upload_id: str, body: Body, algorithm: str) -> int:
     """Write the body at the end of `file` and hash it as it passes; return the new length."""
     before = file.tell()
     _check_order(body, before)
@@ -217,7 +216,7 @@ def _check_room(path: Path, length: int | None) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _check_length(file: BinaryIO, body: Body, before: int) -> None:
+def _check_length(file: FileIO, body: Body, before: int) -> None:
     received = file.tell() - before
     if body.length is not None and received != body.length:
         # The connection broke. What came is in order and stays: the client may ask for the offset and go on.
@@ -231,14 +230,14 @@ def _check_length(file: BinaryIO, body: Body, before: int) -> None:
         )
 
 
-def _write(file: BinaryIO, piece: bytes) -> None:
+def _write(file: FileIO, piece: bytes) -> None:
     rest = memoryview(piece)
     while rest:
         # Unbuffered, so that a full disk is found here; such a write may take only a part.
         rest = rest[file.write(rest) :]
 
 
-def _digest_of(file: BinaryIO, upload_id: str, size: int, wanted: Digest) -> Digest:
+def _digest_of(file: FileIO, upload_id: str, size: int, wanted: Digest) -> Digest:
     """The digest of the whole upload: from the running state, or by reading the file when that is not known here."""
     state = _hashes.take(upload_id, size)
     if state is None or state.name != wanted.algorithm:
