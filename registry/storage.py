@@ -52,6 +52,6 @@ class Repository:
         return any((self.folder / part).is_dir() for part in ("_blobs", "_manifests"))
 
 
-def repository(name: str) -> Repository:
+def repository_named(name: str) -> Repository:
     """The repository called `name`, which need not exist yet. Raises NameInvalid."""
     return Repository(root=settings.REGISTRY_ROOT, name=check_name(name))
