@@ -17,8 +17,13 @@ def blob_for(repository: Repository, digest: Digest) -> Path:
     """The file of a blob. Raises BlobUnknown when this repository does not hold it."""
     path = repository.blob(digest)
     if not path.is_file():
-        raise BlobUnknown(f"The repository {repository.name} holds no blob {digest}.", {"digest": str(digest)})
+        raise unknown(repository, digest)
     return path
+
+
+def unknown(repository: Repository, digest: Digest) -> BlobUnknown:
+    """The refusal of a blob that this repository does not hold."""
+    return BlobUnknown(f"The repository {repository.name} holds no blob {digest}.", {"digest": str(digest)})
 
 
 def store(repository: Repository, digest: Digest, content: Path) -> None:

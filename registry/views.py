@@ -53,7 +53,12 @@ def _version(request: HttpRequest) -> HttpResponseBase:
 
 def _get_blob(request: HttpRequest, repository: Repository, digest: str) -> HttpResponseBase:
     parsed = Digest.parse(digest)
-    return answers.blob(request, blobs.blob_for(repository, parsed), parsed)
+    path = blobs.blob_for(repository, parsed)
+    try:
+        return answers.blob(request, path, parsed)
+    except FileNotFoundError:
+        # Deleted since we looked.
+        raise blobs.unknown(repository, parsed) from None
 
 
 def _delete_blob(request: HttpRequest, repository: Repository, digest: str) -> HttpResponseBase:

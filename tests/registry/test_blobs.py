@@ -5,7 +5,7 @@ import pytest
 from django.http import StreamingHttpResponse
 from django.test import RequestFactory
 
-from registry import answers
+from registry import answers, blobs
 from registry.references import Digest
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: more than one block of an answer
@@ -138,6 +138,21 @@ def test_dropped_download_closes_its_file(tmp_path: Path) -> None:
     answer.close()
     with pytest.raises(ValueError, match="closed file"):
         next(iter(answer))
+
+
+def test_blob_deleted_while_it_is_looked_up_is_404(robot: Any, codes: Any, monkeypatch: Any) -> None:
+    digest = robot.push_blob(CONTENT)
+    looked_up = blobs.blob_for
+
+    def and_deleted(*arguments: Any) -> Path:
+        path = looked_up(*arguments)
+        path.unlink()
+        return path
+
+    monkeypatch.setattr(blobs, "blob_for", and_deleted)
+    answer = robot.call("GET", f"site/app/blobs/{digest}")
+    assert answer.status_code == 404
+    assert codes(answer) == ["BLOB_UNKNOWN"]
 
 
 def test_deleted_blob_is_gone(robot: Any, codes: Any, data_folder: Any) -> None:

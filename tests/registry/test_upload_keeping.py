@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from registry import jobs, uploads
+from registry import jobs, tasks, uploads
 from registry.running_hashes import RunningHashes
 
 CONTENT = b"0123456789" * 1000
@@ -99,6 +99,15 @@ def test_sweep_removes_only_what_is_old(robot: Any, root: Path) -> None:
     assert robot.call("GET", old).status_code == 404
     assert robot.call("GET", young).status_code == 204
     assert robot.call("HEAD", f"site/app/blobs/{digest}").status_code == 200
+
+
+def test_beat_task_sweeps_after_a_day(robot: Any, root: Path) -> None:
+    location = robot.begin()
+    (upload,) = files(root / "uploads")
+    for hours, status in ((23, 204), (25, 404)):
+        os.utime(upload, (time.time() - hours * 3600,) * 2)
+        tasks.sweep_uploads()
+        assert robot.call("GET", location).status_code == status
 
 
 def test_sweep_before_the_first_push_is_no_error(root: Path) -> None:
