@@ -253,9 +253,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("OPSCENTER_LOG_LEVEL", "INFO")},
     # Celery tells of every task at INFO, and beat sends some every few seconds. Failures are above.
-    "loggers": {
-        name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")
-    },
+    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
 }
 
 for _folder in (DATA, DATA / "broker/queue", DATA / "broker/control"):
