@@ -5,7 +5,7 @@ from typing import Any
 
 from catalog.errors import UnusableDefinition
 
-# The step kinds of the definition language (the SDK's). Those that engines run today; the others are known by name only.
+# The step kinds of the definition language (the SDK's): those that engines run, and those known by name only.
 SUPPORTED = {"ModelInference"}
 KNOWN = SUPPORTED | {
     "RandomSplit",

@@ -137,7 +137,8 @@ def _tensor(info: Any) -> Tensor:
         )
     tensor = info.type.tensor_type
     if tensor.elem_type not in ELEMENT_TYPES:
-        name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+        name = names.get(tensor.elem_type, f"number {tensor.elem_type}")
         raise UnusableModel(f"{info.name!r} has elements of type {name}, which engines do not exchange.")
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     return Tensor(info.name, ELEMENT_TYPES[tensor.elem_type], shape)
@@ -148,6 +149,8 @@ def _check_operators(path: Path) -> None:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as exc:
         raise UnusableModel(f"ONNX finds a fault in the model: {str(exc).strip().splitlines()[0]}") from exc
+    except UnicodeDecodeError as exc:
+        raise UnusableModel("ONNX finds text in the model that is not UTF-8: export it again.") from exc
 
 
 def _content(file: BinaryIO, field: _Field) -> bytes:

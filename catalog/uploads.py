@@ -15,7 +15,7 @@ from common.errors import StorageFull, TooLarge
 FORM_ROOM = 1 << 20  # what the other fields and the boundaries of a form may take
 
 
-class UploadedModel(UploadedFile):
+class UploadedModel(UploadedFile):  # type: ignore[type-arg]  # generic in the stubs only
     """A file that is in the store's folder but not kept yet: closed without `writer.keep()` it is gone."""
 
     def __init__(self, writer: storage.Writer, name: str, content_type: str | None) -> None:

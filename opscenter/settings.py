@@ -167,6 +167,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover publishes": {"task": "publishing.tasks.recover_publishes", "schedule": 15.0},
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
+    "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
 }
 # Sent by name with the publish's id when a publish has arrived, so that publishing need not know who waits for it.
@@ -256,5 +257,5 @@ LOGGING = {
     "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
 }
 
-for _folder in (DATA, DATA / "broker/queue", DATA / "broker/control"):
+for _folder in (STATIC_ROOT, DATA / "broker/queue", DATA / "broker/control"):
     _folder.mkdir(parents=True, exist_ok=True)
