@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
+
+from opscenter import lifetime
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 90  # a small machine that compiles everything for the first time
 STOP_SECONDS = 15
+LOGIN = "\n  Dashboard: {OPSCENTER_URL}/\n  Log in as: {OPSCENTER_ADMIN_EMAIL}\n  Password:  {OPSCENTER_ADMIN_PASSWORD}"
 
 
 class Failed(Exception):
@@ -32,24 +36,20 @@ def main() -> int:
     data = Path(os.environ.get("OPSCENTER_DATA") or ROOT / "var").resolve()
     url = os.environ.get("OPSCENTER_PUBLIC_URL") or f"http://127.0.0.1:{port}"
     try:
-        with center(data, port) as (process, log):
-            email, password = credentials(data)
-            verdict = do_main_job(url, email, password)
+        with center(data, port) as log:
+            environment = job_environment(data, url)
+            verdict = do_main_job(environment, stay=not once)
             if verdict:
                 print(f"The demo failed. What the center wrote: {log}", file=sys.stderr)
-            print(f"\nDashboard: {url}/\nLog in as: {email}\nPassword:  {password}", flush=True)
-            if not once:
-                print("The center stays up until Ctrl-C.", flush=True)
-                process.wait()
-                print(f"The center ended by itself: see {log}", file=sys.stderr)
-                return 1
+            elif once:
+                print(LOGIN.format(**environment), flush=True)
             return verdict
     except Failed as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
-        return 0 if not once else 130
+        return 130 if once else 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -57,8 +57,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def center(data: Path, port: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A ready center, and the file that holds its output. Raises `Failed`, with its own words when it refuses."""
+def center(data: Path, port: str) -> Iterator[Path]:
+    """A ready center; gives the file that holds its output. Raises `Failed`, with its own words when it refuses."""
     log = data / "log/center.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def center(data: Path, port: str) -> Iterator[tuple[subprocess.Popen[bytes], Pat
         )
     try:
         _wait_until_ready(process, data / "run/supervisord.pid", f"http://127.0.0.1:{port}/readyz", log)
-        yield process, log
+        yield log
     finally:
         stop(process)
 
@@ -101,24 +101,40 @@ def _last_words(log: Path) -> str:
     return "\n".join(refusals) or f"opscenter: the center ended while it started: see {log}"
 
 
-def credentials(data: Path) -> tuple[str, str]:
-    """The administrator's. Raises `Failed` when nobody told us the password."""
-    email = os.environ.get("OPSCENTER_ADMIN_EMAIL") or "admin@example.com"
-    kept = data / "secrets/admin.password"
-    password = os.environ.get("OPSCENTER_ADMIN_PASSWORD") or (kept.read_text().strip() if kept.exists() else "")
+def job_environment(data: Path, url: str) -> dict[str, str]:
+    """What the main job must know: the administrator's login, and the registry's for the engine. Raises `Failed`."""
+    password = os.environ.get("OPSCENTER_ADMIN_PASSWORD") or _kept(data / "secrets/admin.password")
     if not password:
         raise Failed(f"opscenter: the administrator of {data} has your own password: set OPSCENTER_ADMIN_PASSWORD.")
-    return email, password
-
-
-def do_main_job(url: str, email: str, password: str) -> int:
-    """Runs `examples/demo.py` against the center; its exit code."""
-    environment = os.environ | {
-        "OPSCENTER_URL": url,
-        "OPSCENTER_ADMIN_EMAIL": email,
-        "OPSCENTER_ADMIN_PASSWORD": password,
+    built_in = {
+        "OCI_REGISTRY": urlsplit(url).netloc,
+        "OCI_USERNAME": "opscenter",
+        "OCI_PASSWORD": os.environ.get("OPSCENTER_REGISTRY_PASSWORD") or _kept(data / "secrets/registry.password"),
     }
-    process = subprocess.Popen([sys.executable, str(ROOT / "examples/demo.py")], cwd=ROOT, env=environment)
+    center = {
+        "OPSCENTER_URL": url,
+        "OPSCENTER_ADMIN_EMAIL": os.environ.get("OPSCENTER_ADMIN_EMAIL") or "admin@example.com",
+        "OPSCENTER_ADMIN_PASSWORD": password,
+        "OPSCENTER_DATA": str(data),
+    }
+    return ({} if os.environ.get("OCI_REGISTRY") else built_in) | center
+
+
+def _kept(file: Path) -> str:
+    return file.read_text(encoding="ascii").strip() if file.exists() else ""
+
+
+def do_main_job(environment: dict[str, str], *, stay: bool) -> int:
+    """Runs `examples/demo.py` against the center; its exit code. With `stay` it prints the login itself and waits."""
+    command = [sys.executable, str(ROOT / "examples/demo.py"), *(["--stay"] if stay else [])]
+    # In a session of its own, as the center: we pass Ctrl-C on, and the job stops the engine it started.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        start_new_session=True,
+        preexec_fn=lifetime.end_with_parent,
+    )
     try:
         return process.wait()
     finally:

@@ -81,7 +81,7 @@ def _files(folder: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file())
 
 
-def _run(words: Sequence[str | Path], failure: str, **environment: str) -> None:
+def _run(words: Sequence[str], failure: str, **environment: str) -> None:
     """Runs a program quietly; its output is shown when it fails. Raises `CannotSetUp`."""
     result = subprocess.run(
         words,
@@ -106,15 +106,14 @@ def _make_venv() -> None:
             f"{sys.executable} cannot make virtual environments: install its venv package "
             f"(Debian, Ubuntu: python3-venv), or name another Python with PYTHON=/path/to/python3."
         )
-    _run([sys.executable, "-m", "venv", "--clear", VENV], f"The virtual environment {VENV} could not be made.")
+    _run([sys.executable, "-m", "venv", "--clear", str(VENV)], f"The virtual environment {VENV} could not be made.")
 
 
 def _pip(*words: str) -> None:
     # Compiling every module of every package takes longer than installing them; Python compiles what it imports.
-    command = [PYTHON, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile", "--disable-pip-version-check"]
-    _run(
-        [*command, *words], f"Packages could not be installed: see above, then run it again (pip install {words[-1]})."
-    )
+    options = ["--quiet", "--no-input", "--no-compile", "--disable-pip-version-check"]
+    failure = f"pip could not install {words[-1]}: see above, then run it again."
+    _run([str(PYTHON), "-m", "pip", "install", *options, *words], failure)
 
 
 def _install(files: Sequence[str]) -> None:
@@ -130,7 +129,7 @@ def _fetch_assets() -> None:
     if not _has_npm():
         _pip(NODE)
         path = f"{VENV / 'bin'}{os.pathsep}{path}"
-    _run([ROOT / "scripts/assets"], "Page assets could not be fetched by npm: see above, then run it again.", PATH=path)
+    _run(["scripts/assets"], "Page assets could not be fetched by npm: see above, then run it again.", PATH=path)
 
 
 def _has_npm() -> bool:
@@ -143,7 +142,7 @@ def _collect_static() -> None:
     # Any settings will do, so the ones of whoever calls stay out of it.
     with tempfile.TemporaryDirectory() as data:
         environment = {"OPSCENTER_DATA": data, "DATABASE_URL": "", "REDIS_URL": "", "OPSCENTER_PUBLIC_URL": ""}
-        words = [PYTHON, ROOT / "manage.py", "collectstatic", "--noinput", "--clear", "--verbosity", "0"]
+        words = [str(PYTHON), "manage.py", "collectstatic", "--noinput", "--clear", "--verbosity", "0"]
         _run(words, "The static files could not be collected.", **environment)
 
 
