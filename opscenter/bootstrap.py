@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.core.validators import validate_email
 from django.db import connection
 
 from catalog import operations as catalog
 from catalog.models import User, Workspace
 from common import env, secrets
+from common.errors import Invalid
 
 WORKSPACE = "default"
 LOCK = 0x6F70_7363  # "opsc": any number, as long as all versions of OpsCenter use the same
@@ -35,7 +38,7 @@ def password_file() -> Path:
 
 
 def bring_up() -> Administrator:
-    """Does what is missing, however many processes do it at the same time. Raises `OperationalError`, `DomainError`."""
+    """Does what is missing, however many processes do it at the same time. Raises `DatabaseError`, `DomainError`."""
     with _one_at_a_time():
         call_command("migrate", interactive=False, verbosity=0)
         administrator = _first_administrator()
@@ -51,7 +54,11 @@ def _first_administrator() -> Administrator:
     existing = User.objects.filter(is_superuser=True).order_by("pk").first()
     if existing is not None:
         return Administrator(existing.email, kept_in=password_file() if password_file().exists() else None)
-    email = env.text("OPSCENTER_ADMIN_EMAIL", "admin@example.com")
+    email = env.text("OPSCENTER_ADMIN_EMAIL") or "admin@example.com"
+    try:
+        validate_email(email)
+    except ValidationError as exc:
+        raise Invalid(f"OPSCENTER_ADMIN_EMAIL={email} is not an e-mail address.") from exc
     given = env.text("OPSCENTER_ADMIN_PASSWORD")
     if given:
         User.objects.create_superuser(email, given)

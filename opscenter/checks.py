@@ -17,15 +17,19 @@ def _error(number: int, message: str, hint: str) -> Error:
     return Error(message, hint=hint, id=f"opscenter.E{number:03}")
 
 
+def database_kind() -> str:
+    """The last part of Django's name of the database's backend."""
+    return str(settings.DATABASES["default"]["ENGINE"].rpartition(".")[2])
+
+
 def _is_shared() -> bool:
-    return bool(settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3")
+    return database_kind() != "sqlite3"
 
 
 def check_database_kind() -> Iterator[CheckMessage]:
     """SQLite and PostgreSQL are the databases that we test."""
-    engine = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2]
-    if engine not in {"sqlite3", "postgresql"}:
-        yield _error(1, f"DATABASE_URL names {engine}.", "Use postgres://…, or leave it unset for SQLite.")
+    if database_kind() not in {"sqlite3", "postgresql"}:
+        yield _error(1, f"DATABASE_URL names {database_kind()}.", "Use postgres://…, or leave it unset for SQLite.")
 
 
 def check_shared_secrets() -> Iterator[CheckMessage]:

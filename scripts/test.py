@@ -58,6 +58,7 @@ def production_settings(found: dict[str, str]) -> dict[str, str]:
         "REDIS_URL": found["TEST_REDIS_URL"],
         "OPSCENTER_SECRET_KEY": "only-for-tests-" + Fernet.generate_key().decode(),
         "OPSCENTER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+        "OPSCENTER_REGISTRY_PASSWORD": "only-for-tests",
     }
 
 
