@@ -131,6 +131,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     registry: FakeRegistry
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer in two writes waits 40 ms for the client's delayed ACK
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

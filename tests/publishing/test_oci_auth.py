@@ -15,7 +15,8 @@ from tests.fakes.oci import FakeRegistry
 def test_challenges_with_commas_in_quotes_and_several_in_one_header_are_told_apart() -> None:
     found = auth.challenges(
         [
-            'Bearer realm="https://a.example/token",service="s",scope="repository:x:pull,push", Basic realm="a \\"b\\", c"'
+            'Bearer realm="https://a.example/token",service="s",scope="repository:x:pull,push", '
+            'Basic realm="a \\"b\\", c"'
         ]
     )
     assert [offer.scheme for offer in found] == ["bearer", "basic"]
@@ -121,7 +122,7 @@ def test_a_registry_that_wants_a_login_says_so_when_none_is_set(connect: Callabl
 
 def test_a_login_that_we_do_not_know_is_named(connect: Callable[..., Client], fake: FakeRegistry):
     fake.fail("GET", "/v2/$", status=401, headers={"WWW-Authenticate": "Negotiate"})
-    with pytest.raises(RegistryFault, match="kind of login that OpsCenter does not know .negotiate."):
+    with pytest.raises(RegistryFault, match=r"kind of login that OpsCenter does not know .negotiate."):
         connect(fake).log_in("ml/a")
 
 

@@ -109,7 +109,7 @@ def test_a_pause_that_is_too_long_is_told_not_waited_for(
     fake: FakeRegistry, connect: Callable[..., Client], make_blob: Callable[..., Blob]
 ):
     fake.fail("HEAD", "/blobs/", status=429, headers={"Retry-After": "3600"}, times=9)
-    with pytest.raises(Unavailable, match="asked for a pause .* come back in 3600 s"):
+    with pytest.raises(Unavailable, match=r"asked for a pause .* come back in 3600 s"):
         blobs.push(connect(fake, sleep=lambda seconds: pytest.fail("waited")), "ml/a", make_blob(), lambda more: None)
 
 
