@@ -42,6 +42,10 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Removes what was not kept."""
         self._file.close()
         self.draft.unlink(missing_ok=True)
 
@@ -70,7 +74,7 @@ class Writer:
             self._file.flush()
             os.fsync(self._file.fileno())
             final = path_of(self.sha256)
-            final.parent.mkdir(exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
             self.draft.rename(final)
             folder = os.open(final.parent, os.O_RDONLY)
             try:

@@ -161,6 +161,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover publishes": {"task": "publishing.tasks.recover_publishes", "schedule": 15.0},
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
+    "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
 }
 # Sent by name with the publish's id when a publish has arrived, so that publishing need not know who waits for it.
@@ -216,6 +217,7 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
+FILE_UPLOAD_HANDLERS = ["catalog.uploads.ModelUploadHandler"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 12 * 1024**2  # above the largest log page; models and blobs are streamed past it
 
 # The built-in OCI registry of the embedded default: off as soon as another registry is configured by the environment.
@@ -245,5 +247,5 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": env.text("OPSCENTER_LOG_LEVEL", "INFO")},
 }
 
-for _folder in (DATA, DATA / "broker/queue", DATA / "broker/control"):
+for _folder in (STATIC_ROOT, DATA / "broker/queue", DATA / "broker/control"):
     _folder.mkdir(parents=True, exist_ok=True)

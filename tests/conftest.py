@@ -33,6 +33,10 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     settings.DATA = tmp_path
     settings.MODEL_ROOT = tmp_path / "models"
     settings.REGISTRY_ROOT = tmp_path / "registry"
+    # Page tests need no `collectstatic` before them.
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
     return tmp_path
 
