@@ -1,0 +1,186 @@
+"""From the request path to the log store: a bounded queue, and one thread that writes it down.
+
+The request path only appends a reference. The thread writes at least every 200 ms. A counter in a memory-mapped file knows how
+many rows were ever taken, so rows that a kill cut off between queue and disk are counted, and told as a gap, at the next start.
+"""
+
+import logging
+import mmap
+import os
+import sqlite3
+import struct
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from opsengine import rows
+from opsengine.logstore import LogStore, Lost, NewPage
+from opsengine.rows import Result
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.1  # rows gather this long; with the write itself they are on the disk within 200 ms
+QUEUE_BYTES = 64 * 2**20  # results waiting for the disk; beyond it rows are given up, and counted
+PAGE_BYTES = 4 * 2**20  # rows of one page, before compression: well below the 10 MiB of a wire page
+PAGE_ROWS = 1000
+RECORD = struct.Struct("<16sQ")  # epoch, rows taken
+
+
+class TakenCounter:
+    """How many rows were ever taken in an epoch, in a memory-mapped file: it outlives a kill, at no cost a request."""
+
+    def __init__(self, path: Path) -> None:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            file.truncate(RECORD.size)
+            self._map = mmap.mmap(file.fileno(), RECORD.size)
+
+    def read(self, epoch: str) -> int:
+        """Rows taken in this epoch, 0 when the file is of another."""
+        known, taken = RECORD.unpack_from(self._map)
+        return int(taken) if known == uuid.UUID(epoch).bytes else 0
+
+    def write(self, epoch: bytes, taken: int) -> None:
+        """Set the count."""
+        RECORD.pack_into(self._map, 0, epoch, taken)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
+
+
+class LogWriter:
+    """Takes results from the request path and writes pages to the store. `wrote` is set after each write."""
+
+    def __init__(self, store: LogStore, counter_path: Path) -> None:
+        self._store = store
+        self._counter = TakenCounter(counter_path)
+        self._queue: deque[Result] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._waiting = threading.Event()  # something is queued
+        self._hurry = threading.Event()  # do not gather, write now
+        self._written = threading.Condition()
+        self._stopping = False
+        self._lost: Lost | None = None
+        self.wrote = threading.Event()
+        self._taken = self._recover()
+        self._done = self._taken
+        self._epoch = uuid.UUID(store.position.epoch).bytes
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin writing."""
+        self._thread.start()
+
+    def put(self, result: Result) -> None:
+        """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
+        size = result.size
+        with self._lock:
+            self._taken += result.count
+            self._counter.write(self._epoch, self._taken)
+            if self._queue and self._bytes + size > QUEUE_BYTES:
+                self._lose(result.count, result.time, result.time, "queue_full")
+            else:
+                self._queue.append(result)
+                self._bytes += size
+        if self._bytes > QUEUE_BYTES // 2:
+            self._hurry.set()
+        if not self._waiting.is_set():
+            self._waiting.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Write everything that was taken until now; False if that took longer than `timeout` seconds."""
+        goal = self._taken
+        self._hurry.set()
+        self._waiting.set()
+        with self._written:
+            return self._written.wait_for(lambda: self._done >= goal, timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Write what is queued and end the thread."""
+        self._stopping = True
+        self._hurry.set()
+        self._waiting.set()
+        self._thread.join(timeout)
+        self._counter.close()
+
+    def begin_epoch(self, *, has_all: bool = False) -> None:
+        """Begin a new epoch of the store, with nothing half-way between queue and disk."""
+        with self._written:  # the writer holds this while it writes
+            self._store.begin_epoch(has_all=has_all)
+            position = self._store.position
+            with self._lock:
+                queued = self._taken - self._done
+                self._epoch = uuid.UUID(position.epoch).bytes
+                self._taken, self._done = position.last + queued, position.last
+                self._counter.write(self._epoch, self._taken)
+
+    def _recover(self) -> int:
+        """Rows that were taken but never written become a gap; returns the number of the last row."""
+        position = self._store.position
+        missing = self._counter.read(position.epoch) - position.last
+        if missing <= 0:
+            return position.last
+        now = int(time.time() * 1000)
+        logger.warning("%d rows were answered but not yet on the disk when the engine was cut off: told as a gap", missing)
+        return self._store.append([], Lost(missing, now, now, "cut_off"))
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._queue and self._lost is None):
+            self._waiting.wait()
+            self._waiting.clear()
+            self._hurry.wait(GATHER_SECONDS)
+            self._hurry.clear()
+            try:
+                self._write()
+            except Exception:
+                logger.exception("writing the inference log failed")
+            if self._stopping and not self._queue:
+                break
+
+    def _write(self) -> None:
+        with self._written:
+            with self._lock:
+                results, self._queue = self._queue, deque()
+                lost, self._lost = self._lost, None
+                self._bytes = 0
+            pages = list(_pages(results))
+            try:
+                self._done = self._store.append(pages, lost)
+            except (sqlite3.Error, pa.ArrowException) as error:
+                logger.error("The inference log cannot be written (%s): free space on the disk of PERSIST_DIR", error)
+                self._keep_count(results, lost)
+            self._written.notify_all()
+        self.wrote.set()
+
+    def _keep_count(self, results: Iterable[Result], lost: Lost | None) -> None:
+        """The rows are gone, their number is not: a later write tells it."""
+        with self._lock:
+            if lost:
+                self._lose(lost.count, lost.time_min, lost.time_max, lost.reason)
+            for result in results:
+                self._lose(result.count, result.time, result.time, "disk_full")
+
+    def _lose(self, count: int, time_min: int, time_max: int, reason: str) -> None:
+        before = self._lost
+        if before:
+            count, reason = count + before.count, before.reason
+            time_min, time_max = min(time_min, before.time_min), max(time_max, before.time_max)
+        self._lost = Lost(count, time_min, time_max, reason)
+
+
+def _pages(results: Iterable[Result]) -> Iterable[NewPage]:
+    """Results grouped by what fits into one page, in order of arrival within each."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.kind, []).append(result)
+    for group in groups.values():
+        batch = rows.to_batch(rows.merged(group))
+        step = max(1, min(PAGE_ROWS, PAGE_BYTES * batch.num_rows // max(1, batch.nbytes)))
+        for start in range(0, batch.num_rows, step):
+            yield NewPage(group[0].facts.version, batch.slice(start, step))
