@@ -32,9 +32,13 @@ def parse(text: str) -> Bundle:
     values = _values(_decoded(text))
     missing = [key for key in REQUIRED if not values.get(key)]
     if missing:
-        raise SettingsError(f"EDGE_BUNDLE lacks {', '.join(missing)}: copy the whole bundle as the ops center showed it.")
+        raise SettingsError(
+            f"EDGE_BUNDLE lacks {', '.join(missing)}: copy the whole bundle as the ops center showed it."
+        )
     if values.get("BUNDLE_VERSION", "1") != "1":
-        raise SettingsError(f"EDGE_BUNDLE has version {values['BUNDLE_VERSION']}, this engine reads version 1: update the engine.")
+        raise SettingsError(
+            f"EDGE_BUNDLE has version {values['BUNDLE_VERSION']}, this engine reads version 1: update the engine."
+        )
     return Bundle(
         edge_name=values["EDGE_NAME"],
         join_token=values["JOIN_TOKEN"],

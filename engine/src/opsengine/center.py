@@ -182,7 +182,9 @@ class Center:
         code, message = (told or {}).get("code"), (told or {}).get("message")
         if not isinstance(code, str) or status in transport.TRANSIENT:
             # Not the center's own words: a proxy, a wrong address, or a passing fault.
-            return CenterUnavailable(f"The ops center at {self._base} answered {status}: {message or 'no reason given'}", retry_after)
+            return CenterUnavailable(
+                f"The ops center at {self._base} answered {status}: {message or 'no reason given'}", retry_after
+            )
         return CenterRefused(status, code, str(message or code), told)
 
     def _learn_clock(self, told: dict[str, object] | None, began: float) -> None:

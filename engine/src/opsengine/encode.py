@@ -141,4 +141,3 @@ def _flat_batch(rows: Rows, selection: Selection) -> pa.RecordBatch:
                 names.append(selection.name(group, name))
                 columns.append(arrow_column(value, rows.count))
     return pa.RecordBatch.from_arrays(columns, names=names)
-

@@ -63,7 +63,12 @@ def cast(array: Array, dtype: np.dtype[np.generic], name: str) -> Array:
         _check_whole(array, dtype, name)
     with np.errstate(over="ignore", invalid="ignore"):
         made: Array = array.astype(dtype)
-    if target == "f" and array.dtype.itemsize > dtype.itemsize and not np.isfinite(made).all() and np.isfinite(array).sum() != np.isfinite(made).sum():
+    if (
+        target == "f"
+        and array.dtype.itemsize > dtype.itemsize
+        and not np.isfinite(made).all()
+        and np.isfinite(array).sum() != np.isfinite(made).sum()
+    ):
         raise RequestError(f'Column "{name}" has a number too large for the model\'s {dtype}.')
     return made
 
@@ -71,7 +76,9 @@ def cast(array: Array, dtype: np.dtype[np.generic], name: str) -> Array:
 def _check_whole(array: Array, dtype: np.dtype[np.generic], name: str) -> None:
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            is_whole = bool((np.isfinite(array.astype(np.float64)) & (np.trunc(array.astype(np.float64)) == array)).all())
+            is_whole = bool(
+                (np.isfinite(array.astype(np.float64)) & (np.trunc(array.astype(np.float64)) == array)).all()
+            )
         if not is_whole:
             raise RequestError(f'Column "{name}" has fractions, but the model takes whole numbers ({dtype}).')
     if array.dtype.kind != "b" and array.size:

@@ -46,7 +46,9 @@ class Identity:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            raise StateError(f"{self._folder / 'session.json'} is damaged: delete it and start with a new EDGE_BUNDLE.") from None
+            raise StateError(
+                f"{self._folder / 'session.json'} is damaged: delete it and start with a new EDGE_BUNDLE."
+            ) from None
 
     def keep(self, session: Session) -> None:
         """Store the session."""

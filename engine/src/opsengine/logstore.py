@@ -117,7 +117,7 @@ class LogStore:
             db.execute("PRAGMA journal_size_limit=1048576")
             db.executescript(TABLES)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0)")
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
         except sqlite3.Error:
             db.close()
             raise
@@ -133,6 +133,18 @@ class LogStore:
         """Epoch and counters."""
         with self._lock:
             return self._position()
+
+    @property
+    def owner(self) -> str | None:
+        """Id of the edge that this epoch is shipped as, None before the first join."""
+        with self._lock:
+            row: tuple[str | None] = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
+            return row[0]
+
+    def set_owner(self, edge_id: str) -> None:
+        """Ship this epoch as that edge."""
+        with self._transaction():
+            self._set("owner", edge_id)
 
     def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first if the cap would be passed."""
@@ -153,7 +165,9 @@ class LogStore:
         with self._lock:
             position = self._position()
             at = position.acked + 1
-            gap = self._row("SELECT first, last, time_min, time_max, reason FROM gap WHERE last >= ? ORDER BY first LIMIT 1", at)
+            gap = self._row(
+                "SELECT first, last, time_min, time_max, reason FROM gap WHERE last >= ? ORDER BY first LIMIT 1", at
+            )
             if gap and gap[0] <= at:
                 return Gap(at, gap[1], gap[2], gap[3], str(gap[4]))
             stop = gap[0] - 1 if gap else position.last
@@ -185,19 +199,21 @@ class LogStore:
     def give_up(self, first: int, last: int, reason: str) -> None:
         """Rows that the center will not take: told as a gap, still readable here."""
         with self._transaction():
-            span = self._row("SELECT min(time_min), max(time_max) FROM page WHERE last >= ? AND first <= ?", first, last)
+            span = self._row(
+                "SELECT min(time_min), max(time_max) FROM page WHERE last >= ? AND first <= ?", first, last
+            )
             low, high = (int(span[0]), int(span[1])) if span and span[0] is not None else (0, 0)
             self._note_gap(first, last, low, high, reason)
 
-    def begin_epoch(self, *, has_all: bool = False) -> None:
+    def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
         """A new epoch: rows that are not acknowledged are numbered from 1, the others stay readable here.
 
         For a center that knows other numbers: one that meets this edge under a new identity, or one that has rows which a
-        store put back from an old copy has not (`has_all`: then nothing that is here needs to be sent again).
+        store put back from an old copy has not. Rows up to `known` are at the center already and are not sent again.
         """
         with self._transaction():
             position = self._position()
-            shift = position.last if has_all else position.acked
+            shift = min(position.last, max(position.acked, known))
             for table in ("page", "gap"):
                 # By way of far negative numbers, so that no update meets a number that is still in use.
                 self._db.execute(f"UPDATE {table} SET first = ? - first, last = last - ?", (shift - FAR, shift))
@@ -208,6 +224,8 @@ class LogStore:
             self._set("acked", 0)
             self._set("shed", self._value("SELECT coalesce(sum(last - first + 1), 0) FROM gap"))
             self._set("epoch", str(uuid.uuid4()))
+            if owner is not None:
+                self._set("owner", owner)
 
     def newest(self, limit: int, start: int | None = None, end: int | None = None) -> list[pa.RecordBatch]:
         """The newest pages that hold `limit` rows with start <= time < end (epoch ms), oldest first."""
@@ -254,7 +272,9 @@ class LogStore:
 
     def _hole(self, at: int, stop: int) -> Gap:
         """Rows without a page or a gap: sent once and deleted, and asked for again by a center that lost them."""
-        after = self._row("SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop)
+        after = self._row(
+            "SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop
+        )
         end, moment = (after[0] - 1, after[1]) if after else (stop, 0)
         return Gap(at, end, moment, moment, "no_longer_stored")
 
@@ -279,7 +299,9 @@ class LogStore:
             return
         acked = self._position().acked
         doomed = []
-        with closing(self._db.execute("SELECT first, last, time_min, time_max, length(body) FROM page ORDER BY first")) as cursor:
+        with closing(
+            self._db.execute("SELECT first, last, time_min, time_max, length(body) FROM page ORDER BY first")
+        ) as cursor:
             for first, last, low, high, length in cursor:
                 if excess <= 0:
                     break

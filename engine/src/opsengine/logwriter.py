@@ -28,6 +28,7 @@ GATHER_SECONDS = 0.1  # rows gather this long; with the write itself they are on
 QUEUE_BYTES = 64 * 2**20  # results waiting for the disk; beyond it rows are given up, and counted
 PAGE_BYTES = 4 * 2**20  # rows of one page, before compression: well below the 10 MiB of a wire page
 PAGE_ROWS = 1000
+RETRY_SECONDS = 1.0  # after a write that failed
 RECORD = struct.Struct("<16sQ")  # epoch, rows taken
 
 
@@ -84,7 +85,7 @@ class LogWriter:
             self._taken += result.count
             self._counter.write(self._epoch, self._taken)
             if self._queue and self._bytes + size > QUEUE_BYTES:
-                self._lose(result.count, result.time, result.time, "queue_full")
+                self._lost = _added(self._lost, result, "queue_full")
             else:
                 self._queue.append(result)
                 self._bytes += size
@@ -106,13 +107,14 @@ class LogWriter:
         self._stopping = True
         self._hurry.set()
         self._waiting.set()
-        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
         self._counter.close()
 
-    def begin_epoch(self, *, has_all: bool = False) -> None:
-        """Begin a new epoch of the store, with nothing half-way between queue and disk."""
+    def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
+        """Begin a new epoch of the store (LogStore.begin_epoch), with nothing half-way between queue and disk."""
         with self._written:  # the writer holds this while it writes
-            self._store.begin_epoch(has_all=has_all)
+            self._store.begin_epoch(known, owner)
             position = self._store.position
             with self._lock:
                 queued = self._taken - self._done
@@ -127,11 +129,13 @@ class LogWriter:
         if missing <= 0:
             return position.last
         now = int(time.time() * 1000)
-        logger.warning("%d rows were answered but not yet on the disk when the engine was cut off: told as a gap", missing)
+        logger.warning(
+            "%d rows were answered but not yet on the disk when the engine was cut off: told as a gap", missing
+        )
         return self._store.append([], Lost(missing, now, now, "cut_off"))
 
     def _run(self) -> None:
-        while not (self._stopping and not self._queue and self._lost is None):
+        while not self._stopping:
             self._waiting.wait()
             self._waiting.clear()
             self._hurry.wait(GATHER_SECONDS)
@@ -140,8 +144,6 @@ class LogWriter:
                 self._write()
             except Exception:
                 logger.exception("writing the inference log failed")
-            if self._stopping and not self._queue:
-                break
 
     def _write(self) -> None:
         with self._written:
@@ -149,38 +151,58 @@ class LogWriter:
                 results, self._queue = self._queue, deque()
                 lost, self._lost = self._lost, None
                 self._bytes = 0
-            pages = list(_pages(results))
+            if not results and lost is None:
+                self._written.notify_all()
+                return
+            pages, unfit = _pages(results)
+            for result in unfit:
+                lost = _added(lost, result, "not_storable")
             try:
                 self._done = self._store.append(pages, lost)
-            except (sqlite3.Error, pa.ArrowException) as error:
-                logger.error("The inference log cannot be written (%s): free space on the disk of PERSIST_DIR", error)
-                self._keep_count(results, lost)
+            except sqlite3.Error as error:
+                logger.error("The inference log cannot be written (%s): check the disk of PERSIST_DIR", error)
+                self._put_back(results, unfit, lost)
+                return
             self._written.notify_all()
         self.wrote.set()
 
-    def _keep_count(self, results: Iterable[Result], lost: Lost | None) -> None:
-        """The rows are gone, their number is not: a later write tells it."""
+    def _put_back(self, results: deque[Result], unfit: list[Result], lost: Lost | None) -> None:
+        """Try again in a second. Meanwhile the queue fills, and what it cannot hold is counted."""
+        gone = {id(result) for result in unfit}
         with self._lock:
-            if lost:
-                self._lose(lost.count, lost.time_min, lost.time_max, lost.reason)
-            for result in results:
-                self._lose(result.count, result.time, result.time, "disk_full")
-
-    def _lose(self, count: int, time_min: int, time_max: int, reason: str) -> None:
-        before = self._lost
-        if before:
-            count, reason = count + before.count, before.reason
-            time_min, time_max = min(time_min, before.time_min), max(time_max, before.time_max)
-        self._lost = Lost(count, time_min, time_max, reason)
+            self._queue.extendleft(result for result in reversed(results) if id(result) not in gone)
+            self._bytes += sum(result.size for result in results)
+            self._lost = _both(lost, self._lost)
+        timer = threading.Timer(RETRY_SECONDS, self._waiting.set)
+        timer.daemon = True
+        timer.start()
 
 
-def _pages(results: Iterable[Result]) -> Iterable[NewPage]:
-    """Results grouped by what fits into one page, in order of arrival within each."""
+def _added(lost: Lost | None, result: Result, reason: str) -> Lost | None:
+    return _both(lost, Lost(result.count, result.time, result.time, reason))
+
+
+def _both(one: Lost | None, other: Lost | None) -> Lost | None:
+    if one is None or other is None:
+        return one or other
+    times = min(one.time_min, other.time_min), max(one.time_max, other.time_max)
+    return Lost(one.count + other.count, *times, one.reason)
+
+
+def _pages(results: Iterable[Result]) -> tuple[list[NewPage], list[Result]]:
+    """Results as pages, grouped by what fits into one, in order of arrival within each; and those that Arrow cannot hold."""
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(result.kind, []).append(result)
+    pages: list[NewPage] = []
+    unfit: list[Result] = []
     for group in groups.values():
-        batch = rows.to_batch(rows.merged(group))
+        try:
+            batch = rows.to_batch(rows.merged(group))
+        except (pa.ArrowException, ValueError, TypeError):
+            logger.exception("results cannot be logged", extra={"pipeline_version": group[0].facts.version})
+            unfit += group
+            continue
         step = max(1, min(PAGE_ROWS, PAGE_BYTES * batch.num_rows // max(1, batch.nbytes)))
-        for start in range(0, batch.num_rows, step):
-            yield NewPage(group[0].facts.version, batch.slice(start, step))
+        pages += [NewPage(group[0].facts.version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
+    return pages, unfit

@@ -129,7 +129,9 @@ def _model(entry: Mapping[str, Any]) -> ModelEntry:
 def _step(step: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> ModelEntry:
     kind = next(iter(step))
     if kind != "ModelInference":
-        raise PipelineError(f"The pipeline has a {kind} step, which engine {__version__} does not run: update the engine.")
+        raise PipelineError(
+            f"The pipeline has a {kind} step, which engine {__version__} does not run: update the engine."
+        )
     listed = step[kind]["models"]
     if len(listed) != 1:
         raise PipelineError(
@@ -137,7 +139,9 @@ def _step(step: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> ModelEnt
         )
     entry = models[listed[0]["version"]]
     if entry.runtime != "onnx":
-        raise PipelineError(f"Model {entry.name} needs the runtime {entry.runtime}, which engine {__version__} does not have.")
+        raise PipelineError(
+            f"Model {entry.name} needs the runtime {entry.runtime}, which engine {__version__} does not have."
+        )
     return entry
 
 
@@ -161,14 +165,18 @@ class Step:
         else:
             name = next(iter(columns))
         if name not in columns:
-            raise RequestError(f'Column "{name}" is missing: model {self.entry.name} needs it (got {", ".join(map(repr, columns))}).')
+            raise RequestError(
+                f'Column "{name}" is missing: model {self.entry.name} needs it (got {", ".join(map(repr, columns))}).'
+            )
         return name
 
 
 class LoadedPipeline:
     """A pipeline in memory, warm. It never changes, so a request that holds it runs wholly on it."""
 
-    def __init__(self, artifact: Artifact, definition: Definition, store: ContentStore, cpus: int, partition: str) -> None:
+    def __init__(
+        self, artifact: Artifact, definition: Definition, store: ContentStore, cpus: int, partition: str
+    ) -> None:
         self.digest = artifact.digest
         self.definition = definition
         self.since = int(time.time() * 1000)

@@ -41,7 +41,13 @@ class DataPlane:
         self._current = pipeline
 
     def infer(
-        self, body: bytes, content_type: str, *, as_arrow: bool, selection: Selection | None = None, pipeline: str | None = None
+        self,
+        body: bytes,
+        content_type: str,
+        *,
+        as_arrow: bool,
+        selection: Selection | None = None,
+        pipeline: str | None = None,
     ) -> bytes:
         """Answer one inference request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
         try:

@@ -61,7 +61,9 @@ def parse_reference(text: str, default_host: str | None = None) -> Reference:
     path, _, digest = path.partition("@")
     repository, _, tag = path.partition(":")
     if not host or not re.fullmatch(r"[a-z0-9._/-]+", repository) or (digest and not DIGEST.fullmatch(digest)):
-        raise RegistryError(f"{text!r} is not a pipeline location: it must look like registry.example.com/ml/pipelines/name:version.")
+        raise RegistryError(
+            f"{text!r} is not a pipeline location: it must look like registry.example.com/ml/pipelines/name:version."
+        )
     return Reference(host, repository, tag or None, digest or None)
 
 
@@ -109,7 +111,9 @@ class RegistryClient:
         if len(data) > LARGEST_MANIFEST:
             raise RegistryError(f"The manifest of {reference} is larger than 4 MiB: this is not a pipeline.")
         if reference.digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != reference.digest:
-            raise RegistryError(f"The registry sent another manifest than {reference}: its copy is damaged, publish the pipeline again.")
+            raise RegistryError(
+                f"The registry sent another manifest than {reference}: its copy is damaged, publish the pipeline again."
+            )
         return data
 
     def pull_blob(self, reference: Reference, digest: str, size: int, store: ContentStore) -> None:
@@ -123,7 +127,9 @@ class RegistryClient:
             # A registry may ignore Range, or answer another one: start again from the beginning then.
             resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
             if answer.status == 206 and not resumed:
-                raise RegistryUnavailable(f"The registry {self._host} answered a part of {digest} that was not asked for.")
+                raise RegistryUnavailable(
+                    f"The registry {self._host} answered a part of {digest} that was not asked for."
+                )
             return (offset if resumed else 0), _chunks(answer)
 
         for attempt in range(TRIES):
@@ -151,7 +157,9 @@ class RegistryClient:
             raise self._refusal(401, reference)
         return self._send(method, self._base + path, headers or {}, authorization)
 
-    def _send(self, method: str, url: str, headers: dict[str, str], authorization: str | None) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], authorization: str | None
+    ) -> urllib3.BaseHTTPResponse:
         """Send, try passing faults again, and follow redirects: Authorization never goes to another host."""
         home = urlsplit(url)
         for _ in range(REDIRECTS + 1):
@@ -165,7 +173,9 @@ class RegistryClient:
             answer.drain_conn()
             url = urljoin(url, target)
             if home.scheme == "https" and urlsplit(url).scheme != "https":
-                raise RegistryError(f"The registry {self._host} sends downloads to an address without TLS: this is refused.")
+                raise RegistryError(
+                    f"The registry {self._host} sends downloads to an address without TLS: this is refused."
+                )
         raise RegistryError(f"The registry {self._host} redirects without end.")
 
     def _send_once(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
@@ -173,9 +183,13 @@ class RegistryClient:
         for attempt in range(TRIES):
             wait = transport.pause(attempt, first=0.5, longest=10)
             try:
-                answer = self._http.request(method, url, headers=headers, preload_content=False, redirect=False, retries=False)
+                answer = self._http.request(
+                    method, url, headers=headers, preload_content=False, redirect=False, retries=False
+                )
             except urllib3.exceptions.SSLError as error:
-                raise RegistryError(f"The registry {self._host} has a certificate that is not trusted ({error}): set OCI_CA_FILE.") from error
+                raise RegistryError(
+                    f"The registry {self._host} has a certificate that is not trusted ({error}): set OCI_CA_FILE."
+                ) from error
             except urllib3.exceptions.HTTPError as error:
                 reason = f"it cannot be reached ({type(error).__name__})"
             else:
@@ -186,7 +200,9 @@ class RegistryClient:
                 answer.drain_conn()
             if attempt < TRIES - 1:
                 time.sleep(wait)
-        raise RegistryUnavailable(f"The registry {self._host} is not available: {reason}. Check OCI_REGISTRY and the network.")
+        raise RegistryUnavailable(
+            f"The registry {self._host} is not available: {reason}. Check OCI_REGISTRY and the network."
+        )
 
     def _authorize(self, challenge: str, reference: Reference) -> str | None:
         """The Authorization header that answers a challenge, or None where there is nothing left to try."""
@@ -230,10 +246,18 @@ class RegistryClient:
     def _refusal(self, status: int, reference: Reference) -> RegistryError:
         if status in (401, 403):
             given = "the login in OCI_USERNAME and OCI_PASSWORD" if self.has_credentials else "a pull without login"
-            hint = "check OCI_USERNAME and OCI_PASSWORD" if self.has_credentials else "set OCI_REGISTRY, OCI_USERNAME and OCI_PASSWORD"
-            return RegistryError(f"The registry {self._host} refused {given} for {reference.repository} ({status}): {hint}.")
+            hint = (
+                "check OCI_USERNAME and OCI_PASSWORD"
+                if self.has_credentials
+                else "set OCI_REGISTRY, OCI_USERNAME and OCI_PASSWORD"
+            )
+            return RegistryError(
+                f"The registry {self._host} refused {given} for {reference.repository} ({status}): {hint}."
+            )
         if status == 404:
-            return RegistryError(f"The registry {self._host} has no {reference}: check PIPELINE_URL, or publish the pipeline again.")
+            return RegistryError(
+                f"The registry {self._host} has no {reference}: check PIPELINE_URL, or publish the pipeline again."
+            )
         return RegistryError(f"The registry {self._host} answered {status} for {reference}: check OCI_REGISTRY.")
 
 

@@ -42,7 +42,9 @@ class Result:
     @property
     def kind(self) -> tuple[object, ...]:
         """Results of the same kind fit into one page: same pipeline version, same columns, same types."""
-        described = [(name, _kind(value)) for group in (self.inputs, self.outputs, self.checks) for name, value in group.items()]
+        described = [
+            (name, _kind(value)) for group in (self.inputs, self.outputs, self.checks) for name, value in group.items()
+        ]
         return (self.facts, len(self.inputs), len(self.elapsed), *described)
 
     @property
@@ -74,7 +76,11 @@ class Rows:
 
 def of_result(result: Result) -> Rows:
     """The rows of one answered request."""
-    return Rows(result.count, result.time, _groups(result, result.inputs, result.outputs, result.checks, Constant(result.elapsed, pa.list_(pa.int64()))))
+    return Rows(
+        result.count,
+        result.time,
+        _groups(result, result.inputs, result.outputs, result.checks, Constant(result.elapsed, pa.list_(pa.int64()))),
+    )
 
 
 def merged(results: Sequence[Result]) -> Rows:
@@ -101,7 +107,11 @@ def _joined(parts: list[Field]) -> Field:
 
 
 def _groups(
-    result: Result, inputs: dict[str, Field], outputs: dict[str, Field], checks: dict[str, Array], elapsed: Field | Constant
+    result: Result,
+    inputs: dict[str, Field],
+    outputs: dict[str, Field],
+    checks: dict[str, Array],
+    elapsed: Field | Constant,
 ) -> dict[str, dict[str, Field | Constant]]:
     facts = result.facts
     failed: Field | Constant = Constant(0, pa.int32())
@@ -129,7 +139,9 @@ def to_batch(rows: Rows) -> pa.RecordBatch:
         groups["metadata"] = {**groups["metadata"], "dropped": Constant(dropped, pa.list_(pa.string()))}
     columns = [arrow_time(rows), _struct(inputs, rows.count)]
     for group in ("out", "anomaly", "metadata"):
-        columns.append(_struct({name: arrow_column(value, rows.count) for name, value in groups[group].items()}, rows.count))
+        columns.append(
+            _struct({name: arrow_column(value, rows.count) for name, value in groups[group].items()}, rows.count)
+        )
     return pa.RecordBatch.from_arrays(columns, names=["time", "in", "out", "anomaly", "metadata"])
 
 

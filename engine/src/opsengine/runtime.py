@@ -85,14 +85,21 @@ class OnnxModel:
         if batch is None or batch == count:
             made = self._run(dict(columns))
         elif count % batch:
-            raise RequestError(f"Model {self.name} takes {batch} rows at a time: send a multiple of {batch}, not {count}.")
+            raise RequestError(
+                f"Model {self.name} takes {batch} rows at a time: send a multiple of {batch}, not {count}."
+            )
         else:
-            parts = [self._run({name: a[at : at + batch] for name, a in columns.items()}) for at in range(0, count, batch)]
+            parts = [
+                self._run({name: a[at : at + batch] for name, a in columns.items()}) for at in range(0, count, batch)
+            ]
             made = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
         for name, array in zip(self.outputs, made, strict=True):
             if not array.ndim or len(array) != count:
                 raise RequestError(f"Model {self.name} gave an output {name} without one value a row.", 500)
-        return {name: array.tolist() if array.dtype.kind in "OU" else array for name, array in zip(self.outputs, made, strict=True)}
+        return {
+            name: array.tolist() if array.dtype.kind in "OU" else array
+            for name, array in zip(self.outputs, made, strict=True)
+        }
 
     def warm(self) -> None:
         """One run on zeros, so that the first caller does not pay for set-up. Raises PipelineError if the model fails.
@@ -118,7 +125,9 @@ class OnnxModel:
 
 def _input(model: str, node: ort.NodeArg) -> Input:
     if node.type not in TENSORS:
-        raise PipelineError(f"Model {model} has an input {node.name} of type {node.type}: this engine takes tensors only.")
+        raise PipelineError(
+            f"Model {model} has an input {node.name} of type {node.type}: this engine takes tensors only."
+        )
     if not node.shape:
         raise PipelineError(f"Model {model} has an input {node.name} without a row axis: give it a shape like [N, 18].")
     lengths = [length if isinstance(length, int) and length > 0 else None for length in node.shape]

@@ -51,7 +51,9 @@ def read(environ: Mapping[str, str]) -> Settings:
     edge = bundle.parse(text) if text else None
     pipeline_url = env.text("PIPELINE_URL") or (edge and edge.pipeline_url)
     if not pipeline_url:
-        raise SettingsError("PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one.")
+        raise SettingsError(
+            "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
+        )
     storage, page = env.text("LOCAL_INFERENCE_STORAGE"), env.text("PLATEAU_PAGE_SIZE")
     if (storage is None) != (page is None):
         raise SettingsError("LOCAL_INFERENCE_STORAGE and PLATEAU_PAGE_SIZE go together: set both or none.")
@@ -68,14 +70,18 @@ def read(environ: Mapping[str, str]) -> Settings:
         host=env.text("ENGINE_HOST") or defaults.host,
         port=env.whole("ENGINE_PORT", defaults.port, low=1, high=65535),
         persist_dir=Path(env.text("PERSIST_DIR") or defaults.persist_dir),
-        checkin_seconds=env.number("CHECKIN_SECONDS", None, low=0.05, high=86400) if env.text("CHECKIN_SECONDS") else None,
+        checkin_seconds=env.number("CHECKIN_SECONDS", None, low=0.05, high=86400)
+        if env.text("CHECKIN_SECONDS")
+        else None,
     )
 
 
 def _registry(env: "_Environment", edge: Bundle | None) -> RegistrySettings:
     username, password = env.text("OCI_USERNAME"), env.secret("OCI_PASSWORD")
     if (username is None) != (password is None):
-        raise SettingsError("OCI_USERNAME and OCI_PASSWORD go together: set both, or none for a registry without login.")
+        raise SettingsError(
+            "OCI_USERNAME and OCI_PASSWORD go together: set both, or none for a registry without login."
+        )
     ca_file = env.text("OCI_CA_FILE")
     if ca_file and not Path(ca_file).is_file():
         raise SettingsError(f"OCI_CA_FILE is {ca_file!r}, but there is no such file.")

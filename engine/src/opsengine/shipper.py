@@ -30,6 +30,7 @@ class Shipper:
         self._max_rows = page_rows
         self._refused = 0
         self._failures = 0
+        self._sent = store.position.last  # no number beyond it can be at the center
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-shipper", daemon=True)
 
@@ -38,11 +39,21 @@ class Shipper:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End the thread, waiting for a request under way."""
+        """Ship what is there once more, for at most `timeout` seconds, and end the thread."""
         self._stopping.set()
         self._writer.wrote.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether shipping has begun."""
+        return self._thread.ident is not None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still works on a request."""
+        return self._thread.is_alive()
 
     def ship_once(self) -> bool:
         """Send the next page or gap; False when there is nothing to send. Raises CenterUnavailable or CenterRefused."""
@@ -52,12 +63,16 @@ class Shipper:
         epoch = self._store.position.epoch
         try:
             if isinstance(todo, Gap):
+                self._sent = max(self._sent, todo.last)
                 answer = self._center.send_gap(_gap_body(epoch, todo))
             else:
                 body = self._body(todo)
                 if body is None:
                     return True
-                answer = self._center.send_page(body, epoch=epoch, first=todo.first, pipeline_version=todo.pipeline_version)
+                self._sent = max(self._sent, todo.first + todo.count - 1)
+                answer = self._center.send_page(
+                    body, epoch=epoch, first=todo.first, pipeline_version=todo.pipeline_version
+                )
         except CenterRefused as refusal:
             self._on_refusal(refusal, todo)
             return True
@@ -69,7 +84,7 @@ class Shipper:
     def _take_ack(self, acked: int | None, told: Gap | None) -> None:
         if acked is None:
             raise CenterUnavailable("The ops center took a page without saying up to which row: is it up to date?")
-        if acked > self._store.position.last:
+        if acked > self._sent:
             self._restored(acked)
         else:
             self._store.acknowledge(acked, told)
@@ -107,43 +122,59 @@ class Shipper:
 
     def _resync(self, expected: int) -> None:
         logger.warning("The ops center expects row %d of the log: going there", expected)
-        if expected - 1 > self._store.position.last:
+        if expected - 1 > self._sent:
             self._restored(expected - 1)
         else:
             self._store.resync(expected)
 
     def _restored(self, acked: int) -> None:
-        logger.warning("The ops center has rows up to %d, this log ends before: it was put back from a copy, a new epoch begins", acked)
-        self._writer.begin_epoch(has_all=True)
+        logger.warning(
+            "The ops center has rows up to %d that were never sent: this log was put back from a copy, a new epoch begins",
+            acked,
+        )
+        self._writer.begin_epoch(self._sent)
+        self._sent = 0
 
     def _count_refusal(self, refusal: CenterRefused, todo: Shipment | Gap) -> None:
         self._refused += 1
         if self._refused < REFUSALS or isinstance(todo, Gap):
             raise CenterUnavailable(f"The ops center refused log rows from {todo.first} on: {refusal}")
         last = todo.first + todo.count - 1
-        logger.error("The ops center refuses rows %d to %d (%s: %s): told as a gap", todo.first, last, refusal.code, refusal)
+        logger.error(
+            "The ops center refuses rows %d to %d (%s: %s): told as a gap", todo.first, last, refusal.code, refusal
+        )
         self._store.give_up(todo.first, last, f"refused_{refusal.code}"[:64])
         self._refused = 0
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                more = self.ship_once()
-                self._failures = 0
-            except CenterUnavailable as error:
-                self._wait_after(error)
-                continue
-            except CenterRefused as refusal:
-                logger.error("The ops center takes no more logs from this edge: %s Logs stay on this edge.", refusal)
-                return
-            except Exception:
-                logger.exception("shipping the inference log failed")
-                self._stopping.wait(transport.pause(6))
-                continue
-            if not more:
-                self._writer.wrote.wait(IDLE_SECONDS)
-                self._writer.wrote.clear()
-                self._stopping.wait(GATHER_SECONDS)
+        try:
+            while not self._stopping.is_set():
+                self._turn()
+            while self.ship_once():
+                pass
+        except CenterRefused as refusal:
+            logger.error("The ops center takes no more logs from this edge: %s Logs stay on this edge.", refusal)
+        except CenterUnavailable:
+            logger.debug("the last rows stay on this edge until the next start")
+
+    def _turn(self) -> None:
+        """Send one page, or wait for something to send. Raises CenterRefused when that is final."""
+        try:
+            more = self.ship_once()
+            self._failures = 0
+        except CenterUnavailable as error:
+            self._wait_after(error)
+            return
+        except CenterRefused:
+            raise
+        except Exception:
+            logger.exception("shipping the inference log failed")
+            self._stopping.wait(transport.pause(6))
+            return
+        if not more:
+            self._writer.wrote.wait(IDLE_SECONDS)
+            self._writer.wrote.clear()
+            self._stopping.wait(GATHER_SECONDS)
 
     def _wait_after(self, error: CenterUnavailable) -> None:
         level = logging.WARNING if self._failures == 0 else logging.DEBUG

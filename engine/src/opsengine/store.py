@@ -103,7 +103,9 @@ class ContentStore:
     def _reject(digest: str, *, resumed: bool) -> NoReturn:
         if resumed:  # perhaps what lay here was damaged: the next try begins at the first byte
             raise RegistryUnavailable(f"The resumed transfer of {digest} did not fit together.")
-        raise RegistryError(f"What the registry sent for {digest} is something else: its copy is damaged, publish the pipeline again.")
+        raise RegistryError(
+            f"What the registry sent for {digest} is something else: its copy is damaged, publish the pipeline again."
+        )
 
     def _finish(self, file: IO[bytes], partial: Path, digest: str) -> None:
         """Rename only after the content is on the disk, then put the name itself there: a power cut leaves all or nothing."""
