@@ -13,7 +13,10 @@ import orjson
 import pytest
 
 from engine.tests.fakes.center import FakeCenter
-from engine.tests.fakes.registry import FakeRegistry
+from engine.tests.fakes.registry import FakeRegistry, publish
+from opsengine import pipeline, selection
+from opsengine.plane import DataPlane
+from opsengine.store import ContentStore
 
 ROOT = Path(__file__).resolve().parents[2]
 JSON = "application/json; format=pandas-records"
@@ -58,7 +61,8 @@ class EngineProcess:
             **{name: str(value) for name, value in self.env.items()},
         }
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "opsengine", "serve"], env=env, stdout=log, stderr=log)
+            command = [sys.executable, "-m", "opsengine", "serve"]
+            self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         return self
 
     def ready(self, seconds=15.0):
@@ -152,3 +156,45 @@ def data():
     if not folder.is_dir():
         pytest.skip("the real models are not on this machine (OPSCENTER_TEST_DATA)")
     return folder
+
+
+class Shelf:
+    """Takes artifacts like a registry, straight into a content store."""
+
+    host = "registry.example.com"
+
+    def __init__(self, store):
+        self.put = store.write
+
+    def push(self, repository, tag, manifest):
+        return self.put(orjson.dumps(manifest))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ContentStore(tmp_path / "store")
+
+
+@pytest.fixture
+def load_pipeline(store):
+    """Load a pipeline of models (name, version, bytes, tensor_fields) without a registry."""
+
+    def load(*parts, name="small", version="3b49fba8-94d8-4fca-aecc-c75257fd16c6", **changes):
+        _, digest = publish(Shelf(store), name, version, parts, **changes)
+        return pipeline.load(digest, store, 1, "edge-1")
+
+    return load
+
+
+@pytest.fixture
+def infer(load_pipeline):
+    """A data plane that serves the given models: `infer(records, (name, version, bytes, fields), ...)` → answer rows."""
+
+    def call(records, *parts, query="", kind=JSON, **changes):
+        plane = DataPlane(call.logged.append, 64 * 2**20)
+        plane.swap(load_pipeline(*parts, **changes))
+        body = records if isinstance(records, bytes) else orjson.dumps(records)
+        return orjson.loads(plane.infer(body, kind, as_arrow=False, selection=selection.parse(query)))
+
+    call.logged = []
+    return call

@@ -1,7 +1,7 @@
 """How much memory a compressed Arrow body would take, found before any of it is taken.
 
-Arrow IPC writes each compressed buffer with its unpacked length in front, so a small body can claim any size. The walk reads
-only message headers (Arrow columnar format, Message.fbs): field numbers below are the flatbuffer slots of that schema.
+Arrow IPC writes each compressed buffer with its unpacked length in front, so a small body can claim any size. The walk
+reads only message headers (Arrow columnar format, Message.fbs): the numbers below are flatbuffer slots of that schema.
 """
 
 import pyarrow as pa

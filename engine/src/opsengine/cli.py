@@ -79,6 +79,7 @@ def _start_logging(*, debug: bool) -> None:
     handler.setFormatter(LineFormat("%(asctime)s %(name)s: %(message)s" if debug else "%(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines show URLs with queries
+    logging.getLogger("_granian").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

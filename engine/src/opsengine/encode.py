@@ -1,7 +1,7 @@
 """Rows to answers: pandas-records JSON and Arrow files.
 
-JSON is made column by column: each column is printed at once, then the rows are filled into one template, so the cost of a
-row is that of its numbers.
+JSON is made column by column: each column is printed at once, then the rows are filled into one template, so the cost
+of a row is that of its numbers.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,8 @@ def answer_arrow(result: Result, selection: Selection | None) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    answer: bytes = sink.getvalue().to_pybytes()
+    return answer
 
 
 def log_json(rows: Rows, selection: Selection | None) -> bytes:

@@ -82,17 +82,17 @@ def _check_whole(array: Array, dtype: np.dtype[np.generic], name: str) -> None:
         if not is_whole:
             raise RequestError(f'Column "{name}" has fractions, but the model takes whole numbers ({dtype}).')
     if array.dtype.kind != "b" and array.size:
-        limits = np.iinfo(dtype)
-        low, high = int(array.min()), int(array.max())  # type: ignore[type-var]
+        limits = np.iinfo(dtype.name)
+        low, high = int(array.min()), int(array.max())
         if low < limits.min or high > limits.max:
             raise RequestError(f'Column "{name}" has a number out of the range of the model\'s {dtype}.')
 
 
 def fit(array: Array, shape: Shape, name: str) -> Array:
-    """The array with rows of the model's `shape` (None: any length). Raises RequestError naming the column and both shapes.
+    """The array with rows of the model's `shape` (None: any length). Raises RequestError naming column and shapes.
 
-    Taken: the very shape, a flat list of as many numbers, and shapes that differ only by axes of length one. Anything else
-    of the same size (say, channels last) would be read in the wrong order and is refused.
+    Taken: the very shape, a flat list of as many numbers, and shapes that differ only by axes of length one. Anything
+    else of the same size (say, channels last) would be read in the wrong order and is refused.
     """
     row = array.shape[1:]
     if len(row) == len(shape) and all(want in (None, have) for want, have in zip(shape, row, strict=True)):
@@ -110,7 +110,7 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
 
 
 def from_arrow(array: pa.Array) -> Field:
-    """An Arrow column as a field: without copying where rows are numbers of one shape, else as a list of Python values."""
+    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values."""
     if isinstance(array, pa.ExtensionArray):
         shape = getattr(array.type, "shape", None)
         dense = _dense(array.storage)
@@ -125,10 +125,9 @@ def _dense(array: pa.Array) -> Array | None:
     kind = array.type
     if array.null_count:
         return None
-    if pa.types.is_boolean(kind):
-        return array.to_numpy(zero_copy_only=False)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return array.to_numpy()
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers: Array = array.to_numpy(zero_copy_only=not pa.types.is_boolean(kind))
+        return numbers
     length = _even_length(array)
     if length is None:
         return None
@@ -147,7 +146,7 @@ def _even_length(array: pa.Array) -> int | None:
 
 
 def to_arrow(field: Field) -> pa.Array:
-    """A field as an Arrow column: rows of one axis or more become (nested) lists. Raises pa.ArrowException where Arrow cannot."""
+    """A field as an Arrow column: rows of one axis or more become (nested) lists. Raises pa.ArrowException."""
     if isinstance(field, list):
         return pa.array(field)
     if field.dtype.kind == "O":

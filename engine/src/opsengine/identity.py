@@ -21,7 +21,7 @@ ASSERTION_SECONDS = 240  # contract/README.md: at most 5 minutes
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a join gave. `token_hash` names the join token it came from; `clock_offset` is server minus local time, ms."""
+    """What a join gave. `token_hash` names the join token it came from; `clock_offset` is server minus local ms."""
 
     edge_id: str
     edge_name: str

@@ -1,8 +1,8 @@
 """The local store of inference rows: append-only pages in one SQLite file.
 
-SQLite, because a page, the gap that replaces one, the acknowledgement and the numbering then change in one transaction: after
-a kill at any point the file says exactly which rows exist. A page is one Arrow record batch of one schema and one pipeline
-version; rows are numbered from 1 in each epoch (the uuid of the store).
+SQLite, because a page, the gap that replaces one, the acknowledgement and the numbering then change in one transaction:
+after a kill at any point the file says exactly which rows exist. A page is one Arrow record batch of one schema and one
+pipeline version; rows are numbered from 1 in each epoch (the uuid of the store).
 """
 
 import logging
@@ -22,12 +22,14 @@ logger = logging.getLogger(__name__)
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS kind (id INTEGER PRIMARY KEY, version TEXT NOT NULL, schema BLOB NOT NULL, UNIQUE (version, schema));
+CREATE TABLE IF NOT EXISTS kind (
+    id INTEGER PRIMARY KEY, version TEXT NOT NULL, schema BLOB NOT NULL, UNIQUE (version, schema));
 CREATE TABLE IF NOT EXISTS page (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
     kind INTEGER NOT NULL REFERENCES kind, size INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS gap (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL, reason TEXT NOT NULL);
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
+    reason TEXT NOT NULL);
 """
 CODEC = "zstd"
 ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
@@ -147,7 +149,7 @@ class LogStore:
             self._set("owner", edge_id)
 
     def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
-        """Append in one durable transaction; returns the new last number. Makes room first if the cap would be passed."""
+        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
         packed = [(page, *_pack(page.batch)) for page in pages]
         with self._transaction():
             self._make_room(sum(len(body) + ROW_BYTES for _, body, _ in packed))
@@ -208,8 +210,8 @@ class LogStore:
     def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
         """A new epoch: rows that are not acknowledged are numbered from 1, the others stay readable here.
 
-        For a center that knows other numbers: one that meets this edge under a new identity, or one that has rows which a
-        store put back from an old copy has not. Rows up to `known` are at the center already and are not sent again.
+        For a center that knows other numbers: one that meets this edge under a new identity, or one that has rows which
+        a store put back from an old copy has not. Rows up to `known` are at the center already and are not sent again.
         """
         with self._transaction():
             position = self._position()

@@ -1,7 +1,8 @@
 """From the request path to the log store: a bounded queue, and one thread that writes it down.
 
-The request path only appends a reference. The thread writes at least every 200 ms. A counter in a memory-mapped file knows how
-many rows were ever taken, so rows that a kill cut off between queue and disk are counted, and told as a gap, at the next start.
+The request path only appends a reference. The thread writes at least every 200 ms. A counter in a memory-mapped file
+knows how many rows were ever taken, so rows that a kill cut off between queue and disk are counted, and told as a gap,
+at the next start.
 """
 
 import logging
@@ -190,7 +191,7 @@ def _both(one: Lost | None, other: Lost | None) -> Lost | None:
 
 
 def _pages(results: Iterable[Result]) -> tuple[list[NewPage], list[Result]]:
-    """Results as pages, grouped by what fits into one, in order of arrival within each; and those that Arrow cannot hold."""
+    """Results as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(result.kind, []).append(result)

@@ -107,7 +107,8 @@ def _check_engine(told: Mapping[str, Any]) -> None:
     minimum = str(told.get("engine", {}).get("minimum", "0"))
     if told.get("format") != 1 or _numbers(minimum) > _numbers(__version__):
         raise PipelineError(
-            f"The pipeline needs engine {minimum} or newer (format {told.get('format')}), this is {__version__}: update the engine."
+            f"The pipeline needs engine {minimum} or newer (format {told.get('format')}), this is {__version__}: "
+            "update the engine."
         )
 
 
@@ -135,7 +136,8 @@ def _step(step: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> ModelEnt
     listed = step[kind]["models"]
     if len(listed) != 1:
         raise PipelineError(
-            f"The pipeline has a step with {len(listed)} models, engine {__version__} runs one a step: update the engine."
+            f"The pipeline has a step with {len(listed)} models, engine {__version__} runs one a step: "
+            "update the engine."
         )
     entry = models[listed[0]["version"]]
     if entry.runtime != "onnx":
@@ -223,7 +225,8 @@ def _load(entry: ModelEntry, artifact: Artifact, store: ContentStore, cpus: int)
     model = OnnxModel(store.path(entry.digest), entry.name, cpus)
     if entry.tensor_fields and len(entry.tensor_fields) != len(model.inputs):
         raise PipelineError(
-            f"Model {entry.name} has {len(model.inputs)} inputs, but its tensor_fields name {len(entry.tensor_fields)}: configure it again."
+            f"Model {entry.name} has {len(model.inputs)} inputs, "
+            f"but its tensor_fields name {len(entry.tensor_fields)}: configure it again."
         )
     model.warm()
     return model

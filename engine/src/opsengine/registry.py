@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LARGEST_MANIFEST = 4 * 2**20  # what registries accept
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 TRIES = 5
 REDIRECTS = 5
 TOKEN_SECONDS = 60  # life of a token whose answer names none (distribution-spec, token authentication)
@@ -48,7 +48,8 @@ class Reference:
         return self.digest or self.tag or "latest"
 
     def __str__(self) -> str:
-        return f"{self.host}/{self.repository}{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
+        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
+        return f"{self.host}/{self.repository}{tag}{digest}"
 
 
 def parse_reference(text: str, default_host: str | None = None) -> Reference:
@@ -134,7 +135,8 @@ class RegistryClient:
 
         for attempt in range(TRIES):
             try:
-                return store.pull(digest, size, source)
+                store.pull(digest, size, source)
+                return
             except RegistryUnavailable as error:
                 if attempt == TRIES - 1:
                     raise

@@ -132,7 +132,7 @@ def _groups(
 
 
 def to_batch(rows: Rows) -> pa.RecordBatch:
-    """The rows in the contract's Arrow shape. Inputs that Arrow cannot hold are left out and named in `metadata.dropped`."""
+    """The rows in the contract's Arrow shape. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
     inputs, dropped = _arrow_inputs(rows)
     groups = dict(rows.groups)
     if dropped:

@@ -11,7 +11,7 @@ from opsengine import fields
 from opsengine.errors import PipelineError, RequestError
 from opsengine.fields import Array, Field, Shape
 
-TENSORS = {
+TENSORS: dict[str, np.dtype[np.generic]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(float)": np.dtype(np.float32),
     "tensor(double)": np.dtype(np.float64),
@@ -24,7 +24,7 @@ TENSORS = {
     "tensor(uint32)": np.dtype(np.uint32),
     "tensor(uint64)": np.dtype(np.uint64),
     "tensor(bool)": np.dtype(np.bool_),
-    "tensor(string)": np.dtype(object),
+    "tensor(string)": np.dtype("O"),
 }
 # Faults that onnxruntime finds in what it was given, as opposed to faults in the model.
 CALLER_FAULTS = (ort.capi.onnxruntime_pybind11_state.InvalidArgument,)
@@ -137,7 +137,8 @@ def _input(model: str, node: ort.NodeArg) -> Input:
 def _output(model: str, node: ort.NodeArg) -> str:
     if node.type not in TENSORS:
         raise PipelineError(
-            f"Model {model} has an output {node.name} of type {node.type}: convert it to give tensors (scikit-learn: zipmap=False)."
+            f"Model {model} has an output {node.name} of type {node.type}: "
+            "convert it to give tensors (scikit-learn: zipmap=False)."
         )
     return str(node.name)
 

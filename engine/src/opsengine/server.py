@@ -1,7 +1,7 @@
 """granian in this very process: its Rust HTTP threads hand requests to a few Python threads.
 
-granian's own command line runs the application in a child process, which would part the HTTP surface from the threads that
-log, ship and update. Its worker object is therefore used directly, as granian's threaded server does (granian 2.8,
+granian's own command line runs the application in a child process, which would part the HTTP surface from the threads
+that log, ship and update. Its worker object is therefore used directly, as granian's threaded server does (granian 2.8,
 `granian/server/mt.py`).
 """
 
@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from granian._futures import _new_cbscheduler
-from granian._granian import WorkerSignal, WSGIWorker
+from granian import _futures, _granian, wsgi
 from granian.http import HTTP1Settings
-from granian.net import SocketSpec
-from granian.wsgi import _callback_wrapper
 
 from opsengine.errors import StateError
+
+# granian's type stubs lag behind its compiled module.
+_native: Any = _granian
+_scheduler: Any = _futures._new_cbscheduler
 
 # One would be fastest for small models, but a long run of a large one must not hold up the health checks.
 PYTHON_THREADS = 2
@@ -30,13 +31,13 @@ class Server:
 
     def __init__(self, app: Callable[..., Any], host: str, port: int) -> None:
         check_port(host, port)
-        self._signal = WorkerSignal()
+        self._signal = _native.WorkerSignal()
         self._stopped = threading.Event()
         self._signal.add_cb(self._stopped.set)
         self._loop = asyncio.new_event_loop()  # granian's scheduler wants one; WSGI never runs it
-        self._worker = WSGIWorker(
+        self._worker = _native.WSGIWorker(
             1,
-            (SocketSpec(host, port, BACKLOG), None),
+            (_native.ListenerSpec(host, port, BACKLOG), None),
             None,
             1,
             PYTHON_THREADS,
@@ -50,7 +51,7 @@ class Server:
             *(False, None, None, None, "tls1.3", None, [], False),
             (None, None),
         )
-        self._scheduler = _new_cbscheduler(self._loop, _callback_wrapper(app, {}), impl_asyncio=True)
+        self._scheduler = _scheduler(self._loop, wsgi._callback_wrapper(app, {}), impl_asyncio=True)
 
     def start(self) -> None:
         """Listen and serve."""

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 LARGEST_PAGE = 10 * 2**20  # bytes; the center refuses more (contract/README.md)
 GATHER_SECONDS = 0.3  # rows gather this long before they are sent, so that a page is worth its request
 IDLE_SECONDS = 5.0  # a look for rows even when nobody called
-REFUSALS = 3  # so often a page may be refused before it is given up: the reason may pass, the rows behind must not wait for ever
+REFUSALS = 3  # so often a page may be refused before it is given up: the rows behind it must not wait for ever
 
 
 class Shipper:
@@ -129,7 +129,7 @@ class Shipper:
 
     def _restored(self, acked: int) -> None:
         logger.warning(
-            "The ops center has rows up to %d that were never sent: this log was put back from a copy, a new epoch begins",
+            "The ops center has rows up to %d that were never sent: this log is an older copy, a new epoch begins",
             acked,
         )
         self._writer.begin_epoch(self._sent)

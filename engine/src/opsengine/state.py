@@ -21,7 +21,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`active` is (or was last) in memory, `previous` came before it; `given` is the PIPELINE_URL that was last obeyed."""
+    """`active` is (or was last) in memory, `previous` came before; `given` is the PIPELINE_URL that was last obeyed."""
 
     active: Publish | None = None
     previous: Publish | None = None

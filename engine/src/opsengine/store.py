@@ -96,7 +96,8 @@ class ContentStore:
         free = shutil.disk_usage(self._blobs).free
         if needed + SPARE_BYTES > free:
             raise RegistryError(
-                f"The disk of PERSIST_DIR has {free // 2**20} MiB free, but the pipeline needs {needed // 2**20 + 1} MiB more: make room."
+                f"The disk of PERSIST_DIR has {free // 2**20} MiB free, "
+                f"but the pipeline needs {needed // 2**20 + 1} MiB more: make room."
             )
 
     @staticmethod
@@ -108,7 +109,7 @@ class ContentStore:
         )
 
     def _finish(self, file: IO[bytes], partial: Path, digest: str) -> None:
-        """Rename only after the content is on the disk, then put the name itself there: a power cut leaves all or nothing."""
+        """Rename once the content is on the disk, then put the name itself there: a power cut leaves all or nothing."""
         file.flush()
         os.fsync(file.fileno())
         partial.replace(self.path(digest))

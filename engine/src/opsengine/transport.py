@@ -16,7 +16,7 @@ TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 
 
 def pool(url: str, ca_file: str | None = None) -> urllib3.PoolManager:
-    """A pool for the host of `url`: through the proxy that the environment names, checked against `ca_file` if given."""
+    """A pool for the host of `url`: through the proxy that the environment names, checked against `ca_file`."""
     parts = urlsplit(url)
     context = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)

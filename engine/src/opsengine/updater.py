@@ -27,7 +27,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the last wanted pipeline is not served. `retry_at` (monotonic seconds) is None where trying again cannot help."""
+    """Why the wanted pipeline is not served. `retry_at` (monotonic seconds) is None where trying again cannot help."""
 
     wanted: Wanted
     message: str

@@ -12,7 +12,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class FakeRegistry(LoopbackServer):
-    """`auth` is None, "basic" or "bearer"; `blob_host` sends blob downloads to another host; `cut_after` breaks them off."""
+    """`auth` is None, "basic" or "bearer"; `blob_host` sends blobs elsewhere; `cut_after` breaks downloads off."""
 
     def __init__(self, auth=None, user=("robot$ml+edge", "s3cret:with:colons")):
         self.auth, self.user = auth, user
