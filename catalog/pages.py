@@ -76,7 +76,7 @@ def refusals_on(form: Form, field: str | None = None) -> Iterator[None]:
         form.add_error(field, exc.message)
 
 
-def ask(request: HttpRequest, question: str, context: dict[str, Any]) -> HttpResponse:
+def ask(request: HttpRequest, question: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
     """The fragment `question`: for htmx alone, which shows it in the open page's dialog; else as a page of its own."""
     template = question if wants_fragment(request) else "confirm.html"
-    return render(request, template, {**context, "question": question})
+    return render(request, template, {**context, "question": question}, status=status)
