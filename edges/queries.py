@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -34,6 +35,7 @@ class Explanation:
     events: tuple[EdgeEvent, ...]
     clock_offset: int | None
     disk_free: float | None
+    report: dict[str, Any]
 
 
 def edges_for(
@@ -93,6 +95,7 @@ def explanation_of(edge: Edge, now: datetime) -> Explanation:
         events=tuple(events[:EXPLAINED_EVENTS]),
         clock_offset=clock_offset if isinstance(clock_offset, int) else None,
         disk_free=disk["free"] / disk["total"] if disk and disk.get("total") else None,
+        report=edge.report,
     )
 
 

@@ -176,7 +176,7 @@ def milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-class EngineInput(serializers.Serializer[Any]):
+class EngineIn(serializers.Serializer[Any]):
     version = serializers.CharField(max_length=64)
     arch = serializers.CharField(max_length=64)
     accel = serializers.CharField(max_length=64)
@@ -184,58 +184,58 @@ class EngineInput(serializers.Serializer[Any]):
     started_at = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX, required=False)
 
 
-class JoinInput(serializers.Serializer[Any]):
+class JoinIn(serializers.Serializer[Any]):
     join_token = serializers.UUIDField()
     public_key = serializers.DictField()
-    engine = EngineInput()
+    engine = EngineIn()
 
 
-class TokenInput(serializers.Serializer[Any]):
+class TokenIn(serializers.Serializer[Any]):
     # RFC 7523 section 2.2 and RFC 6749 section 4.4.2.
     grant_type = serializers.ChoiceField(["client_credentials"])
     client_assertion_type = serializers.ChoiceField(["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"])
     client_assertion = serializers.CharField(max_length=4096)
 
 
-class ServingInput(serializers.Serializer[Any]):
+class ServingIn(serializers.Serializer[Any]):
     digest = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z")
     pipeline = serializers.CharField(max_length=128)
     pipeline_version = serializers.CharField(max_length=64)
     since = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
 
 
-class UpdateInput(serializers.Serializer[Any]):
+class UpdateIn(serializers.Serializer[Any]):
     # Not a choice: an engine that is newer than we are must be able to check in.
     state = serializers.CharField(max_length=32)
     error = serializers.CharField(max_length=2000, allow_null=True, allow_blank=True, trim_whitespace=False)
 
 
-class CountersInput(serializers.Serializer[Any]):
+class CountersIn(serializers.Serializer[Any]):
     requests = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
     rows = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
     # DRF takes fields out of the class, so `errors` and `update` below hide nothing of it.
     errors = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)  # type: ignore[assignment]
 
 
-class LogsInput(serializers.Serializer[Any]):
+class LogsIn(serializers.Serializer[Any]):
     epoch = serializers.UUIDField()
     last_sequence = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
     acked = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
     shed = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
 
 
-class DiskInput(serializers.Serializer[Any]):
+class DiskIn(serializers.Serializer[Any]):
     free = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
     total = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
 
 
-class CheckinInput(serializers.Serializer[Any]):
-    serving = ServingInput(allow_null=True)
-    update = UpdateInput()  # type: ignore[assignment]
-    engine = EngineInput()
-    counters = CountersInput()
-    logs = LogsInput()
-    disk = DiskInput()
+class CheckinIn(serializers.Serializer[Any]):
+    serving = ServingIn(allow_null=True)
+    update = UpdateIn()  # type: ignore[assignment]
+    engine = EngineIn()
+    counters = CountersIn()
+    logs = LogsIn()
+    disk = DiskIn()
     clock = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
 
 
@@ -247,7 +247,7 @@ class Join(DeviceView):
     throttle_classes: list[type[BaseThrottle]] = [JoinThrottle]
 
     def post(self, request: Request) -> Response:
-        given = self.checked(JoinInput, request)
+        given = self.checked(JoinIn, request)
         joined = contacts.join(
             join_token=str(given["join_token"]), public_key=given["public_key"], engine=given["engine"]
         )
@@ -270,7 +270,7 @@ class Token(DeviceView):
     permission_classes: tuple[type[BasePermission], ...] = ()
 
     def post(self, request: Request) -> Response:
-        given = self.checked(TokenInput, request)
+        given = self.checked(TokenIn, request)
         return Response(session_body(contacts.token(assertion=given["client_assertion"])))
 
 
@@ -278,7 +278,7 @@ class Checkin(DeviceView):
     """`POST checkin`: what an edge serves and how it is, for what it should serve. 200."""
 
     def post(self, request: Request) -> Response:
-        report = self.checked(CheckinInput, request)
+        report = self.checked(CheckinIn, request)
         epoch = report["logs"]["epoch"]
         report["logs"] = {**report["logs"], "epoch": str(epoch)}
         edge = contacts.checkin(edge=edge_of(request), report=report)
