@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Case, Count, OuterRef, Prefetch, QuerySet, Subquery, When
+from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
@@ -125,6 +125,12 @@ def usable_model_versions(workspace: Workspace) -> QuerySet[ModelVersion]:
     """What a pipeline's step may name: versions that an engine can serve, by model, newest first."""
     versions = ModelVersion.objects.filter(model__workspace=workspace, status=ModelVersion.Status.READY)
     return versions.select_related("model").order_by("model__name", "-id")
+
+
+def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
+    """The newest version of each pipeline that has one, by the pipeline's id."""
+    newest = Pipeline.objects.filter(pk__in=[pipeline.pk for pipeline in pipelines]).values_list(Max("versions__pk"))
+    return {version.pipeline_id: version for version in PipelineVersion.objects.filter(pk__in=newest)}
 
 
 def newest_steps(pipeline: Pipeline) -> list[str]:

@@ -73,6 +73,13 @@ def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     return dict.fromkeys(ids, 0) | dict(counted)
 
 
+def partitions_of(pipeline: Pipeline) -> list[str]:
+    """The names of the edges that wrote logs of a pipeline or should run it, for a choice."""
+    running = Edge.objects.filter(publish__pipeline_version__pipeline=pipeline, removed_at=None).values_list("name")
+    assigned = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline).values_list("name")
+    return sorted({name for (name,) in running.union(assigned)})
+
+
 @dataclass(frozen=True)
 class Account:
     """What came of one log store of an edge: `received` + `shed` = `acked`, so that no row is lost uncounted."""
