@@ -23,6 +23,11 @@ class Row:
     failed: list[str]
     whole: str
 
+    @property
+    def milliseconds(self) -> str:
+        """Of the time, which Django's date format cannot show."""
+        return f"{self.time.microsecond // 1000:03}"
+
 
 def shown(row: dict[str, Any]) -> Row:
     """A row as `queries.newest_rows` gives it."""
@@ -59,9 +64,16 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_short(item) for item in value[:4])}{f', … {len(value)} values' if len(value) > 4 else ''}]"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return _number(value)
     text = "null" if value is None else str(value)
     return text if len(text) <= SHORT else f"{text[:SHORT]}…"
+
+
+def _number(value: float) -> str:
+    """A few decimals, and an exponent only where digits alone would mislead."""
+    if value and math.isfinite(value) and not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.4g}"
+    return f"{value:.4f}".rstrip("0").rstrip(".") if math.isfinite(value) else str(value)
 
 
 def _finite(value: Any) -> Any:
