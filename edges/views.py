@@ -20,6 +20,7 @@ from edges import forms, operations, queries, states
 from edges.models import Edge
 from edges.states import State
 from publishing import commands
+from publishing import queries as publishing
 from publishing.models import Publish
 
 PAGE_LENGTH = 50
@@ -151,5 +152,5 @@ def _of_edge(request: SignedInRequest, edge: Edge, **context: Any) -> dict[str, 
 
 def _bundle(request: SignedInRequest, added: operations.Added) -> HttpResponse:
     context = _of_edge(request, added.edge, bundle=added.bundle)
-    context["commands"] = commands.for_publish(added.edge.publish, bundle=added.bundle)
+    context["commands"] = commands.for_publish(publishing.view_of(added.edge.publish), added.bundle)
     return pages.ask(request, "edges/_bundle.html", context)

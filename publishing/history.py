@@ -1,8 +1,9 @@
 """What the Version History shows: each version of a pipeline beside its newest publish."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, QuerySet, prefetch_related_objects
 
 from catalog import queries as catalog
 from catalog.models import ModelVersion, Pipeline, PipelineVersion
@@ -100,17 +101,27 @@ def _replaceable(pipeline: Pipeline) -> QuerySet[Publish]:
 
 
 def _schemas(versions: list[PipelineVersion]) -> dict[int, tuple[str, str]]:
-    """What goes in and what comes out of each version, as texts, by its id."""
+    """What a caller sends to each version and what comes back, as texts, by the version's id."""
+    prefetch_related_objects(versions, "model_configs")
     references = {version.pk: [model["version"] for model in catalog.models_in(version.definition)] for version in versions}
     uuids = {uuid for chain in references.values() for uuid in chain}
     models = {str(model.uuid): model for model in ModelVersion.objects.filter(uuid__in=uuids)}
-    return {
-        pk: (_tensors(models[chain[0]].inputs), _tensors(models[chain[-1]].outputs)) for pk, chain in references.items()
+    columns = {
+        (version.pk, config.model_version_id): config.tensor_fields
+        for version in versions
+        for config in version.model_configs.all()
     }
+    found = {}
+    for pk, chain in references.items():
+        first, last = models[chain[0]], models[chain[-1]]
+        found[pk] = _tensors(first.inputs, columns.get((pk, first.pk))), _tensors(last.outputs)
+    return found
 
 
-def _tensors(tensors: list[dict[str, object]]) -> str:
-    return ", ".join(f"{tensor['name']} ({tensor['type']})" for tensor in tensors) or "unknown"
+def _tensors(tensors: list[dict[str, Any]], names: list[str] | None = None) -> str:
+    """`names` are the dataset columns, where they are not called as the model's tensors."""
+    called = names or [tensor["name"] for tensor in tensors]
+    return ", ".join(f"{name} ({tensor['type']})" for name, tensor in zip(called, tensors, strict=False)) or "unknown"
 
 
 def _changes(old: tuple[str, str], new: tuple[str, str]) -> list[str]:

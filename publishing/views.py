@@ -44,8 +44,8 @@ def publish(request: SignedInRequest, pk: int) -> HttpResponse:
     form = forms.ReplaceForm(candidates, request.POST if request.method == "POST" else None)
     if form.is_valid():
         with pages.refusals_on(form):
-            operations.publish(actor=request.user, version=version, replaces=form.chosen)
-            return _line(request, version) if pages.wants_fragment(request) else redirect(_in_history(version))
+            operations.publish(actor=request.user, version=version, replaces=[chosen.pk for chosen in form.chosen])
+            return _done(request, version)
     context = pages.in_workspace(
         request, version.pipeline.workspace, version=version, pipeline=version.pipeline, candidates=candidates, form=form
     )
@@ -60,7 +60,7 @@ def info(request: SignedInRequest, pk: int) -> HttpResponse:
     pipeline = publish.pipeline_version.pipeline
     context = pages.in_workspace(request, pipeline.workspace, publish=publish, pipeline=pipeline)
     if publish.status == publish.Status.PUBLISHED:
-        context["commands"] = commands.for_publish(publish)
+        context["commands"] = commands.for_publish(queries.view_of(publish))
     name = "_info" if pages.wants_fragment(request) else "info"
     return render(request, f"publishing/{name}.html", context)
 
@@ -71,8 +71,18 @@ def retry(request: SignedInRequest, pk: int) -> HttpResponse:
     """Tries a failed publish again."""
     publish = queries.publish_for(request.user, pk, Role.COLLABORATOR)
     operations.retry(actor=request.user, publish=publish)
-    version = publish.pipeline_version
-    return _line(request, version) if pages.wants_fragment(request) else redirect(_in_history(version))
+    return _done(request, publish.pipeline_version)
+
+
+def _done(request: SignedInRequest, version: PipelineVersion) -> HttpResponse:
+    """The line in its place for htmx, wherever the button was; else the page with it."""
+    if not pages.wants_fragment(request):
+        return redirect(_in_history(version))
+    response = _line(request, version)
+    response["HX-Retarget"] = f"#version-{version.pk}"
+    response["HX-Reswap"] = "outerHTML"
+    response["HX-Trigger"] = "close-dialog"
+    return response
 
 
 def _line(request: SignedInRequest, version: PipelineVersion) -> HttpResponse:

@@ -30,7 +30,7 @@
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;
-    const source = document.getElementById(button.dataset.copy);
+    const source = button.closest(".copyable").querySelector("pre, code");
     const label = button.querySelector("[data-copy-label]");
     try {
       await copy(source.textContent, source);
@@ -54,6 +54,7 @@
     event.preventDefault();
     dialog.close();
   });
+  document.addEventListener("close-dialog", () => dialog.close()); // the server says so by HX-Trigger
   dialog.addEventListener("close", () => {
     document.getElementById("dialog-body").replaceChildren();
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
