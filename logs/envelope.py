@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 FILE_MAGIC = b"ARROW1"
 CONTINUATION = 0xFFFFFFFF
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+EXTENSION = b"ARROW:extension:name"  # would have pyarrow run code of whoever registered that name
 
 MAX_DECODED_BYTES = 128 * 1024**2
 MAX_METADATA_BYTES = 1024**2  # a field needs some hundred bytes
@@ -97,6 +99,8 @@ def _walk(view: memoryview, max_rows: int) -> Envelope:
             raise InvalidPage("A page holds one schema and record batches; dictionaries are not accepted.")
     if not schema:
         raise InvalidPage("The page is empty: it has no Arrow schema.")
+    if bytes(view[end : end + 8]) == END_OF_STREAM:
+        end += 8
     return Envelope(stream=view[:end], schema=schema, rows=rows)
 
 
@@ -108,7 +112,7 @@ def _messages(view: memoryview) -> Iterator[tuple[int, "_Table", memoryview, mem
         if marker != CONTINUATION:
             raise InvalidPage("The page is not an Arrow IPC stream.")
         position += 8
-        if length == 0:  # the end-of-stream marker
+        if length == 0:  # END_OF_STREAM
             return
         if length > MAX_METADATA_BYTES:
             raise InvalidPage(f"The page describes itself with more than {MAX_METADATA_BYTES} bytes.")
@@ -184,10 +188,11 @@ def _check_schema(metadata: bytes) -> None:
 def _check_field(field: "_Table", budget: _Budget, depth: int) -> None:
     budget.spend(fields=1, text=field.vector(0)[1])
     budget.spend_on(field.tables(6))
+    is_extension = any(pair.text(0) == EXTENSION for pair in field.tables(6))
     if depth > MAX_DEPTH:
         raise InvalidPage(f"The page nests its columns more than {MAX_DEPTH} deep.")
     kind, value_type = field.scalar(2, "<B"), field.table(3)
-    if kind not in VALUE_TYPES or value_type is None or field.table(4) is not None:
+    if kind not in VALUE_TYPES or value_type is None or is_extension or field.table(4) is not None:
         raise InvalidPage(
             "A column of the page has a type that logs cannot hold: use booleans, whole and floating-point numbers, "
             "strings, and lists and structs of them."
@@ -230,6 +235,10 @@ class _Table:
             return 0, 0
         begin = slot + struct.unpack_from("<I", self.data, slot)[0]
         return begin + 4, struct.unpack_from("<I", self.data, begin)[0]
+
+    def text(self, number: int) -> bytes:
+        begin, count = self.vector(number)
+        return bytes(self.data[begin : begin + count])
 
     def tables(self, number: int) -> "Iterator[_Table]":
         begin, count = self.vector(number)

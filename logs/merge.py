@@ -87,7 +87,9 @@ class _Pool:
         for piece in pieces:
             if self._is_enough_beyond(piece.reach):
                 return
-            self._add(piece.read())
+            rows = piece.read()
+            if rows is not None:
+                self._add(rows)
 
     def order(self) -> Keys:
         """All rows, the first first, as (chunk, row in the chunk) pairs."""

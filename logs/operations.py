@@ -17,7 +17,7 @@ from django.db.models import F
 
 from catalog.models import PipelineVersion
 from common.errors import Invalid, StorageFull
-from edges import queries as edges
+from edges import queries as edge_queries
 from edges.models import Edge
 from logs import pages
 from logs.errors import LogHole
@@ -35,7 +35,7 @@ def store_page(*, edge: Edge, epoch: UUID, first: int, pipeline_version_uuid: UU
     `first` is the sequence of the page's first row. Raises `PipelineNotAssigned`, `InvalidPage`, `PageTooLarge`,
     `LogHole` when rows before `first` are missing, `StorageFull`; in each case nothing was stored.
     """
-    version = edges.assigned_pipeline_version(edge, pipeline_version_uuid)
+    version = edge_queries.assigned_pipeline_version(edge, pipeline_version_uuid)
     page = pages.check(body, pipeline_version=str(version.uuid), partition=edge.name)
     last = first + page.rows - 1
     begin = first  # trusted until the mark says otherwise, so that a page in line costs two statements

@@ -133,34 +133,18 @@ def _sources(pipeline: Pipeline, edges: Iterable[str], pipeline_version: UUID | 
     return [LivePages(found)]
 
 
-@dataclass(frozen=True)
-class LivePage:
-    """A page whose body was fetched."""
-
-    pk: int
-    reach: int
-    body: bytes
-
-    def read(self) -> Rows:
-        """Decodes it."""
-        table = pages.read(self.body)
-        return Rows(table, np.full(len(table), self.pk, dtype=np.int64), np.arange(len(table), dtype=np.int64))
-
-
-@dataclass(frozen=True)
 class LivePages:
     """The pages of a queryset as a source of rows."""
 
-    found: QuerySet[LogPage]
+    def __init__(self, found: QuerySet[LogPage]) -> None:
+        self.found = found
 
-    def pieces(self, query: Query) -> Iterator[LivePage]:
-        """The pages that may hold rows of the query, fetched a few at a time, for most queries end after a few."""
+    def pieces(self, query: Query) -> Iterator["LivePage"]:
+        """The pages that may hold rows of the query. Most queries end after a few: bodies are fetched when read."""
         for batch in _batches(self._listed(query), query):
-            bodies = dict(LogPage.objects.filter(pk__in=[page.pk for page in batch]).values_list("pk", "body"))
+            bodies = _Bodies([page.pk for page in batch])
             for page in batch:
-                # A page that is gone meanwhile was replaced or has expired.
-                if page.pk in bodies:
-                    yield LivePage(page.pk, page.reach, bytes(bodies.pop(page.pk)))
+                yield LivePage(page.pk, page.reach, bodies)
 
     def _listed(self, query: Query) -> Iterator["_Listed"]:
         """What is known of those pages without their bodies, in the order of their reach."""
@@ -184,6 +168,38 @@ class LivePages:
             after = Q(**{f"{key}__{beyond}e": at}) & (
                 Q(**{f"{key}__{beyond}": at}) | Q(**{key: at, f"pk__{beyond}": pk})
             )
+
+
+@dataclass(frozen=True)
+class LivePage:
+    """A page of a batch that is fetched when the first of it is read."""
+
+    pk: int
+    reach: int
+    bodies: "_Bodies"
+
+    def read(self) -> Rows | None:
+        """Decodes it; None when it expired since it was listed."""
+        body = self.bodies.taken(self.pk)
+        if body is None:
+            return None
+        table = pages.read(body)
+        return Rows(table, np.full(len(table), self.pk, dtype=np.int64), np.arange(len(table), dtype=np.int64))
+
+
+class _Bodies:
+    """The bodies of some pages, fetched together once."""
+
+    def __init__(self, pks: list[int]) -> None:
+        self.pks = pks
+        self.fetched: dict[int, bytes] | None = None
+
+    def taken(self, pk: int) -> bytes | None:
+        """The body of a page, which is then let go."""
+        if self.fetched is None:
+            stored = LogPage.objects.filter(pk__in=self.pks).values_list("pk", "body")
+            self.fetched = {pk: bytes(body) for pk, body in stored}
+        return self.fetched.pop(pk, None)
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,8 @@ class Piece(Protocol):
     def reach(self) -> int:
         """Its largest time times the order's sign: none of its rows comes before that."""
 
-    def read(self) -> Rows:
-        """Decodes it. Called only when its rows may be needed."""
+    def read(self) -> Rows | None:
+        """Decodes it, which is done only when its rows may be needed. None when it is gone."""
 
 
 class Source(Protocol):
