@@ -50,7 +50,7 @@ class UploadForm(forms.Form):
         required=False,
         label="Dataset columns",
         widget=_text(placeholder="for example tensor"),
-        help_text="Columns that feed the inputs, in their order, separated by commas. Empty: columns named as the inputs.",
+        help_text="Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs.",
     )
 
     def clean_tensor_fields(self) -> list[str] | None:

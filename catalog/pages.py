@@ -31,7 +31,7 @@ def signed_in(
     """Sends nobody to the login page and back afterwards."""
 
     @wraps(view)
-    def check(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def check(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         if request.user.is_authenticated:
             return view(cast(SignedInRequest, request), *args, **kwargs)
         if wants_fragment(request):

@@ -99,7 +99,7 @@ def models_in(definition: dict[str, object]) -> list[dict[str, str]]:
 def counted(workspaces: QuerySet[Workspace]) -> QuerySet[Workspace]:
     """The workspaces with `pipeline_count`, `model_count` and `member_count`."""
 
-    def count(rows: QuerySet[Any]) -> Subquery:
+    def count(rows: QuerySet[Any]) -> Coalesce:
         of_workspace = rows.filter(workspace=OuterRef("pk")).order_by().values("workspace").annotate(n=Count("*"))
         return Coalesce(Subquery(of_workspace.values("n")), 0)
 

@@ -21,7 +21,8 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def workspaces(request: SignedInRequest) -> HttpResponse:
     """All workspaces of the user."""
-    return render(request, "catalog/workspaces.html", {"workspaces": queries.counted(queries.workspaces_for(request.user))})
+    found = queries.counted(queries.workspaces_for(request.user))
+    return render(request, "catalog/workspaces.html", {"workspaces": found})
 
 
 @page_or_form

@@ -30,7 +30,7 @@ class FilterForm(forms.Form):
     )
 
 
-class PublishChoice(forms.ModelChoiceField):
+class PublishChoice(forms.ModelChoiceField[Publish]):
     """Publishes as people tell them apart."""
 
     def label_from_instance(self, obj: Publish) -> str:

@@ -14,14 +14,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from catalog import pages
 from catalog import queries as catalog
-from catalog.models import Pipeline, Role
+from catalog.models import Role
 from catalog.pages import SignedInRequest, signed_in
 from edges import forms, operations, queries, states
 from edges.models import Edge
 from edges.states import State
 from publishing import commands
 from publishing import queries as publishing
-from publishing.models import Publish
 
 PAGE_LENGTH = 50
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
@@ -58,7 +57,8 @@ def of_publish(request: SignedInRequest, pk: int) -> HttpResponse:
     if not pages.wants_fragment(request):
         return redirect("edges:edges", publish.pipeline_version.pipeline_id)
     names = list(queries.edges_for(request.user, publish=publish).values_list("name", flat=True))
-    return render(request, "edges/_of_publish.html", {"names": names[:10], "more": len(names) - 10, "count": len(names)})
+    context = {"names": names[:10], "more": len(names) - 10, "count": len(names)}
+    return render(request, "edges/_of_publish.html", context)
 
 
 @never_cache

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+SHORT_LIST = 4
 SHORT = 60  # characters of a value in the table; all of it is in the row's details
 
 
@@ -31,6 +32,7 @@ class Row:
 
 def shown(row: dict[str, Any]) -> Row:
     """A row as `queries.newest_rows` gives it."""
+    whole = {**row, "time": row["time"].isoformat(timespec="milliseconds")}
     metadata = row["metadata"] or {}
     anomaly = row["anomaly"] or {}
     return Row(
@@ -42,7 +44,7 @@ def shown(row: dict[str, Any]) -> Row:
         outputs=_shorts(row["out"]),
         anomalies=anomaly.get("count") or 0,
         failed=[name for name, failed in anomaly.items() if name != "count" and failed],
-        whole=json.dumps(_finite({**row, "time": row["time"].isoformat(timespec="milliseconds")}), indent=2, default=str),
+        whole=json.dumps(_finite(whole), indent=2, default=str),
     )
 
 
@@ -62,7 +64,8 @@ def _short(value: Any) -> str:
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list):
-        return f"[{', '.join(_short(item) for item in value[:4])}{f', … {len(value)} values' if len(value) > 4 else ''}]"
+        more = [f"… {len(value)} values"] if len(value) > SHORT_LIST else []
+        return f"[{', '.join([_short(item) for item in value[:SHORT_LIST]] + more)}]"
     if isinstance(value, float):
         return _number(value)
     text = "null" if value is None else str(value)

@@ -46,9 +46,8 @@ def publish(request: SignedInRequest, pk: int) -> HttpResponse:
         with pages.refusals_on(form):
             operations.publish(actor=request.user, version=version, replaces=[chosen.pk for chosen in form.chosen])
             return _done(request, version)
-    context = pages.in_workspace(
-        request, version.pipeline.workspace, version=version, pipeline=version.pipeline, candidates=candidates, form=form
-    )
+    found = {"version": version, "pipeline": version.pipeline, "candidates": candidates, "form": form}
+    context = pages.in_workspace(request, version.pipeline.workspace, **found)
     return pages.ask(request, "publishing/_replace.html", context, status=422 if form.errors else 200)
 
 
