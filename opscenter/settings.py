@@ -127,7 +127,8 @@ if DATABASE_URL:
         raise ImproperlyConfigured("DATABASE_URL is not of the form postgres://user:password@host:port/name.") from exc
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # A request holds a connection only while it runs; min_size 0 so that a forked worker inherits none.
-        DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": env.integer("OPSCENTER_DB_POOL", 16)}}
+        _pool = {"min_size": 0, "max_size": env.integer("OPSCENTER_DB_POOL", 16)}
+        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = _pool  # beside sslmode and the like of the URL
 else:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA / "opscenter.sqlite3"}}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
