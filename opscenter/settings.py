@@ -254,8 +254,13 @@ LOGGING = {
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("OPSCENTER_LOG_LEVEL", "INFO")},
-    # Celery tells of every task at INFO, and beat sends some every few seconds. Failures are above.
-    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
+    # Celery tells of every task at INFO, Django of every 404 at WARNING (a push begins with some): failures are above.
+    "loggers": {
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
 }
 
 for _folder in (STATIC_ROOT, DATA / "broker/queue", DATA / "broker/control"):
