@@ -14,9 +14,16 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from common.errors import DomainError
+from common.errors import DomainError, NotAuthenticated
 from edges import jobs, jwts, queries, sessions, tokens
-from edges.errors import InvalidAssertion, JoinTokenExpired, JoinTokenUnknown, JoinTokenUsed, SessionExpired
+from edges.errors import (
+    InvalidAssertion,
+    JoinTokenExpired,
+    JoinTokenUnknown,
+    JoinTokenUsed,
+    SessionExpired,
+    TokenInvalid,
+)
 from edges.models import Edge, EdgeEvent, JoinToken, UsedAssertion
 from edges.sessions import Session
 
@@ -28,6 +35,7 @@ REPEAT_WINDOW = timedelta(minutes=10)
 CONTACT_RESOLUTION = timedelta(seconds=10)
 # Somebody who holds a spent bundle must not be able to fill the history.
 REFUSALS_APART = timedelta(minutes=1)
+ANOTHER_KEY = "This edge joined again with another key: use the newer session."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +88,7 @@ def token(*, assertion: str, now: datetime | None = None) -> Session:
     try:
         with transaction.atomic():
             _use_once(edge, verified)
-            edge = _admitted(edge, now)
+            edge = _admitted(edge, now, InvalidAssertion(ANOTHER_KEY))
             _contact(edge, now)
     except SessionExpired as refusal:
         _record_refusal(edge.pk, EdgeEvent.Kind.TOKEN_REFUSED, refusal, now)
@@ -109,7 +117,7 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
     now = now or timezone.now()
     _follow_replacement(edge, now)
     with transaction.atomic():
-        edge = _admitted(edge, now)
+        edge = _admitted(edge, now, TokenInvalid(ANOTHER_KEY))
         serving = (report.get("serving") or {}).get("digest", "")
         if serving != edge.serving_digest:
             detail = {"from": edge.serving_digest, "to": serving}
@@ -167,13 +175,15 @@ def _use_once(edge: Edge, assertion: jwts.Assertion) -> None:
         raise InvalidAssertion("This client_assertion was used before: sign a new one with a new jti.") from exc
 
 
-def _admitted(edge: Edge, now: datetime) -> Edge:
-    """The edge as it is now, locked. Raises `EdgeRemoved`, `EdgeBanned`, `SessionExpired`; `InvalidAssertion` when it
-    joined with another key since it was read."""
+def _admitted(edge: Edge, now: datetime, stale: NotAuthenticated) -> Edge:
+    """The edge as it is now, locked. Raises `EdgeRemoved`, `EdgeBanned`, `SessionExpired`.
+
+    Raises `stale` when it joined with another key since it was read.
+    """
     current = _locked(edge.pk)
     sessions.require_admitted(current)
     if current.key_thumbprint != edge.key_thumbprint:
-        raise InvalidAssertion("This edge joined again with another key: use the newer session.")
+        raise stale
     sessions.require_live(current, now)
     return current
 

@@ -1,12 +1,14 @@
 """Reads of edges: for people, each fetches and authorises at once; for engines, what they are to do."""
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models.functions import Cast
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
@@ -56,6 +58,29 @@ def edges_for(
     if publish is not None:
         found = found.filter(publish=publish)
     return found
+
+
+def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
+    """The edges with this text in their name or in a tag, in any case."""
+    # The tags are compared as JSON text, in which SQLite has what is not ASCII escaped and PostgreSQL has not.
+    escaped = json.dumps(text)[1:-1]
+    return edges.annotate(tag_text=Cast("tags", TextField())).filter(
+        Q(name__icontains=text) | Q(tag_text__icontains=text) | Q(tag_text__icontains=escaped)
+    )
+
+
+def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline that an edge can be added to, newest first."""
+    published = Publish.objects.filter(pipeline_version__pipeline=pipeline, status=Publish.Status.PUBLISHED)
+    return published.exclude(replaced_by__status=Publish.Status.PUBLISHED).select_related("pipeline_version")
+
+
+def edge_counts(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """How many edges should run each pipeline, by its id."""
+    ids = [pipeline.pk for pipeline in pipelines]
+    key = "publish__pipeline_version__pipeline"
+    counted = Edge.objects.filter(removed_at=None, **{f"{key}__in": ids}).order_by().values_list(key)
+    return dict.fromkeys(ids, 0) | dict(counted.annotate(total=Count("pk")))
 
 
 def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, removed: bool = False) -> Edge:

@@ -5,6 +5,7 @@ registry's login (OCI_REGISTRY, OCI_USERNAME, OCI_PASSWORD). `make demo` starts 
 when every check held. With `--stay` the edge's engine runs on until Ctrl-C.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -30,20 +31,31 @@ TOLERANCE = 1e-4
 
 def main() -> int:
     """Does the job; 0 when every check held, else 1."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     demo = Demo()
     began = time.monotonic()
     try:
         demo.run()
+        print(f"\n  Every check held, in {time.monotonic() - began:.0f} s.", flush=True)
+        if "--stay" in sys.argv:
+            stay(demo)
     except Failed as failure:
         print(f"\n  FAILED: {failure}", flush=True)
-        demo.stop()
         return 1
-    print(f"\n  Every check held, in {time.monotonic() - began:.0f} s.", flush=True)
-    if "--stay" in sys.argv:
-        print(f"  The edge {EDGE} keeps serving at {demo.engine.url} until Ctrl-C.", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    demo.stop()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        demo.stop()
     return 0
+
+
+def stay(demo: "Demo") -> None:
+    """Leaves the engine running for people to look around, until Ctrl-C."""
+    print(f"  The edge {EDGE} keeps serving at {demo.engine.url} until Ctrl-C.\n", flush=True)
+    for name, variable in (("Dashboard", "URL"), ("Log in as", "ADMIN_EMAIL"), ("Password", "ADMIN_PASSWORD")):
+        print(f"  {name + ':':<11}{os.environ['OPSCENTER_' + variable]}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 class Demo:

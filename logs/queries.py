@@ -70,6 +70,13 @@ def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     return dict.fromkeys(ids, 0) | dict(counted)
 
 
+def partitions_of(pipeline: Pipeline) -> list[str]:
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it."""
+    # Every edge that runs or ran it was assigned to it, so one condition finds both.
+    found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
+    return sorted(set(found.values_list("name", flat=True)))
+
+
 @dataclass(frozen=True)
 class Account:
     """What came of one log store of an edge: `received` + `shed` = `acked`, so that no row is lost uncounted."""

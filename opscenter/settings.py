@@ -18,6 +18,9 @@ from common import env, secrets
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA = Path(env.text("OPSCENTER_DATA", str(BASE_DIR / "var"))).resolve()
 PORT = env.integer("PORT", 8000)
+BIND = env.text("OPSCENTER_BIND", "127.0.0.1")
+WEB_THREADS = env.integer("OPSCENTER_WEB_THREADS", 8)
+WORKER_CONCURRENCY = env.integer("OPSCENTER_WORKER_CONCURRENCY", 2)
 PUBLIC_URL = env.text("OPSCENTER_PUBLIC_URL", f"http://127.0.0.1:{PORT}").rstrip("/")
 DEBUG = env.flag("OPSCENTER_DEBUG")
 
@@ -50,6 +53,7 @@ SECURE_SSL_REDIRECT = False  # the proxy before us redirects; edges and registry
 SILENCED_SYSTEM_CHECKS = ["security.W008"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.flag("OPSCENTER_BEHIND_PROXY") else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+CSRF_FAILURE_VIEW = "opscenter.views.csrf_failure"
 SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
 X_FRAME_OPTIONS = "DENY"
@@ -96,6 +100,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "opscenter.middleware.PageAnswers",
 ]
 APPEND_SLASH = False  # no client of ours follows redirects
 ROOT_URLCONF = "opscenter.urls"
@@ -110,6 +115,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "opscenter.context.header",
             ]
         },
     }
@@ -118,7 +124,10 @@ TEMPLATES = [
 DATABASE_URL = env.text("DATABASE_URL")
 DATABASES: dict[str, dict[str, Any]]
 if DATABASE_URL:
-    DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+    try:
+        DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL))}
+    except ValueError as exc:  # its message may hold the password
+        raise ImproperlyConfigured("DATABASE_URL is not of the form postgres://user:password@host:port/name.") from exc
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # A request holds a connection only while it runs; min_size 0 so that a forked worker inherits none.
         DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": env.integer("OPSCENTER_DB_POOL", 16)}}
@@ -138,7 +147,7 @@ CACHES: dict[str, dict[str, Any]] = {
     if REDIS_URL
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
-CELERY_BROKER_URL = REDIS_URL or "filesystem://"
+CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     {}
     if REDIS_URL
@@ -242,9 +251,13 @@ EDGE_CHECKIN_SECONDS = env.integer("OPSCENTER_EDGE_CHECKIN_SECONDS", 30)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "line": {"format": f"%(asctime)s %(levelname)s {env.text('OPSCENTER_ROLE', '-')} %(name)s: %(message)s"}
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("OPSCENTER_LOG_LEVEL", "INFO")},
+    # Celery tells of every task at INFO, and beat sends some every few seconds. Failures are above.
+    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
 }
 
 for _folder in (STATIC_ROOT, DATA / "broker/queue", DATA / "broker/control"):

@@ -1,10 +1,21 @@
 """Where publishes go, and what was published."""
 
 from django.conf import settings
+from django.core.validators import RegexValidator
 from django.db import models
 
 from catalog.models import PipelineVersion
 from common.encryption import EncryptedTextField
+
+host_validator = RegexValidator(
+    r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z",
+    "Give host[:port], without https:// and without a path, for example ghcr.io or reg.big.corp:3579.",
+)
+# The distribution-spec's <name>; what is put behind it (/pipelines/<name>) must fit in 255 characters too.
+repository_validator = RegexValidator(
+    r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*\Z",
+    "Give a path in lower case without a slash at either end, for example account123/ml.",
+)
 
 
 class RegistrySettings(models.Model):
@@ -13,10 +24,24 @@ class RegistrySettings(models.Model):
     One row (pk 1), edited in the admin console; the environment fills it at first.
     """
 
-    enabled = models.BooleanField(default=True)
-    registry = models.CharField(max_length=255, help_text="host[:port], for example ghcr.io or us-west1-docker.pkg.dev")
+    class Source(models.TextChoices):
+        """Whom the row follows: until an administrator edits it, what the environment or the built-in registry says."""
+
+        ADMINISTRATOR = "administrator"
+        ENVIRONMENT = "environment"
+        BUILT_IN = "built-in"
+
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMINISTRATOR, editable=False)
+    enabled = models.BooleanField(default=True, help_text="off: nothing can be published")
+    registry = models.CharField(
+        max_length=255,
+        validators=[host_validator],
+        help_text="host[:port], for example ghcr.io or us-west1-docker.pkg.dev",
+    )
     repository = models.CharField(
-        max_length=255, help_text="path under which everything is kept, for example account123/ml"
+        max_length=180,
+        validators=[repository_validator],
+        help_text="path under which everything is kept, for example account123/ml",
     )
     email = models.EmailField(blank=True)
     username = models.CharField(max_length=255, blank=True)
@@ -54,6 +79,7 @@ class Publish(models.Model):
     chart_version = models.CharField(max_length=64, blank=True)
     chart_digest = models.CharField(max_length=71, blank=True)
     engine_url = models.CharField(max_length=512, blank=True)
+    plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
     notes = models.JSONField(
         default=list, blank=True, help_text="what a person should know, for example that no engine image is configured"
     )
