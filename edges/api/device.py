@@ -204,10 +204,21 @@ class ServingIn(serializers.Serializer[Any]):
     since = serializers.IntegerField(min_value=0, max_value=COUNTER_MAX)
 
 
+class Excerpt(serializers.CharField):
+    """Text of any content, cut to what is kept: a long or odd error message must not make a check-in fail."""
+
+    LENGTH = 2000
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)[: self.LENGTH]
+        # PostgreSQL stores neither NUL nor half a surrogate pair.
+        return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 class UpdateIn(serializers.Serializer[Any]):
     # Not a choice: an engine that is newer than we are must be able to check in.
     state = serializers.CharField(max_length=32)
-    error = serializers.CharField(max_length=2000, allow_null=True, allow_blank=True, trim_whitespace=False)
+    error = Excerpt(allow_null=True, allow_blank=True)
 
 
 class CountersIn(serializers.Serializer[Any]):

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -103,6 +104,15 @@ def test_failed_update_is_explained(device: Device, edge: Edge, owner: User) -> 
     assert "the disk is full" in state.explain
 
 
+def test_odd_error_text_is_kept_as_far_as_it_goes(device: Device, edge: Edge) -> None:
+    body = json.dumps(spoiled(update={"state": "failed", "error": "a\x00b\ud800" + "x" * 5000}))
+
+    assert device.client.post("/edge/v1/checkin", body, content_type="application/json").status_code == 200
+    edge.refresh_from_db()
+    assert edge.report["update"]["error"].startswith("a\ufffdb?x")
+    assert len(edge.report["update"]["error"]) == 2000
+
+
 def spoiled(**changes: Any) -> dict[str, Any]:
     return {**golden("checkin.request.json"), **changes}
 
@@ -117,7 +127,7 @@ def spoiled(**changes: Any) -> dict[str, Any]:
         spoiled(clock=2**63),
         spoiled(clock=-1),
         spoiled(logs={**golden("checkin.request.json")["logs"], "epoch": "1"}),
-        spoiled(update={"state": "failed", "error": "x" * 2001}),
+        spoiled(update={"state": "failed", "error": {}}),
         [],
         "text",
     ],
