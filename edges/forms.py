@@ -1,6 +1,6 @@
 """Forms of edges: the form of input, and no rule of the domain."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
@@ -30,7 +30,13 @@ class FilterForm(forms.Form):
     )
 
 
-class PublishChoice(forms.ModelChoiceField[Publish]):
+if TYPE_CHECKING:
+    ModelChoiceField = forms.ModelChoiceField[Publish]
+else:
+    ModelChoiceField = forms.ModelChoiceField  # not subscriptable at run time
+
+
+class PublishChoice(ModelChoiceField):
     """Publishes as people tell them apart."""
 
     def label_from_instance(self, obj: Publish) -> str:

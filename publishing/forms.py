@@ -19,8 +19,8 @@ class ReplaceForm(forms.Form):
         self.unknown = [pk for pk in asked if pk not in by_pk]
 
     def clean(self) -> dict[str, Any]:
-        """Nothing that was replaced or went away meanwhile is left out silently; "choose" is sent by the list."""
-        if "choose" in self.data and not self.chosen and not self.unknown:
+        """Nothing that was replaced or went away meanwhile is left out silently."""
+        if not self.chosen and not self.unknown:
             raise forms.ValidationError("Choose at least one publish, or close this and publish without replacing.")
         if self.unknown:
             raise forms.ValidationError("A publish that you chose can no longer be replaced: look at the list again.")

@@ -35,10 +35,19 @@ def version(request: SignedInRequest, pk: int) -> HttpResponse:
     return _line(request, version)
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_POST
 @signed_in
 def publish(request: SignedInRequest, pk: int) -> HttpResponse:
-    """Publishes a version; the form lets choose publishes that the new one replaces."""
+    """Publishes a version: the black box."""
+    version = catalog.pipeline_version_for(request.user, pk, Role.COLLABORATOR)
+    operations.publish(actor=request.user, version=version)
+    return _done(request, version)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def replace(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Lets choose publishes, with what will change, and publishes a version that replaces them."""
     version = catalog.pipeline_version_for(request.user, pk, Role.COLLABORATOR)
     candidates = history.candidates_for(version)
     form = forms.ReplaceForm(candidates, request.POST if request.method == "POST" else None)
