@@ -18,6 +18,7 @@ from catalog import operations as catalog
 from catalog.models import User, Workspace
 from common import env, secrets
 from common.errors import Invalid
+from publishing import operations as publishing
 
 WORKSPACE = "default"
 LOCK = 0x6F70_7363  # "opsc": any number, as long as all versions of OpsCenter use the same
@@ -45,7 +46,7 @@ def bring_up() -> Administrator:
         if not Workspace.objects.exists():
             owner = User.objects.filter(is_superuser=True, is_active=True).earliest("pk")
             catalog.create_workspace(actor=owner, name=WORKSPACE)
-        # publishing.ensure_registry_settings()
+        publishing.ensure_registry_settings()
     return administrator
 
 

@@ -130,7 +130,8 @@ if DATABASE_URL:
         raise ImproperlyConfigured("DATABASE_URL is not of the form postgres://user:password@host:port/name.") from exc
     if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # A request holds a connection only while it runs; min_size 0 so that a forked worker inherits none.
-        DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 0, "max_size": env.integer("OPSCENTER_DB_POOL", 16)}}
+        _pool = {"min_size": 0, "max_size": env.integer("OPSCENTER_DB_POOL", 16)}
+        DATABASES["default"].setdefault("OPTIONS", {})["pool"] = _pool  # beside sslmode and the like of the URL
 else:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA / "opscenter.sqlite3"}}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -256,8 +257,13 @@ LOGGING = {
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("OPSCENTER_LOG_LEVEL", "INFO")},
-    # Celery tells of every task at INFO, and beat sends some every few seconds. Failures are above.
-    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
+    # Celery tells of every task at INFO, Django of every 404 at WARNING (a push begins with some): failures are above.
+    "loggers": {
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
 }
 
 for _folder in (STATIC_ROOT, DATA / "broker/queue", DATA / "broker/control"):
