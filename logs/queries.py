@@ -1,13 +1,12 @@
 """Reads of logs for an actor: who may see a pipeline may see its logs, wherever its edges run now."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Sum
 from django.utils import timezone
 
 from catalog import queries as catalog
@@ -15,13 +14,11 @@ from catalog.models import Pipeline
 from common.errors import NotFound
 from edges import queries as edge_queries
 from edges.models import Edge
-from logs import merge, pages
+from logs import merge
+from logs.live import LivePages
 from logs.models import LogGap, LogMark, LogPage
-from logs.query import Answer, Order, Query, Rows, Source
+from logs.query import Answer, Query, Source
 
-BATCH_BYTES = 16 * 1024**2  # bodies fetched at once
-BATCH_PAGES = 64
-LISTED_PAGES = 256
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
 
@@ -131,97 +128,3 @@ def _sources(pipeline: Pipeline, edges: Iterable[str], pipeline_version: UUID | 
             raise NotFound(f"Pipeline {pipeline.pk} has no version {pipeline_version}.")
         found = found.filter(pipeline_version=version)
     return [LivePages(found)]
-
-
-class LivePages:
-    """The pages of a queryset as a source of rows."""
-
-    def __init__(self, found: QuerySet[LogPage]) -> None:
-        self.found = found
-
-    def pieces(self, query: Query) -> Iterator["LivePage"]:
-        """The pages that may hold rows of the query. Most queries end after a few: bodies are fetched when read."""
-        for batch in _batches(self._listed(query), query):
-            bodies = _Bodies([page.pk for page in batch])
-            for page in batch:
-                yield LivePage(page.pk, page.reach, bodies)
-
-    def _listed(self, query: Query) -> Iterator["_Listed"]:
-        """What is known of those pages without their bodies, in the order of their reach."""
-        sign, key = query.order.sign, "time_max" if query.order is Order.NEWEST_FIRST else "time_min"
-        found = self.found.order_by(*(f"{'-' if sign > 0 else ''}{name}" for name in (key, "pk")))
-        if query.earliest is not None:
-            found = found.filter(time_max__gte=query.earliest)
-        if query.latest is not None:
-            found = found.filter(time_min__lte=query.latest)
-        after = Q()
-        while True:
-            listed = [
-                _Listed(pk, sign * reach, rows, size)
-                for pk, reach, rows, size in found.filter(after).values_list("pk", key, "rows", "size")[:LISTED_PAGES]
-            ]
-            yield from listed
-            if len(listed) < LISTED_PAGES:
-                return
-            at, pk, beyond = sign * listed[-1].reach, listed[-1].pk, "lt" if sign > 0 else "gt"
-            # The first condition is implied by the second; it is what an index can be entered with.
-            after = Q(**{f"{key}__{beyond}e": at}) & (
-                Q(**{f"{key}__{beyond}": at}) | Q(**{key: at, f"pk__{beyond}": pk})
-            )
-
-
-@dataclass(frozen=True)
-class LivePage:
-    """A page of a batch that is fetched when the first of it is read."""
-
-    pk: int
-    reach: int
-    bodies: "_Bodies"
-
-    def read(self) -> Rows | None:
-        """Decodes it; None when it expired since it was listed."""
-        body = self.bodies.taken(self.pk)
-        if body is None:
-            return None
-        table = pages.read(body)
-        return Rows(table, np.full(len(table), self.pk, dtype=np.int64), np.arange(len(table), dtype=np.int64))
-
-
-class _Bodies:
-    """The bodies of some pages, fetched together once."""
-
-    def __init__(self, pks: list[int]) -> None:
-        self.pks = pks
-        self.fetched: dict[int, bytes] | None = None
-
-    def taken(self, pk: int) -> bytes | None:
-        """The body of a page, which is then let go."""
-        if self.fetched is None:
-            stored = LogPage.objects.filter(pk__in=self.pks).values_list("pk", "body")
-            self.fetched = {pk: bytes(body) for pk, body in stored}
-        return self.fetched.pop(pk, None)
-
-
-@dataclass(frozen=True)
-class _Listed:
-    pk: int
-    reach: int
-    rows: int
-    size: int
-
-
-def _batches(listed: Iterable[_Listed], query: Query) -> Iterator[list[_Listed]]:
-    """Pages to fetch at once: as many as the rows asked for need in any case, or twice as many as before."""
-    batch: list[_Listed] = []
-    least, rows, size = 1, 0, 0
-    for page in listed:
-        if batch and size + page.size > BATCH_BYTES:
-            yield batch
-            batch, rows, size = [], 0, 0
-        batch.append(page)
-        rows, size = rows + page.rows, size + page.size
-        if len(batch) >= BATCH_PAGES or (len(batch) >= least and rows > query.limit):
-            yield batch
-            batch, rows, size, least = [], 0, 0, min(2 * least, BATCH_PAGES)
-    if batch:
-        yield batch

@@ -36,14 +36,25 @@ def checked_id(message: bytes) -> str:
 
 
 def _describe(field: pa.Field) -> list[Any]:
-    """Name, type, nullability and children, without metadata: what makes two schemas one."""
+    """Name, type, nullability and children, without metadata: what makes two schemas one. Raises `InvalidPage`."""
     value_type = field.type
     children = [value_type.field(index) for index in range(value_type.num_fields)]
     names = [child.name for child in children]
     if pa.types.is_struct(value_type) and len(set(names)) != len(names):
         raise InvalidPage(f"The page's {field.name} has two fields of the same name.")
-    own = str(value_type) if not children else f"{value_type.id}:{getattr(value_type, 'list_size', '')}"
+    _check_readable(field, children)
+    own = f"{value_type.id}:{getattr(value_type, 'list_size', '')}" if children else str(value_type)
     return [field.name, own, field.nullable, [_describe(child) for child in children]]
+
+
+def _check_readable(field: pa.Field, children: list[pa.Field]) -> None:
+    """Refuses what is valid Arrow and cannot be written as JSON: the writer would break off with a panic."""
+    if "\0" in field.name:
+        raise InvalidPage("A column of the page has a NUL character in its name.")
+    if pa.types.is_fixed_size_list(field.type) and field.type.list_size == 0:
+        raise InvalidPage(f"The page's {field.name} is a list of the fixed size 0.")
+    if any(pa.types.is_timestamp(child.type) for child in children):
+        raise InvalidPage(f"The page's {field.name} holds a timestamp: send it as a whole number or as text.")
 
 
 def _is_text(value_type: pa.DataType) -> bool:

@@ -113,6 +113,9 @@ UNUSABLE = {
     ),
     "a decimal": rows.table([1], inputs={"a": pa.array([1], pa.decimal128(3))}),
     "an input with a zone": rows.table([1], inputs={"a": pa.array([1], pa.timestamp("ms", "UTC"))}),
+    "an input that is a timestamp": rows.table([1], inputs={"time": pa.array([-(2**62)], pa.timestamp("ms"))}),
+    "a list of no size": rows.table([1], inputs={"a": pa.array([[]], pa.list_(pa.float32(), 0))}),
+    "a name with NUL": rows.table([1], inputs={"a\0b": pa.array([1.0])}),
     "an extension": rows.table([1], inputs={"a": pa.array(["{}"], pa.json_())}),
 }
 
@@ -197,14 +200,32 @@ def test_schema_that_is_nested_too_deeply_is_refused() -> None:
         check(rows.page([1], inputs={"a": value}))
 
 
+def pointing_twice(body: bytes, levels: int) -> bytes:
+    """The page with the second child of each nested struct made to point to the first, as FlatBuffers allow."""
+    forged = bytearray(body)
+    length = struct.unpack_from("<I", body, 4)[0]
+    metadata = memoryview(forged)[8 : 8 + length]
+    message = envelope._Table(metadata, struct.unpack_from("<I", metadata, 0)[0])
+    schema = message.table(2)
+    assert schema
+    field = list(schema.tables(1))[1]
+    for _ in range(levels):
+        begin, _count = field.vector(5)
+        field = next(field.tables(5))
+        struct.pack_into("<I", metadata, begin + 4, field.at - (begin + 4))
+    return bytes(forged)
+
+
 def test_fields_that_are_described_once_and_used_often_are_counted_each_time() -> None:
-    """A FlatBuffer may point to one table from many places: here each of some levels has two references to the next."""
+    levels = envelope.MAX_DEPTH - 2
     value = pa.array([1.0])
-    for _ in range(envelope.MAX_DEPTH - 3):
-        value = pa.StructArray.from_arrays([value, value], names=["a", "a"])
-    body = rows.page([1], inputs={"a": value})
+    for _ in range(levels):
+        value = pa.StructArray.from_arrays([value, pa.array([1])], names=["a", "b"])
+    body = rows.stream(rows.table([1]).set_column(1, "in", value))
+    assert check(body).rows == 1
+    forged = pointing_twice(body, levels)
     with pytest.raises(InvalidPage, match="fields"):
-        check(body)
+        check(forged)
 
 
 # Whatever comes, it is a page or it is refused
