@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+from contextlib import closing
 
 import orjson
 import pyarrow as pa
@@ -78,22 +79,20 @@ def test_wrong_input_is_told_to_the_caller(engine):
 
 
 def test_body_over_the_limit_is_413_before_it_is_read(engine):
-    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5)
-    connection.putrequest("POST", "/infer")
-    connection.putheader("Content-Length", str(10**12))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5)) as connection:
+        connection.putrequest("POST", "/infer")
+        connection.putheader("Content-Length", str(10**12))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
 
 
 def test_chunked_body_is_read_and_bounded(engine):
-    for size, status in ((1, 200), (3000, 413)):
-        connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5)
+    for size, status in ((1, 200), (4000, 413)):
         rows = orjson.dumps([{"tensor": [1.0, 2.0]}] * size)
         pieces = [rows[at : at + 5000] for at in range(0, len(rows), 5000)]
-        connection.request("POST", "/infer", body=iter(pieces), headers={"Content-Type": JSON}, encode_chunked=True)
-        assert connection.getresponse().status == status
-        connection.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5)) as connection:
+            connection.request("POST", "/infer", iter(pieces), {"Content-Type": JSON}, encode_chunked=True)
+            assert connection.getresponse().status == status
 
 
 def test_arrow_comes_back_when_it_is_asked_for(engine):

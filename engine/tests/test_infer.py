@@ -161,7 +161,7 @@ def test_whole_and_long_numbers_fit_where_nothing_is_lost(infer):
         ([{"tensor": []}], 'Column "tensor" has rows of shape 0'),
         ([{"tensor": {"a": 1}}], 'Column "tensor" does not hold numbers'),
         ([{"tensor": [1e300, 1.0]}], 'Column "tensor" has a number too large'),
-        ([{"tensr": [1.0, 2.0]}], 'Column "tensor" is missing: model by-two needs it (got \'tensr\')'),
+        ([{"tensr": [1.0, 2.0]}], "Column \"tensor\" is missing: model by-two needs it (got 'tensr')"),
         ([{"tensor": [1.0, 2.0]}, {}], 'Column "tensor" is missing in row 1'),
         ([{"tensor": [1.0, 2.0]}, {"tensor": [1.0, 2.0], "x": 1}], 'Column "x" of row 1 is missing in row 0'),
         ([{"tensor": [1.0, 2.0]}, 7], "missing in row 1"),

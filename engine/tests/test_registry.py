@@ -66,7 +66,7 @@ def test_login_is_only_for_the_registry_it_was_given_for(registry, store):
 
 def test_unknown_pipeline_says_so(registry):
     reference = parse_reference(f"{registry.host}/ml/pipelines/none:1")
-    with pytest.raises(RegistryError, match="has no .*/ml/pipelines/none:1: check PIPELINE_URL"):
+    with pytest.raises(RegistryError, match=r"has no .*/ml/pipelines/none:1: check PIPELINE_URL"):
         RegistryClient(registry.host, RegistrySettings()).manifest(reference)
 
 

@@ -82,7 +82,14 @@ def test_environment_wins_over_the_bundle():
 
 
 def test_bundle_in_any_order_unpadded_and_never_evaluated():
-    lines = ["WORKSPACE_ID=7", "OPSCENTER_HOST=host", "export JOIN_TOKEN=a=b$(touch /tmp/x)", 'EDGE_NAME="e"', "NEW=1", ""]
+    lines = [
+        "WORKSPACE_ID=7",
+        "OPSCENTER_HOST=host",
+        "export JOIN_TOKEN=a=b$(touch /tmp/x)",
+        'EDGE_NAME="e"',
+        "NEW=1",
+        "",
+    ]
     read = bundle.parse(packed("\n".join(lines)).rstrip("="))
     assert (read.edge_name, read.join_token) == ("e", "a=b$(touch /tmp/x)")
 

@@ -70,8 +70,6 @@ class Agent:
     def _run(self) -> None:
         if self.updater.served.given == self._settings.pipeline_url:
             self.updater.serve_last()
-        if self._center and self._center.session:
-            self._adopt(self._center)
         while not self._stopping:
             try:
                 pause = self._turn()
@@ -138,9 +136,8 @@ class Agent:
             else:
                 self._adopt(center)
                 return answer
-        answer = center.checkin(self._report())
-        self._take_acked(answer.get("logs"))
-        return answer
+        self._adopt(center)
+        return center.checkin(self._report())
 
     def _adopt(self, center: Center) -> None:
         """Be the edge of the session: rows, name and log epoch are its own. Starts shipping."""
@@ -155,11 +152,6 @@ class Agent:
             self._writer.begin_epoch(owner=session.edge_id)
         if not self.shipper.is_started:
             self.shipper.start()
-
-    def _take_acked(self, logs: object) -> None:
-        acked = logs.get("acked") if isinstance(logs, dict) else None
-        if isinstance(acked, int) and acked <= self._log_store.position.last:
-            self._log_store.acknowledge(acked)
 
     def _unavailable(self, error: CenterUnavailable) -> float:
         level = logging.WARNING if self._failures == 0 else logging.DEBUG

@@ -30,7 +30,8 @@ class Shipper:
         self._max_rows = page_rows
         self._refused = 0
         self._failures = 0
-        self._sent = store.position.last  # no number beyond it can be at the center
+        self._found = store.position.last  # rows that lay here at the start
+        self._sent = self._found  # no number beyond it can be at the center
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-shipper", daemon=True)
 
@@ -132,8 +133,11 @@ class Shipper:
             "The ops center has rows up to %d that were never sent: this log is an older copy, a new epoch begins",
             acked,
         )
-        self._writer.begin_epoch(self._sent)
-        self._sent = 0
+        # What lay here at the start lay there before the copy was made. What came since carried numbers that the center
+        # knows for other rows, so it was taken for a resend and must be sent again.
+        self._writer.begin_epoch(self._found)
+        self._found = 0
+        self._sent = self._store.position.last
 
     def _count_refusal(self, refusal: CenterRefused, todo: Shipment | Gap) -> None:
         self._refused += 1
