@@ -33,6 +33,7 @@ class Engine:
     update: str = "idle"
     told: str = ""
     broken: str = ""
+    hangs: bool = False
 
     def checkin(self, now: datetime) -> None:
         """One contact: first what it reports, then what it learns and does until the next one."""
@@ -46,7 +47,7 @@ class Engine:
         elif self.works and told != self.broken:
             self.digest, self.update = told, "idle"
         else:
-            self.update = "failed"
+            self.update = "pulling" if self.hangs else "failed"
         self.told = told
 
 
