@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, Workspace
 from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
+from edges.models import Edge
 from publishing.models import Publish
 from rollouts.models import Bucket, Rollout, RolloutEvent, RolloutGroup, RolloutMember
 
@@ -109,6 +110,25 @@ def members_of(rollout: Rollout, bucket: str = "", group: int | None = None) -> 
 def events_of(rollout: Rollout) -> QuerySet[RolloutEvent]:
     """What happened to a rollout, newest first."""
     return rollout.events.select_related("actor")
+
+
+def targets_for(actor: Actor, pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline that can be rolled out, newest first."""
+    return _in_use(actor).filter(pipeline_version__pipeline=pipeline)
+
+
+def replaceable_for(actor: Actor, pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline's workspace that have edges to take over, newest first."""
+    found = _in_use(actor).filter(pipeline_version__pipeline__workspace=pipeline.workspace_id)
+    edges = Edge.objects.filter(removed_at=None, publish=OuterRef("pk"))
+    return found.filter(Exists(edges))
+
+
+def _in_use(actor: Actor) -> QuerySet[Publish]:
+    published = Publish.Status.PUBLISHED
+    mine = Publish.objects.filter(pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor))
+    found = mine.filter(status=published).exclude(replaced_by__status=published)
+    return found.select_related("pipeline_version__pipeline").order_by("-pk")
 
 
 def _filled(counts: dict[str, int]) -> dict[str, int]:
