@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import groupby
 from uuid import UUID
@@ -27,6 +27,8 @@ CHANGING = ["bucket", "since", "reason", "on_target", "moved_at", "told_at", "he
 WATCHED_BACKWARD = (Bucket.REVERTING, Bucket.OFFLINE, Bucket.STUCK)
 
 Seen = tuple[RolloutMember, Sight]
+Change = tuple[tuple[str, object], ...]
+Changes = dict[Change, list[int]]
 
 
 def live_rollouts() -> list[int]:
@@ -58,7 +60,8 @@ def _observe(turn: Turn) -> None:
     previous = dict(rollout.replaced.values_list("pk", "pipeline_digest"))
     forward = Q(on_target=True, bucket__in=[Bucket.IN_FLIGHT, Bucket.OFFLINE, Bucket.GONE, Bucket.FAILED])
     backward = Q(on_target=False, moved_at__isnull=False, bucket__in=WATCHED_BACKWARD)
-    now, changed = turn.now, []
+    now = turn.now
+    changes: Changes = {}
     for member, sight in sights.seen(rollout.members.filter(forward | backward), now):
         before = _values(member)
         if member.on_target:
@@ -66,19 +69,26 @@ def _observe(turn: Turn) -> None:
         else:
             target = (member.previous_id, previous[member.previous_id])
             proof.judge_backward(member, sight, target, terms, now)
-        if _values(member) != before:
-            changed.append(member)
-    for start in range(0, len(changed), BATCH):
-        with turn.step():
-            _save(changed[start : start + BATCH])
+        _note(changes, member, before)
+    for values, members in changes.items():
+        for start in range(0, len(members), BATCH):
+            with turn.step():
+                _write(values, members[start : start + BATCH])
 
 
-def _values(member: RolloutMember) -> list[object]:
-    return [getattr(member, name) for name in CHANGING]
+def _values(member: RolloutMember) -> dict[str, object]:
+    return {name: getattr(member, name) for name in CHANGING}
 
 
-def _save(members: Iterable[RolloutMember]) -> None:
-    RolloutMember.objects.bulk_update(members, CHANGING, batch_size=BATCH)
+def _note(changes: Changes, member: RolloutMember, before: dict[str, object]) -> None:
+    """Gathers members by what changed, because thousands usually change alike and can then be written at once."""
+    changed = tuple((name, value) for name, value in _values(member).items() if value != before[name])
+    if changed:
+        changes.setdefault(changed, []).append(member.pk)
+
+
+def _write(values: Change, members: list[int]) -> None:
+    RolloutMember.objects.filter(pk__in=members).update(**dict(values))
 
 
 def _steer(turn: Turn) -> None:
@@ -243,6 +253,7 @@ def _point(
 ) -> bool:
     """Points members at the target. Those that are not on their previous publish any more are gone."""
     found = list(sights.seen(members.order_by("pk")[:most], turn.now))
+    before = {member.pk: _values(member) for member, _ in found}
     moved = _assign(rollout, found, lambda previous: (previous, rollout.publish), turn.now)
     now = turn.now  # later than any check-in that was answered before the edges were locked
     for member, sight in found:
@@ -251,13 +262,14 @@ def _point(
             sent(member, sight, now)
         else:
             _lose(member, sight, now)
-    _save([member for member, _ in found])
+    _save(found, before)
     return bool(found)
 
 
 def _take_back(rollout: Rollout, turn: Turn) -> bool:
     """Points what must not stay on the target back at what it ran before."""
     found = list(sights.seen(_to_take_back(rollout).order_by("pk")[:BATCH], turn.now))
+    before = {member.pk: _values(member) for member, _ in found}
     moved = _assign(rollout, found, lambda previous: (rollout.publish, previous), turn.now)
     now = turn.now
     for member, sight in found:
@@ -270,7 +282,7 @@ def _take_back(rollout: Rollout, turn: Turn) -> bool:
             proof.put_absent(member, sight, now)
         else:
             proof.put(member, Bucket.REVERTING, now)
-    _save([member for member, _ in found])
+    _save(found, before)
     return bool(found)
 
 
@@ -278,6 +290,14 @@ def _to_take_back(rollout: Rollout) -> QuerySet[RolloutMember]:
     """An abort leaves on the target only what proved that it serves it; a rollback leaves nothing."""
     members = rollout.members.filter(on_target=True)
     return members if rollout.state == State.ROLLING_BACK else members.exclude(bucket=Bucket.DONE)
+
+
+def _save(found: list[Seen], before: dict[int, dict[str, object]]) -> None:
+    changes: Changes = {}
+    for member, _ in found:
+        _note(changes, member, before[member.pk])
+    for values, members in changes.items():
+        _write(values, members)
 
 
 def _lose(member: RolloutMember, sight: Sight, now: datetime) -> None:

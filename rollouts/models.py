@@ -113,8 +113,12 @@ class RolloutMember(models.Model):
     # Whether this rollout points the edge at the target now. What is true must be undone by an abort.
     on_target = models.BooleanField(default=False)
     moved_at = models.DateTimeField(null=True, help_text="when it was last pointed at the target, or back")
-    told_at = models.DateTimeField(null=True, help_text="its first check-in after that: it knows what to serve")
-    healthy_since = models.DateTimeField(null=True, help_text="the first of the check-ins that prove the target")
+    told_at = models.DateTimeField(
+        null=True, help_text="when its first check-in after that was seen: it knows what to serve"
+    )
+    healthy_since = models.DateTimeField(
+        null=True, help_text="when the first of the check-ins that prove the target was seen"
+    )
     active = models.BooleanField(default=True, help_text="false as soon as the rollout has ended")
 
     class Meta:

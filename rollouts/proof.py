@@ -56,7 +56,7 @@ def judge_forward(member: RolloutMember, sight: Sight, target: tuple[int, str], 
         return
     if _is_news(member, sight):
         if sight.digest == target[1] and sight.update == IDLE:
-            if _is_healthy(member, sight, terms):
+            if _is_healthy(member, sight, terms, now):
                 put(member, Bucket.DONE, now)
                 return
         else:
@@ -64,7 +64,8 @@ def judge_forward(member: RolloutMember, sight: Sight, target: tuple[int, str], 
             if _knows(member, sight) and sight.update == UPDATE_FAILED:
                 put(member, Bucket.FAILED, now, sight.error or "The edge reports that its update failed.")
                 return
-        member.told_at = member.told_at or sight.reported_at
+        # Our own time, which is later than the report's: what many members have in common is written at once.
+        member.told_at = member.told_at or now
     if member.bucket == Bucket.FAILED:
         return
     if sight.absent:
@@ -84,7 +85,7 @@ def judge_backward(member: RolloutMember, sight: Sight, previous: tuple[int, str
         if _knows(member, sight) and sight.digest == previous[1] and sight.update in (IDLE, UPDATE_FAILED):
             put(member, Bucket.REVERTED, now)
             return
-        member.told_at = member.told_at or sight.reported_at
+        member.told_at = member.told_at or now
     if member.bucket != Bucket.REVERTING:
         return
     if sight.absent:
@@ -110,10 +111,12 @@ def _knows(member: RolloutMember, sight: Sight) -> bool:
     return bool(member.told_at and sight.reported_at and sight.reported_at > member.told_at)
 
 
-def _is_healthy(member: RolloutMember, sight: Sight, terms: Terms) -> bool:
+def _is_healthy(member: RolloutMember, sight: Sight, terms: Terms, now: datetime) -> bool:
+    """Whether the edge reported the target again after it had served it for long enough."""
     assert sight.reported_at is not None
-    member.healthy_since = member.healthy_since or sight.reported_at
-    return sight.reported_at - member.healthy_since >= terms.healthy
+    begun = member.healthy_since or sight.reported_at
+    member.healthy_since = member.healthy_since or now
+    return sight.reported_at - begun >= terms.healthy
 
 
 def _is_late(member: RolloutMember, sight: Sight, terms: Terms, now: datetime) -> bool:
