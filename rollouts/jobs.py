@@ -192,12 +192,13 @@ def _move(turn: Turn) -> bool:
             return _take_back(rollout, turn)
         if rollout.state != State.RUNNING:
             return False
-        group = rollout.groups.filter(passed_at=None).first()
-        if _admit_returned(rollout, turn.now):
+        group, now = rollout.groups.filter(passed_at=None).first(), turn.now
+        if _admit_returned(rollout, now):
             return True
-        if group is None or not _keep_window(rollout, group, turn.now):
+        if group is None or not _keep_window(rollout, group, now):
             return False
-        return _send_absent(rollout, group, turn) or _send(rollout, group, turn)
+        # One time for both, or an edge that falls silent in between would be neither here nor there.
+        return _send_absent(rollout, group, turn, now) or _send(rollout, group, turn, now)
 
 
 def _keep_window(rollout: Rollout, group: RolloutGroup, now: datetime) -> bool:
@@ -222,17 +223,17 @@ def _free(rollout: Rollout) -> int:
     return max(0, rollout.max_in_flight - rollout.members.filter(bucket=Bucket.IN_FLIGHT).count())
 
 
-def _send_absent(rollout: Rollout, group: RolloutGroup, turn: Turn) -> bool:
+def _send_absent(rollout: Rollout, group: RolloutGroup, turn: Turn, now: datetime) -> bool:
     """Points edges that cannot answer at the target at once: they take it when they return, and block nobody."""
-    waiting = group.members.filter(bucket=Bucket.WAITING).exclude(sights.in_contact(turn.now))
+    waiting = group.members.filter(bucket=Bucket.WAITING).exclude(sights.in_contact(now))
     return _point(rollout, waiting, BATCH, turn, _sent_absent)
 
 
-def _send(rollout: Rollout, group: RolloutGroup, turn: Turn) -> bool:
+def _send(rollout: Rollout, group: RolloutGroup, turn: Turn, now: datetime) -> bool:
     free = _free(rollout)
     if not free:
         return False
-    waiting = group.members.filter(sights.in_contact(turn.now), bucket=Bucket.WAITING)
+    waiting = group.members.filter(sights.in_contact(now), bucket=Bucket.WAITING)
     return _point(rollout, waiting, min(free, BATCH), turn, _sent)
 
 
