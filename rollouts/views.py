@@ -1,5 +1,6 @@
 """Pages of rollouts: a pipeline's list, a new one with its byte budget before it starts, and one as it goes."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,7 @@ def create(request: SignedInRequest, pk: int) -> HttpResponse:
                 return redirect("rollouts:rollout", made.pk)
             plan = operations.preview(actor=request.user, strategy=form.strategy, **asked)
             link, healthy = form.cleaned_data["link_mbps"], form.cleaned_data["healthy_seconds"]
-            context |= {"plan": plan, "link_mbps": link, "seconds": plan.seconds(link, healthy)}
+            context |= {"plan": plan, "link_mbps": link, "minutes": math.ceil(plan.seconds(link, healthy) / 60)}
             context["largest"] = sorted(plan.edges, key=lambda edge: -edge.bytes_to_fetch)[:10]
     return render(request, "rollouts/create.html", context, status=422 if form.errors else 200)
 
