@@ -1,0 +1,46 @@
+"""The catalog in the admin console: users and who is a member of what. Models and pipelines are made elsewhere."""
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from catalog.models import Membership, User, Workspace
+
+admin.site.unregister(Group)  # roles are a workspace's memberships
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    ordering = ("email",)
+    list_display = ("email", "is_active", "is_superuser", "last_login")
+    list_filter = ("is_active", "is_superuser")
+    search_fields = ("email",)
+    readonly_fields = ("public_id", "last_login", "date_joined")
+    fieldsets = (
+        (None, {"fields": ("email", "password", "public_id")}),
+        ("May", {"fields": ("is_active", "is_staff", "is_superuser")}),
+        ("Times", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
+
+
+class MembershipInline(TabularInline):
+    model = Membership
+    extra = 0
+
+
+@admin.register(Workspace)
+class WorkspaceAdmin(ModelAdmin):
+    list_display = ("name", "archived", "created_by", "created_at")
+    search_fields = ("name",)
+    readonly_fields = ("created_by", "created_at")
+    inlines = (MembershipInline,)
+
+    def has_add_permission(self, request: object) -> bool:
+        """Workspaces are made in the dashboard, where their maker becomes the owner."""
+        return False

@@ -1,0 +1,147 @@
+"""Reads for an actor: each fetches and authorises at once, so no caller can forget the check.
+
+A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce
+
+from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
+from common.errors import Forbidden, NotFound
+
+Actor = User | AnonymousUser
+
+
+def workspaces_for(actor: Actor) -> QuerySet[Workspace]:
+    """The workspaces that the actor may see: an administrator all, a user those it is a member of."""
+    if isinstance(actor, AnonymousUser) or not actor.is_active:
+        return Workspace.objects.none()
+    if actor.is_superuser:
+        return Workspace.objects.all()
+    return Workspace.objects.filter(memberships__user=actor)
+
+
+def role_in(actor: Actor, workspace: Workspace) -> Role | None:
+    """The actor's role in a workspace; an administrator is an owner everywhere."""
+    if isinstance(actor, AnonymousUser) or not actor.is_active:
+        return None
+    if actor.is_superuser:
+        return Role.OWNER
+    membership = Membership.objects.filter(workspace=workspace, user=actor).first()
+    return Role(membership.role) if membership else None
+
+
+def workspace_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Workspace:
+    """The workspace with this id. Raises `NotFound`, `Forbidden`."""
+    workspace = Workspace.objects.filter(pk=pk).first()
+    if workspace is None:
+        raise NotFound(f"There is no workspace {pk} for you.")
+    _require(actor, workspace, at_least, f"workspace {pk}")
+    return workspace
+
+
+def model_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Model:
+    """The model with this id. Raises `NotFound`, `Forbidden`."""
+    model = Model.objects.select_related("workspace").filter(pk=pk).first()
+    if model is None:
+        raise NotFound(f"There is no model {pk} for you.")
+    _require(actor, model.workspace, at_least, f"model {pk}")
+    return model
+
+
+def model_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> ModelVersion:
+    """The model version with this id. Raises `NotFound`, `Forbidden`."""
+    version = ModelVersion.objects.select_related("model__workspace").filter(pk=pk).first()
+    if version is None:
+        raise NotFound(f"There is no model version {pk} for you.")
+    _require(actor, version.model.workspace, at_least, f"model version {pk}")
+    return version
+
+
+def pipeline_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Pipeline:
+    """The pipeline with this id. Raises `NotFound`, `Forbidden`."""
+    pipeline = Pipeline.objects.select_related("workspace").filter(pk=pk).first()
+    if pipeline is None:
+        raise NotFound(f"There is no pipeline {pk} for you.")
+    _require(actor, pipeline.workspace, at_least, f"pipeline {pk}")
+    return pipeline
+
+
+def pipeline_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> PipelineVersion:
+    """The pipeline version with this id. Raises `NotFound`, `Forbidden`."""
+    version = PipelineVersion.objects.select_related("pipeline__workspace").filter(pk=pk).first()
+    if version is None:
+        raise NotFound(f"There is no pipeline version {pk} for you.")
+    _require(actor, version.pipeline.workspace, at_least, f"pipeline version {pk}")
+    return version
+
+
+def model_versions_of(version: PipelineVersion) -> list[ModelVersion]:
+    """The model versions that a pipeline version names, each once, in the order of its steps."""
+    uuids = list(dict.fromkeys(UUID(model["version"]) for model in models_in(version.definition)))
+    found = {model.uuid: model for model in ModelVersion.objects.select_related("model").filter(uuid__in=uuids)}
+    return [found[uuid] for uuid in uuids]
+
+
+def models_in(definition: dict[str, object]) -> list[dict[str, str]]:
+    """Every `{"name", "version", "sha"}` in a checked definition, in the order of its steps."""
+    found: list[dict[str, str]] = []
+    steps = definition.get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        found.extend(step.get("ModelInference", {}).get("models", []))
+    return found
+
+
+def counted(workspaces: QuerySet[Workspace]) -> QuerySet[Workspace]:
+    """The workspaces with `pipeline_count`, `model_count` and `member_count`."""
+
+    def count(rows: QuerySet[Any]) -> Coalesce:
+        of_workspace = rows.filter(workspace=OuterRef("pk")).order_by().values("workspace").annotate(n=Count("*"))
+        return Coalesce(Subquery(of_workspace.values("n")), 0)
+
+    return workspaces.annotate(
+        pipeline_count=count(Pipeline.objects.all()),
+        model_count=count(Model.objects.all()),
+        member_count=count(Membership.objects.all()),
+    )
+
+
+def members_of(workspace: Workspace) -> QuerySet[Membership]:
+    """Who is in the workspace, owners first."""
+    rank = Case(*[When(role=role, then=rank) for rank, role in enumerate(reversed(Role))])
+    return workspace.memberships.select_related("user").order_by(rank, "user__email")
+
+
+def models_of(workspace: Workspace) -> QuerySet[Model]:
+    """The workspace's models by name, each with its versions (newest first) at hand."""
+    return workspace.models.prefetch_related(Prefetch("versions", ModelVersion.objects.select_related("created_by")))
+
+
+def usable_model_versions(workspace: Workspace) -> QuerySet[ModelVersion]:
+    """What a pipeline's step may name: versions that an engine can serve, by model, newest first."""
+    versions = ModelVersion.objects.filter(model__workspace=workspace, status=ModelVersion.Status.READY)
+    return versions.select_related("model").order_by("model__name", "-id")
+
+
+def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
+    """The newest version of each pipeline that has one, by the pipeline's id."""
+    newest = Pipeline.objects.filter(pk__in=[pipeline.pk for pipeline in pipelines]).values_list(Max("versions__pk"))
+    return {version.pipeline_id: version for version in PipelineVersion.objects.filter(pk__in=newest)}
+
+
+def newest_steps(pipeline: Pipeline) -> list[str]:
+    """The uuids of the model versions in the steps of the pipeline's newest version; none when there is none."""
+    newest = pipeline.versions.first()
+    return [model["version"] for model in models_in(newest.definition)] if newest else []
+
+
+def _require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
+    role = role_in(actor, workspace)
+    if role is None:
+        raise NotFound(f"There is no {what} for you.")
+    if not role.covers(at_least):
+        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")

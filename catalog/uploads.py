@@ -1,0 +1,61 @@
+"""Uploaded files go straight to the model store, hashed as they arrive, in constant memory.
+
+This is the project's only upload handler, because models are the only files that people upload.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadhandler import FileUploadHandler
+
+from catalog import storage
+from common.errors import StorageFull, TooLarge
+
+FORM_ROOM = 1 << 20  # what the other fields and the boundaries of a form may take
+
+
+class UploadedModel(UploadedFile):  # type: ignore[type-arg]  # generic in the stubs only
+    """A file that is in the store's folder but not kept yet: closed without `writer.keep()` it is gone."""
+
+    def __init__(self, writer: storage.Writer, name: str, content_type: str | None) -> None:
+        super().__init__(file=None, name=name, content_type=content_type, size=writer.size)
+        self.writer = writer
+
+    def close(self) -> None:
+        """Removes what was not kept. Django calls this when the request ends."""
+        self.writer.discard()
+
+
+class ModelUploadHandler(FileUploadHandler):
+    """Writes a file part to the store piece by piece."""
+
+    chunk_size = 1 << 20
+
+    def handle_raw_input(self, input_data: Any, META: Any, content_length: int, *args: Any) -> None:
+        """Refuses a body that cannot fit before a byte of it is read."""
+        limit = settings.MODEL_MAX_BYTES
+        if content_length > limit + FORM_ROOM:
+            raise TooLarge(f"A model may have at most {limit} bytes (OPSCENTER_MODEL_MAX_BYTES).", limit=limit)
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        """Begins a file part."""
+        super().new_file(*args, **kwargs)
+        self.writer = storage.Writer()
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """Appends a piece. Raises `TooLarge`, `StorageFull`."""
+        try:
+            self.writer.write(raw_data)
+        except (TooLarge, StorageFull):
+            self.writer.discard()
+            raise
+
+    def file_complete(self, file_size: int) -> UploadedModel:
+        """The finished part, for the view to keep."""
+        return UploadedModel(self.writer, self.file_name or "", self.content_type)
+
+    def upload_interrupted(self) -> None:
+        """The sender went away: nothing stays."""
+        if hasattr(self, "writer"):
+            self.writer.discard()

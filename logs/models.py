@@ -1,0 +1,76 @@
+"""Inference logs: pages of rows as they arrived, and up to where each edge's store was acknowledged."""
+
+from django.db import models
+
+from catalog.models import PipelineVersion
+from edges.models import Edge
+
+
+class LogMark(models.Model):
+    """Up to which row a log store of an edge is durable here. Outlives the pages, so a resend is never stored twice."""
+
+    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="log_marks")
+    epoch = models.UUIDField(help_text="the edge's log store")
+    acked = models.BigIntegerField(default=0, help_text="sequence of the last row that is durable here")
+    rows = models.BigIntegerField(default=0, help_text="rows received")
+    shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
+    updated_at = models.DateTimeField(help_text="when rows or a gap last arrived")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["edge", "epoch"], name="log_mark_once")]
+
+    def __str__(self) -> str:
+        return f"{self.edge} {self.epoch} up to {self.acked}"
+
+
+class LogPage(models.Model):
+    """Rows of one schema and one pipeline version, as one Arrow IPC stream."""
+
+    pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.PROTECT, related_name="log_pages")
+    # A copy of pipeline_version's, so that a pipeline's newest rows are one index range.
+    pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.PROTECT, related_name="log_pages")
+    edge = models.ForeignKey(Edge, on_delete=models.PROTECT, related_name="log_pages")
+    partition = models.CharField(max_length=128, help_text="the edge's name when the page arrived")
+    epoch = models.UUIDField()
+    first = models.BigIntegerField(help_text="sequence of the first row")
+    rows = models.IntegerField()
+    size = models.IntegerField(help_text="bytes of the body")
+    time_min = models.BigIntegerField(help_text="epoch ms, edge time")
+    time_max = models.BigIntegerField(help_text="epoch ms, edge time")
+    schema_id = models.CharField(max_length=64, help_text="SHA-256 of the Arrow schema, hex")
+    arrived_at = models.DateTimeField()
+    # The last column, so that SQLite finds the others without walking through the body's pages.
+    body = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_page_once")]
+        indexes = [
+            # With the other end of the range, so that pages outside a window are passed over in the index.
+            models.Index(fields=["pipeline", "-time_max", "time_min"], name="log_page_newest"),
+            models.Index(fields=["pipeline", "time_min", "time_max"], name="log_page_oldest"),
+            models.Index(fields=["pipeline", "partition", "-time_max"], name="log_page_newest_of_edge"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows of {self.partition} from {self.first}"
+
+
+class LogGap(models.Model):
+    """Rows that an edge had to drop before they were shipped, told by the edge."""
+
+    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="log_gaps")
+    epoch = models.UUIDField()
+    first = models.BigIntegerField()
+    last = models.BigIntegerField()
+    count = models.BigIntegerField()
+    time_min = models.BigIntegerField(null=True, help_text="epoch ms, edge time")
+    time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time")
+    reason = models.CharField(max_length=64)
+    arrived_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_gap_once")]
+
+    def __str__(self) -> str:
+        return f"{self.count} rows of {self.edge} dropped: {self.reason}"

@@ -1,0 +1,8 @@
+"""Pages of inference logs."""
+
+from django.urls import path
+
+from logs import views
+
+app_name = "logs"
+urlpatterns = [path("pipelines/<int:pk>/logs", views.rows, name="rows")]

@@ -1,0 +1,139 @@
+"""What an engine is given at the edge: the SDK's `engine_config`, checked and completed. Pure.
+
+`{"engine": {"resources": {"limits": {"cpu", "memory"}, "requests": {…}, "arch", "accel", "gpu"}}, "engineAux":
+{"images": {}}, "enginelb": {}}`; further keys are kept as they came. `arch`, `accel` and `gpu` are also read from
+`engine` itself, where deployments have them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from publishing.errors import UnusableEngineConfig
+
+MOST_BYTES = 16 * 1024  # as JSON; it is stored with every publish and baked into its chart
+DEFAULT_CPU = 1.0
+DEFAULT_MEMORY = "512Mi"
+KUBERNETES_ARCH = {"x86": "amd64", "arm": "arm64", "power10": "ppc64le"}
+
+_QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMGTPE]i|[kMGTPE])?\Z")
+_UNITS = (
+    {"k": 10**3}
+    | {unit: 1000 ** (n + 1) for n, unit in enumerate("KMGTPE") if n}
+    | {f"{unit}i": 1024 ** (n + 1) for n, unit in enumerate("KMGTPE")}
+)
+_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What chart and commands need of a checked configuration. Memory is a Kubernetes quantity."""
+
+    cpu: float
+    memory: str
+    cpu_request: float
+    memory_request: str
+    arch: str
+    accel: str
+    gpu: bool
+
+
+def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = "none") -> dict[str, Any]:
+    """A complete configuration; `arch` and `accel` are the models' own. Raises `UnusableEngineConfig`."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UnusableEngineConfig("engine_config is an object with the key engine.")
+    if len(json.dumps(given)) > MOST_BYTES:
+        raise UnusableEngineConfig(f"engine_config has more than {MOST_BYTES} bytes.")
+    config = dict(given or {})
+    engine = _object(config, "engine", "engine_config")
+    resources = _object(engine, "resources", "engine")
+    limits = _object(resources, "limits", "engine.resources")
+    requests = _object(resources, "requests", "engine.resources")
+    limits |= {
+        "cpu": _cpu(limits.get("cpu", engine.get("cpu")), DEFAULT_CPU, "limits"),
+        "memory": _memory(limits.get("memory", engine.get("memory")), DEFAULT_MEMORY, "limits"),
+    }
+    requests |= {
+        "cpu": _cpu(requests.get("cpu"), limits["cpu"], "requests"),
+        "memory": _memory(requests.get("memory"), limits["memory"], "requests"),
+    }
+    _refuse_more_than_limit(requests, limits)
+    placed = {key: resources.get(key, engine.get(key)) for key in ("arch", "accel", "gpu")}
+    resources |= {"limits": limits, "requests": requests, **_hardware(placed, arch, accel)}
+    aux = _object(config, "engineAux", "engine_config")
+    aux["images"] = _object(aux, "images", "engineAux")
+    load_balancer = _object(config, "enginelb", "engine_config")
+    return config | {"engine": engine | {"resources": resources}, "engineAux": aux, "enginelb": load_balancer}
+
+
+def needs_of(config: Mapping[str, Any]) -> Needs:
+    """What a checked configuration asks for."""
+    resources = config["engine"]["resources"]
+    limits, requests = resources["limits"], resources["requests"]
+    return Needs(
+        limits["cpu"],
+        limits["memory"],
+        requests["cpu"],
+        requests["memory"],
+        resources["arch"],
+        resources["accel"],
+        resources["gpu"],
+    )
+
+
+def memory_bytes(quantity: str) -> int:
+    """Bytes of a Kubernetes quantity such as `512Mi`, `1.5Gi`, `500M` or `1048576`. Raises `ValueError`."""
+    found = _QUANTITY.match(quantity)
+    if not found:
+        raise ValueError(f"{quantity!r} is not a quantity of memory")
+    return int(float(found["number"]) * _UNITS.get(found["unit"] or "", 1))
+
+
+def _object(parent: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UnusableEngineConfig(f"{key} in {where} is an object.")
+    return dict(value)
+
+
+def _cpu(value: Any, default: float, where: str) -> float:
+    """CPUs as a number; Kubernetes' "500m" is taken too, since people copy it from manifests."""
+    if value is None:
+        return default
+    found = re.match(r"(\d+(?:\.\d+)?)(m?)\Z", value) if isinstance(value, str) else None
+    if found:
+        value = float(found[1]) / (1000 if found[2] else 1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1024:
+        raise UnusableEngineConfig(f"cpu in engine.resources.{where} is a number of CPUs above 0, for example 0.5.")
+    return float(value)
+
+
+def _memory(value: Any, default: str, where: str) -> str:
+    if value is None:
+        return default
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _QUANTITY.match(text) or memory_bytes(text) < 1024**2:
+        raise UnusableEngineConfig(
+            f"memory in engine.resources.{where} is a Kubernetes quantity of at least 1Mi, for example 512Mi or 2Gi."
+        )
+    return text
+
+
+def _refuse_more_than_limit(requests: Mapping[str, Any], limits: Mapping[str, Any]) -> None:
+    if requests["cpu"] > limits["cpu"] or memory_bytes(requests["memory"]) > memory_bytes(limits["memory"]):
+        raise UnusableEngineConfig("engine.resources.requests may not be more than its limits.")
+
+
+def _hardware(given: Mapping[str, Any], arch: str, accel: str) -> dict[str, Any]:
+    chosen = {"arch": given["arch"] or arch, "accel": given["accel"] or accel, "gpu": given["gpu"] or False}
+    if chosen["arch"] not in KUBERNETES_ARCH:
+        raise UnusableEngineConfig(f"arch in engine is one of {', '.join(KUBERNETES_ARCH)}.")
+    if not isinstance(chosen["accel"], str) or not _WORD.match(chosen["accel"]):
+        raise UnusableEngineConfig("accel in engine is a word such as none or cuda.")
+    if not isinstance(chosen["gpu"], bool):
+        raise UnusableEngineConfig("gpu in engine is true or false.")
+    return chosen

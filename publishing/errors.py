@@ -1,0 +1,35 @@
+"""Anticipated failures of publishing."""
+
+from common import errors
+
+
+class RegistryNotConfigured(errors.Conflict):
+    code = "registry_not_configured"
+
+
+class ModelsNotReady(errors.Conflict):
+    """A version cannot be published because of a model in it."""
+
+    code = "models_not_ready"
+
+
+class NotPublished(errors.Conflict):
+    """Only what is in the registry can be replaced."""
+
+    code = "not_published"
+
+
+class NotFailed(errors.Conflict):
+    """Only a publish that failed can be tried again."""
+
+    code = "not_failed"
+
+
+class UnusableEngineConfig(errors.Invalid):
+    code = "unusable_engine_config"
+
+
+class UnusableRegistry(errors.Invalid):
+    """Registry settings that no registry could have."""
+
+    code = "unusable_registry"

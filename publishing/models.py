@@ -1,0 +1,116 @@
+"""Where publishes go, and what was published."""
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+
+from catalog.models import PipelineVersion
+from common.encryption import EncryptedTextField
+
+host_validator = RegexValidator(
+    r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z",
+    "Give host[:port], without https:// and without a path, for example ghcr.io or reg.big.corp:3579.",
+)
+# The distribution-spec's <name>; what is put behind it (/pipelines/<name>) must fit in 255 characters too.
+repository_validator = RegexValidator(
+    r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*\Z",
+    "Give a path in lower case without a slash at either end, for example account123/ml.",
+)
+
+
+class RegistrySettings(models.Model):
+    """The OCI registry that publishes go to.
+
+    One row (pk 1), edited in the admin console; the environment fills it at first.
+    """
+
+    class Source(models.TextChoices):
+        """Whom the row follows: until an administrator edits it, what the environment or the built-in registry says."""
+
+        ADMINISTRATOR = "administrator"
+        ENVIRONMENT = "environment"
+        BUILT_IN = "built-in"
+
+    source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMINISTRATOR, editable=False)
+    enabled = models.BooleanField(default=True, help_text="off: nothing can be published")
+    registry = models.CharField(
+        max_length=255,
+        validators=[host_validator],
+        help_text="host[:port], for example ghcr.io or us-west1-docker.pkg.dev",
+    )
+    repository = models.CharField(
+        max_length=180,
+        validators=[repository_validator],
+        help_text="path under which everything is kept, for example account123/ml",
+    )
+    email = models.EmailField(blank=True)
+    username = models.CharField(max_length=255, blank=True)
+    password = EncryptedTextField(blank=True, default="")
+    plain_http = models.BooleanField(default=False, help_text="talk HTTP, not HTTPS, to this registry")
+    ca_certificate = models.TextField(blank=True, help_text="PEM certificate of a private CA")
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = verbose_name_plural = "registry settings"
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.repository}"
+
+
+class Publish(models.Model):
+    """One version on its way to, or in, the registry. A published one never changes."""
+
+    class Status(models.TextChoices):
+        PENDING = "PendingPublish"
+        PUBLISHING = "Publishing"
+        PUBLISHED = "Published"
+        ERROR = "Error"
+
+    pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.PROTECT, related_name="publishes")
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
+    error = models.TextField(blank=True)
+    engine_config = models.JSONField(default=dict, blank=True)
+    replaces = models.ManyToManyField("self", symmetrical=False, related_name="replaced_by", blank=True)
+
+    # What people and engines are told, without scheme: `<registry>/<repository>/pipelines/<name>:<uuid>`.
+    pipeline_url = models.CharField(max_length=512, blank=True)
+    pipeline_digest = models.CharField(max_length=71, blank=True)
+    chart_url = models.CharField(max_length=512, blank=True)
+    chart_version = models.CharField(max_length=64, blank=True)
+    chart_digest = models.CharField(max_length=71, blank=True)
+    engine_url = models.CharField(max_length=512, blank=True)
+    plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
+    notes = models.JSONField(
+        default=list, blank=True, help_text="what a person should know, for example that no engine image is configured"
+    )
+
+    # Progress, written while the job runs. A heartbeat that stopped means that its worker is gone.
+    step = models.CharField(max_length=64, blank=True)
+    bytes_done = models.BigIntegerField(default=0)
+    bytes_total = models.BigIntegerField(default=0)
+    attempt = models.UUIDField(null=True, help_text="the run that holds this publish; another run's writes are refused")
+    heartbeat_at = models.DateTimeField(null=True)
+    enqueued_at = models.DateTimeField(null=True)
+
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    published_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["status"],
+                condition=models.Q(status__in=["PendingPublish", "Publishing"]),
+                name="publish_unfinished",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"publish {self.pk} of {self.pipeline_version}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it arrived or failed."""
+        return self.status in {self.Status.PUBLISHED, self.Status.ERROR}

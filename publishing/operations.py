@@ -1,0 +1,189 @@
+"""Verbs of publishing. Each is one short transaction; the work itself is a task's."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models.functions import Now
+
+from catalog import queries as catalog
+from catalog.models import ModelVersion, PipelineVersion, Role, User
+from publishing import engine_config as engines
+from publishing import queries, tasks
+from publishing.errors import ModelsNotReady, NotFailed, NotPublished, UnusableRegistry
+from publishing.models import Publish, RegistrySettings
+from publishing.oci.faults import RegistryFault
+from publishing.oci.transport import Transport
+
+Source = RegistrySettings.Source
+
+# What a row that no administrator edited takes from its source again and again.
+FOLLOWED = {
+    Source.ENVIRONMENT: frozenset({"registry", "repository", "email", "username", "password", "plain_http"}),
+    Source.BUILT_IN: frozenset({"registry", "username", "password", "plain_http"}),
+    Source.ADMINISTRATOR: frozenset[str](),
+}
+EDITABLE = frozenset(
+    {"enabled", "registry", "repository", "email", "username", "password", "plain_http", "ca_certificate"}
+)
+
+
+def publish(
+    *,
+    actor: User,
+    version: PipelineVersion,
+    engine_config: Mapping[str, Any] | None = None,
+    replaces: Sequence[int] = (),
+) -> Publish:
+    """A publish of a version, accepted and on its way to the registry; every call makes one, also of the same version.
+
+    `replaces` are ids of published publishes whose edges move to this one when it has arrived. Refuses, beside wrong
+    roles: `RegistryNotConfigured`, `ModelsNotReady`, `NotPublished`, `UnusableEngineConfig`.
+    """
+    version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
+    queries.registry_in_use()
+    models = _ready_models(version)
+    given = engine_config if engine_config is not None else version.deployment_config or None
+    checked = engines.checked(given, arch=models[0].arch, accel=models[0].accel)
+    replaced = [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)]
+    with transaction.atomic():
+        made = Publish.objects.create(
+            pipeline_version=version, engine_config=checked, created_by=actor, enqueued_at=Now()
+        )
+        made.replaces.set(replaced)
+        _enqueue(made.pk)
+    return queries.publish_for(actor, made.pk)
+
+
+def retry(*, actor: User, publish: Publish) -> Publish:
+    """Sends a failed publish on its way again. Refuses with `NotFailed` one that did not fail."""
+    queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
+    queries.registry_in_use()
+    with transaction.atomic():
+        changed = Publish.objects.filter(pk=publish.pk, status=Publish.Status.ERROR).update(
+            status=Publish.Status.PENDING,
+            error="",
+            step="",
+            bytes_done=0,
+            attempt=None,
+            heartbeat_at=None,
+            enqueued_at=Now(),
+            updated_at=Now(),
+        )
+        if not changed:
+            raise NotFailed(f"Publish {publish.pk} did not fail, so there is nothing to try again.")
+        _enqueue(publish.pk)
+    return queries.publish_for(actor, publish.pk)
+
+
+def change_registry(*, actor: User, **changes: Any) -> RegistrySettings:
+    """Sets fields of the registry settings, for an administrator; a `password` that is left out stays.
+
+    Raises `Forbidden` and `UnusableRegistry`, which names the field.
+    """
+    queries.require_administrator(actor)
+    unknown = set(changes) - EDITABLE
+    if unknown:
+        raise UnusableRegistry(f"The registry settings have no {', '.join(sorted(unknown))}.")
+    with transaction.atomic():
+        row = queries.registry_settings() or RegistrySettings(pk=1)
+        edited = {name for name, value in changes.items() if name == "password" or getattr(row, name) != value}
+        if edited & FOLLOWED[Source(row.source)]:
+            row.source = Source.ADMINISTRATOR
+        _save(row, changes)
+    found = queries.registry_settings()
+    assert found is not None
+    return found
+
+
+def ensure_registry_settings() -> RegistrySettings | None:
+    """Fills the registry settings from the environment, or for the built-in registry, where nobody set them.
+
+    Run at every start: a row that no administrator edited follows a changed environment or public address. None when
+    neither is configured.
+    """
+    source, fields = _configured()
+    with transaction.atomic():
+        row = queries.registry_settings()
+        if source is None or (row and row.source == Source.ADMINISTRATOR):
+            return row
+        if row and row.source == source:
+            fields = {name: value for name, value in fields.items() if name in FOLLOWED[source]}
+        row = row or RegistrySettings(pk=1)
+        row.source = source
+        _save(row, fields)
+    return queries.registry_settings()
+
+
+def check_certificate(text: str) -> None:
+    """Refuses with `UnusableRegistry` what is neither empty nor certificates in PEM format."""
+    try:
+        Transport(text)
+    except RegistryFault as exc:
+        raise UnusableRegistry(exc.message, field="ca_certificate") from exc
+
+
+def _configured() -> tuple[RegistrySettings.Source | None, dict[str, Any]]:
+    if settings.OCI_REGISTRY:
+        return Source.ENVIRONMENT, {
+            "registry": settings.OCI_REGISTRY,
+            "repository": settings.OCI_REPOSITORY,
+            "email": settings.OCI_EMAIL,
+            "username": settings.OCI_USERNAME,
+            "password": settings.OCI_PASSWORD,
+            "plain_http": settings.OCI_PLAIN_HTTP,
+        }
+    if settings.REGISTRY_ENABLED:
+        public = urlsplit(settings.PUBLIC_URL)
+        return Source.BUILT_IN, {
+            "registry": public.netloc,
+            "repository": "opscenter",
+            "username": settings.REGISTRY_USERNAME,
+            "password": settings.REGISTRY_PASSWORD,
+            "plain_http": public.scheme == "http",
+        }
+    return None, {}
+
+
+def _save(row: RegistrySettings, fields: Mapping[str, Any]) -> None:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    try:
+        row.clean_fields(exclude=["password"])
+    except ValidationError as exc:
+        name, messages = next(iter(exc.message_dict.items()))
+        raise UnusableRegistry(f"{name}: {messages[0]}", field=name) from exc
+    check_certificate(row.ca_certificate)
+    row.save()
+
+
+def _ready_models(version: PipelineVersion) -> list[ModelVersion]:
+    try:
+        models = catalog.model_versions_of(version)
+    except KeyError as exc:
+        raise ModelsNotReady(f"{version} names a model version that is gone: make a new version.") from exc
+    if not models:
+        raise ModelsNotReady(f"{version} has no model: add a model step to the pipeline, which makes a new version.")
+    for model in models:
+        if model.status != ModelVersion.Status.READY:
+            raise ModelsNotReady(
+                f"The model {model.model.name} cannot be published: {model.error or f'its status is {model.status}'}",
+                model_version=model.pk,
+            )
+    return models
+
+
+def _replaceable(actor: User, pk: int) -> Publish:
+    found = queries.publish_for(actor, pk, Role.COLLABORATOR)
+    if found.status != Publish.Status.PUBLISHED:
+        raise NotPublished(f"Publish {pk} is {found.status}; only a Published one can be replaced.")
+    return found
+
+
+def _enqueue(publish_id: int) -> None:
+    """After the commit. A broker that is down fails nobody: the message is only a hint, beat finds the row."""
+    transaction.on_commit(partial(tasks.publish_version.delay, publish_id), robust=True)

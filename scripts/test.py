@@ -1,0 +1,94 @@
+"""Runs all tests that can run on this machine; what follows on the command line goes to pytest.
+
+First the center's tests on PostgreSQL and Redis, then everything on SQLite and the filesystem broker, with whole
+processes, real outside programs and the engine. The last line is pytest's summary of the second run.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from cryptography.fernet import Fernet
+
+from scripts import services
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "var/tools"
+# Clients that the tests trust more than our own. They are Go programs that Debian does not have.
+GO_MODULES = {
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.16.4",
+    "oras": "oras.land/oras/cmd/oras@v1.3.0",
+}
+NOTHING_SELECTED = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def main() -> int:
+    """0 when both runs passed."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    arguments = sys.argv[1:]
+    services.install()
+    install_tools()
+    with services.running() as found:
+        environment = os.environ | found | {"PATH": f"{TOOLS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        first = 0
+        if {"TEST_POSTGRES_URL", "TEST_REDIS_URL"} <= found.keys():
+            first = pytest(environment | production_settings(found), ["-m", "not e2e", *(arguments or ["tests"])])
+        elif services.is_ci():
+            sys.exit("test: PostgreSQL and Redis must be on a CI machine")
+        else:
+            print("test: nothing runs on PostgreSQL and Redis, for they are not on this machine", flush=True)
+        second = pytest(environment, arguments)
+    if first:
+        print("The tests on PostgreSQL and Redis failed: see the first summary.", file=sys.stderr)
+    return first or second
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def production_settings(found: dict[str, str]) -> dict[str, str]:
+    """The settings of a center that shares its database."""
+    return {
+        "DATABASE_URL": found["TEST_POSTGRES_URL"],
+        "REDIS_URL": found["TEST_REDIS_URL"],
+        "OPSCENTER_SECRET_KEY": "only-for-tests-" + Fernet.generate_key().decode(),
+        "OPSCENTER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+        "OPSCENTER_REGISTRY_PASSWORD": "only-for-tests",
+    }
+
+
+def pytest(environment: dict[str, str], arguments: list[str]) -> int:
+    """pytest's exit code; that a filter leaves no test is no failure."""
+    command = [sys.executable, "-m", "pytest", *arguments]
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    return 0 if code == NOTHING_SELECTED and arguments else code
+
+
+def install_tools() -> None:
+    """Builds the Go programs that are missing, once, where there is Go; else tests that want them skip."""
+    path = f"{TOOLS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    wanted = [module for name, module in GO_MODULES.items() if not shutil.which(name, path=path)]
+    if not wanted or not shutil.which("go"):
+        return
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    for module in wanted:
+        print(f"test: building {module} (once)", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            ["go", "install", module],
+            env=os.environ | {"GOBIN": str(TOOLS), "CGO_ENABLED": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            print(f"test: {module} could not be built:\n{done.stderr[-1000:]}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""People and things that tests begin with. `make_*` functions have defaults for everything."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from rest_framework.test import APIClient
+
+from catalog import storage
+from catalog.models import (
+    Membership,
+    Model,
+    ModelConfig,
+    ModelVersion,
+    Pipeline,
+    PipelineVersion,
+    Role,
+    User,
+    Workspace,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACT = ROOT / "contract"
+
+
+@pytest.fixture(autouse=True)
+def data_folder(settings: Any, tmp_path: Path) -> Path:
+    """Nothing a test stores outlives it."""
+    settings.DATA = tmp_path
+    settings.MODEL_ROOT = tmp_path / "models"
+    settings.REGISTRY_ROOT = tmp_path / "registry"
+    # Page tests need no `collectstatic` before them.
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The real models and inputs with known answers, which are not part of the project."""
+    folder = Path(os.environ.get("OPSCENTER_TEST_DATA") or ROOT.parent / "shared/data")
+    if not (folder / "houseprice/rf_model.onnx").exists():
+        pytest.skip("the real models are not here: set OPSCENTER_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return User.objects.create_user("owner@example.com", "owner-password-1")
+
+
+@pytest.fixture
+def workspace(owner: User) -> Workspace:
+    workspace = Workspace.objects.create(name="factory", created_by=owner)
+    Membership.objects.create(workspace=workspace, user=owner, role=Role.OWNER)
+    return workspace
+
+
+@pytest.fixture
+def member(workspace: Workspace) -> User:
+    user = User.objects.create_user("member@example.com", "member-password-1")
+    Membership.objects.create(workspace=workspace, user=user, role=Role.COLLABORATOR)
+    return user
+
+
+@pytest.fixture
+def viewer(workspace: Workspace) -> User:
+    user = User.objects.create_user("viewer@example.com", "viewer-password-1")
+    Membership.objects.create(workspace=workspace, user=user, role=Role.VIEWER)
+    return user
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    return User.objects.create_user("stranger@example.com", "stranger-password-1")
+
+
+@pytest.fixture
+def api() -> Callable[..., APIClient]:
+    """`api(user)` is a REST client of that user, `api()` of nobody."""
+
+    def make(user: User | None = None) -> APIClient:
+        client = APIClient()
+        if user:
+            client.force_authenticate(user)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def browser() -> Callable[..., Client]:
+    """`browser(user)` is a page client that is logged in, `browser()` one that is not."""
+
+    def make(user: User | None = None) -> Client:
+        client = Client()
+        if user:
+            client.force_login(user)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def make_model_version(workspace: Workspace, owner: User) -> Callable[..., ModelVersion]:
+    """A stored model version; its file holds `content`."""
+
+    def make(name: str = "house-price", content: bytes = b"model", **fields: Any) -> ModelVersion:
+        model, _ = Model.objects.get_or_create(workspace=workspace, name=name, defaults={"created_by": owner})
+        with storage.Writer() as writer:
+            writer.write(content)
+            writer.keep()
+        values = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "file_name": f"{name}.onnx",
+            "inputs": [{"name": "tensor", "type": "float32", "shape": [None, 18]}],
+            "outputs": [{"name": "variable", "type": "float32", "shape": [None, 1]}],
+            "status": ModelVersion.Status.READY,
+            "created_by": owner,
+        }
+        version = ModelVersion.objects.create(model=model, **(values | fields))
+        ModelConfig.objects.create(model_version=version, tensor_fields=["tensor"])
+        return version
+
+    return make
+
+
+@pytest.fixture
+def make_pipeline_version(
+    workspace: Workspace, owner: User, make_model_version: Callable[..., ModelVersion]
+) -> Callable[..., PipelineVersion]:
+    """A pipeline version of one step a model version; one of `make_model_version()` when none is given."""
+
+    def make(*models: ModelVersion, name: str = "houseprice", **fields: Any) -> PipelineVersion:
+        pipeline, _ = Pipeline.objects.get_or_create(workspace=workspace, name=name, defaults={"created_by": owner})
+        chosen = models or (make_model_version(),)
+        steps = [
+            {"ModelInference": {"models": [{"name": m.model.name, "version": str(m.uuid), "sha": m.sha256}]}}
+            for m in chosen
+        ]
+        version = PipelineVersion.objects.create(
+            pipeline=pipeline, definition={"id": name, "steps": steps}, created_by=owner, **fields
+        )
+        configs = [config for m in chosen if (config := m.configs.first())]
+        version.model_configs.set(configs)
+        return version
+
+    return make
