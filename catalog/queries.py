@@ -3,10 +3,12 @@
 A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
 """
 
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import QuerySet
+from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce
 
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
 from common.errors import Forbidden, NotFound
@@ -92,6 +94,49 @@ def models_in(definition: dict[str, object]) -> list[dict[str, str]]:
     for step in steps if isinstance(steps, list) else []:
         found.extend(step.get("ModelInference", {}).get("models", []))
     return found
+
+
+def counted(workspaces: QuerySet[Workspace]) -> QuerySet[Workspace]:
+    """The workspaces with `pipeline_count`, `model_count` and `member_count`."""
+
+    def count(rows: QuerySet[Any]) -> Coalesce:
+        of_workspace = rows.filter(workspace=OuterRef("pk")).order_by().values("workspace").annotate(n=Count("*"))
+        return Coalesce(Subquery(of_workspace.values("n")), 0)
+
+    return workspaces.annotate(
+        pipeline_count=count(Pipeline.objects.all()),
+        model_count=count(Model.objects.all()),
+        member_count=count(Membership.objects.all()),
+    )
+
+
+def members_of(workspace: Workspace) -> QuerySet[Membership]:
+    """Who is in the workspace, owners first."""
+    rank = Case(*[When(role=role, then=rank) for rank, role in enumerate(reversed(Role))])
+    return workspace.memberships.select_related("user").order_by(rank, "user__email")
+
+
+def models_of(workspace: Workspace) -> QuerySet[Model]:
+    """The workspace's models by name, each with its versions (newest first) at hand."""
+    return workspace.models.prefetch_related(Prefetch("versions", ModelVersion.objects.select_related("created_by")))
+
+
+def usable_model_versions(workspace: Workspace) -> QuerySet[ModelVersion]:
+    """What a pipeline's step may name: versions that an engine can serve, by model, newest first."""
+    versions = ModelVersion.objects.filter(model__workspace=workspace, status=ModelVersion.Status.READY)
+    return versions.select_related("model").order_by("model__name", "-id")
+
+
+def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
+    """The newest version of each pipeline that has one, by the pipeline's id."""
+    newest = Pipeline.objects.filter(pk__in=[pipeline.pk for pipeline in pipelines]).values_list(Max("versions__pk"))
+    return {version.pipeline_id: version for version in PipelineVersion.objects.filter(pk__in=newest)}
+
+
+def newest_steps(pipeline: Pipeline) -> list[str]:
+    """The uuids of the model versions in the steps of the pipeline's newest version; none when there is none."""
+    newest = pipeline.versions.first()
+    return [model["version"] for model in models_in(newest.definition)] if newest else []
 
 
 def _require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:

@@ -4,6 +4,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from common.encryption import EncryptedTextField
 from publishing.models import Publish
@@ -22,7 +23,7 @@ class Edge(models.Model):
     memory = models.CharField(max_length=16, default="1Gi", help_text="a Kubernetes quantity")
     publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="edges", help_text="what it should run")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now)
     removed_at = models.DateTimeField(null=True, blank=True)
     banned_at = models.DateTimeField(null=True, blank=True)
 
@@ -57,7 +58,7 @@ class Assignment(models.Model):
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="assignments")
     publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="assignments")
-    since = models.DateTimeField(auto_now_add=True)
+    since = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["-id"]
@@ -78,7 +79,7 @@ class JoinToken(models.Model):
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["-id"]
@@ -98,25 +99,39 @@ class UsedAssertion(models.Model):
 
 
 class SigningKey(models.Model):
-    """A key that signs access tokens of edges. The newest signs; all of them verify."""
+    """A key that signs access tokens of edges. The highest generation signs; all of them verify."""
 
-    kid = models.CharField(max_length=64, unique=True)
+    # Unique, so that of two processes that make a generation at once one loses and takes the other's key.
+    generation = models.PositiveIntegerField(unique=True)
+    kid = models.CharField(max_length=64, unique=True, help_text="RFC 7638 thumbprint of the public key")
     private_key = EncryptedTextField(help_text="PEM, EC P-256")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        ordering = ["-id"]
+        ordering = ["-generation"]
 
     def __str__(self) -> str:
         return self.kid
 
 
 class EdgeEvent(models.Model):
-    """What happened to an edge, by whom and why. Rows are only added."""
+    """What happened to an edge, by whom and why. Rows are only added. No actor: the edge or the center itself."""
+
+    class Kind(models.TextChoices):
+        ADDED = "added"
+        TOKEN_REISSUED = "token_reissued"
+        JOINED = "joined"
+        JOIN_REFUSED = "join_refused"
+        TOKEN_REFUSED = "token_refused"
+        MOVED = "moved"
+        SERVING = "serving"
+        BANNED = "banned"
+        UNBANNED = "unbanned"
+        REMOVED = "removed"
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")
-    at = models.DateTimeField(auto_now_add=True)
-    kind = models.CharField(max_length=32)
+    at = models.DateTimeField(default=timezone.now)
+    kind = models.CharField(max_length=32, choices=Kind.choices)
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+")
     detail = models.JSONField(default=dict, blank=True)
 

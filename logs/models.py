@@ -14,7 +14,7 @@ class LogMark(models.Model):
     acked = models.BigIntegerField(default=0, help_text="sequence of the last row that is durable here")
     rows = models.BigIntegerField(default=0, help_text="rows received")
     shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
-    updated_at = models.DateTimeField(auto_now=True)
+    updated_at = models.DateTimeField(help_text="when rows or a gap last arrived")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["edge", "epoch"], name="log_mark_once")]
@@ -34,17 +34,21 @@ class LogPage(models.Model):
     epoch = models.UUIDField()
     first = models.BigIntegerField(help_text="sequence of the first row")
     rows = models.IntegerField()
+    size = models.IntegerField(help_text="bytes of the body")
     time_min = models.BigIntegerField(help_text="epoch ms, edge time")
     time_max = models.BigIntegerField(help_text="epoch ms, edge time")
     schema_id = models.CharField(max_length=64, help_text="SHA-256 of the Arrow schema, hex")
-    arrived_at = models.DateTimeField(auto_now_add=True)
+    arrived_at = models.DateTimeField()
+    # The last column, so that SQLite finds the others without walking through the body's pages.
     body = models.BinaryField()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_page_once")]
         indexes = [
-            models.Index(fields=["pipeline", "-time_max"], name="log_page_newest"),
-            models.Index(fields=["pipeline", "edge", "-time_max"], name="log_page_newest_of_edge"),
+            # With the other end of the range, so that pages outside a window are passed over in the index.
+            models.Index(fields=["pipeline", "-time_max", "time_min"], name="log_page_newest"),
+            models.Index(fields=["pipeline", "time_min", "time_max"], name="log_page_oldest"),
+            models.Index(fields=["pipeline", "partition", "-time_max"], name="log_page_newest_of_edge"),
         ]
 
     def __str__(self) -> str:
@@ -62,7 +66,7 @@ class LogGap(models.Model):
     time_min = models.BigIntegerField(null=True, help_text="epoch ms, edge time")
     time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time")
     reason = models.CharField(max_length=64)
-    arrived_at = models.DateTimeField(auto_now_add=True)
+    arrived_at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]

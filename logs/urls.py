@@ -1,3 +1,8 @@
-from django.urls import URLPattern
+"""Pages of inference logs."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import path
+
+from logs import views
+
+app_name = "logs"
+urlpatterns = [path("pipelines/<int:pk>/logs", views.rows, name="rows")]

@@ -1,5 +1,13 @@
 """Pages that belong to no single app."""
 
-from django.urls import URLPattern
+from django.contrib.auth.views import LogoutView
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from opscenter import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("login", views.login, name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
+    path("workspaces/<int:pk>/pipelines", views.pipelines, name="pipelines"),
+]

@@ -33,3 +33,7 @@ urlpatterns += [
     path("", include("edges.urls")),
     path("", include("logs.urls")),
 ]
+
+handler403 = views.forbidden
+handler404 = views.not_found
+handler500 = views.server_error

@@ -1,8 +1,23 @@
 """Health of the process, and the pages that belong to no single app."""
 
+from django.contrib.auth.views import LoginView
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.views.decorators.http import require_safe
+
+from catalog import pages, queries
+from catalog.pages import SignedInRequest, signed_in
+from common.api import error_body, status_of
+from common.errors import DomainError, Forbidden, NotFound
+from opscenter import overview
+from opscenter.forms import LoginForm
+
+PROGRAM_PATHS = ("/api/", "/edge/", "/v2/")  # programs ask there, so refusals are JSON
+login = LoginView.as_view(
+    template_name="opscenter/login.html", authentication_form=LoginForm, redirect_authenticated_user=True
+)
 
 
 @require_safe
@@ -22,3 +37,61 @@ def readyz(request: HttpRequest) -> JsonResponse:
             {"status": "unready", "reason": f"The database does not answer: {type(exc).__name__}."}, status=503
         )
     return JsonResponse({"status": "ready"})
+
+
+@require_safe
+@signed_in
+def home(request: SignedInRequest) -> HttpResponse:
+    """The pipelines of the workspace that was open last, else the workspaces."""
+    workspace = pages.remembered_workspace(request)
+    return redirect("pipelines", workspace.pk) if workspace else redirect("catalog:workspaces")
+
+
+@require_safe
+@signed_in
+def pipelines(request: SignedInRequest, pk: int) -> HttpResponse:
+    """A workspace's pipelines, each with how far it came."""
+    workspace = queries.workspace_for(request.user, pk)
+    context = pages.in_workspace(request, workspace, rows=overview.pipelines_of(workspace))
+    return render(request, "opscenter/pipelines.html", context)
+
+
+def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """A refusal as a page, or as a notice in the open page when a fragment was asked for, or as JSON for programs."""
+    status = status_of(error)
+    if request.path.startswith(PROGRAM_PATHS):
+        return JsonResponse(error_body(error), status=status)
+    if pages.wants_fragment(request):
+        return _notice(error.message, status)
+    return render(request, "refusal.html", {"message": error.message, "status": status}, status=status)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """403 of Django's own checks."""
+    return refusal(request, Forbidden(str(exception) or "You may not do this."))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """403 for a form that did not come from our page, or came after the session ended."""
+    return refusal(request, Forbidden("The form is too old or came from elsewhere: reload the page and send it again."))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404 for an address that does not exist."""
+    return refusal(request, NotFound("There is nothing at this address."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500: a fault of ours, which the log tells. Shows nothing that needs the database, which may be the fault."""
+    if request.path.startswith(PROGRAM_PATHS):
+        message = "The center failed to answer: its log says why."
+        return JsonResponse({"code": "internal", "message": message}, status=500)
+    if pages.wants_fragment(request):
+        return _notice("The center failed to answer. Try again; if it happens again, its log says why.", 500)
+    return HttpResponse(render_to_string("500.html"), status=500)
+
+
+def _notice(text: str, status: int) -> HttpResponse:
+    # Not into the target that htmx meant: what is there stays as it was.
+    headers = {"HX-Retarget": "#notices", "HX-Reswap": "innerHTML"}
+    return HttpResponse(render_to_string("parts/_notice.html", {"text": text}), status=status, headers=headers)

@@ -21,6 +21,9 @@ else:
     ModelForm = forms.ModelForm  # not subscriptable at run time
 
 
+FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate")
+
+
 class RegistrySettingsForm(ModelForm):
     """The password is only ever taken, never shown: the row comes without it."""
 
@@ -35,11 +38,11 @@ class RegistrySettingsForm(ModelForm):
 
     class Meta:
         model = RegistrySettings
-        fields = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate")
+        fields = FIELDS
 
     def changes(self) -> dict[str, Any]:
         """What `operations.change_registry` is told."""
-        given = {name: self.cleaned_data[name] for name in self.Meta.fields}
+        given = {name: self.cleaned_data[name] for name in FIELDS}
         if self.cleaned_data["forget_password"]:
             return given | {"password": ""}
         new = self.cleaned_data["new_password"]

@@ -20,7 +20,7 @@ from publishing.chart import ChartContent
 from publishing.engine_config import needs_of
 from publishing.models import Publish, RegistrySettings
 from publishing.oci import packages
-from publishing.oci.client import Client, Registry
+from publishing.oci.client import Client, Registry, Retries
 from publishing.oci.faults import Cancelled, RegistryFault, Unavailable
 from publishing.oci.packages import Package
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 RECORD_SECONDS = 0.5
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 20.0  # four missed heartbeats: the worker is gone
+RETRIES = Retries()  # about half a minute of a registry that fails
 ENQUEUED_SECONDS = 10.0  # a message that was sent this recently is still believed
 
 NO_ENGINE = (
@@ -181,7 +182,7 @@ def _push(
     where = Registry(
         registry.registry, registry.username, registry.password, registry.plain_http, registry.ca_certificate
     )
-    with Client(where, sleep=meter.sleep) as client:
+    with Client(where, retries=RETRIES, sleep=meter.sleep) as client:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("Logging in to the registry", lambda: client.log_in(pipeline.repository)),
             ("Pushing the pipeline", lambda: packages.push(client, pipeline, meter.add, sources)),

@@ -1,3 +1,15 @@
-from django.urls import URLPattern
+"""Pages of publishes."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import path
+
+from publishing import views
+
+app_name = "publishing"
+urlpatterns = [
+    path("pipelines/<int:pk>", views.versions, name="versions"),
+    path("pipeline-versions/<int:pk>", views.version, name="version"),
+    path("pipeline-versions/<int:pk>/publish", views.publish, name="publish"),
+    path("pipeline-versions/<int:pk>/replace", views.replace, name="replace"),
+    path("publishes/<int:pk>", views.info, name="info"),
+    path("publishes/<int:pk>/retry", views.retry, name="retry"),
+]

@@ -1,3 +1,9 @@
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from edges.api import device
+
+urlpatterns: list[URLPattern] = [
+    path("join", device.Join.as_view(), name="edge-join"),
+    path("token", device.Token.as_view(), name="edge-token"),
+    path("checkin", device.Checkin.as_view(), name="edge-checkin"),
+]

@@ -1,3 +1,16 @@
-from django.urls import URLPattern
+"""`/api/v1/` of edges."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import URLPattern, path
+
+from edges.api import operator
+
+urlpatterns: list[URLPattern] = [
+    path("publishes/<int:pk>/edges", operator.PublishEdges.as_view(), name="api-publish-edges"),
+    path("edges", operator.Edges.as_view(), name="api-edges"),
+    path("edges/<uuid:pk>", operator.EdgeDetail.as_view(), name="api-edge"),
+    path("edges/<uuid:pk>/reissue", operator.Reissue.as_view(), name="api-edge-reissue"),
+    path("edges/<uuid:pk>/ban", operator.Ban.as_view(), name="api-edge-ban"),
+    path("edges/<uuid:pk>/unban", operator.Unban.as_view(), name="api-edge-unban"),
+    path("edges/<uuid:pk>/events", operator.Events.as_view(), name="api-edge-events"),
+    path("edges/<uuid:pk>/explain", operator.Explain.as_view(), name="api-edge-explain"),
+]

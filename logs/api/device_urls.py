@@ -1,3 +1,10 @@
-from django.urls import URLPattern
+"""`/edge/v1/` of logs."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import URLPattern, path
+
+from logs.api import device
+
+urlpatterns: list[URLPattern] = [
+    path("logs", device.Logs.as_view(), name="edge-logs"),
+    path("gaps", device.Gaps.as_view(), name="edge-gaps"),
+]

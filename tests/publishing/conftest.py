@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from catalog.models import PipelineVersion, User
+from publishing import engine_config
+from publishing.models import Publish, RegistrySettings
 from publishing.oci.blobs import Blob, of_bytes
 from publishing.oci.client import Client, Registry, Retries
 from tests.fakes.oci import FakeRegistry
@@ -114,3 +117,56 @@ def _wait_for(host: str, process: subprocess.Popen[bytes], folder: Path) -> None
         except OSError:
             time.sleep(0.1)
     pytest.fail(f"docker-registry did not start: {(folder / 'log').read_text()[-500:]}")
+
+
+@pytest.fixture
+def to_registry(db: None) -> Callable[..., RegistrySettings]:
+    """`to_registry(host, …)` makes the registry settings point there."""
+
+    def make(host: str, **fields: Any) -> RegistrySettings:
+        values = {"registry": host, "repository": "ml", "plain_http": True}
+        RegistrySettings.objects.filter(pk=1).delete()
+        return RegistrySettings.objects.create(pk=1, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def to_fake(fake: FakeRegistry, to_registry: Callable[..., RegistrySettings]) -> FakeRegistry:
+    """The fake registry, configured to be published to."""
+    to_registry(fake.host, username=fake.username, password=fake.password)
+    return fake
+
+
+@pytest.fixture
+def make_publish(owner: User, make_pipeline_version: Callable[..., PipelineVersion]) -> Callable[..., Publish]:
+    """A publish that waits, of a version of one small model."""
+
+    def make(version: PipelineVersion | None = None, **fields: Any) -> Publish:
+        values = {"engine_config": engine_config.checked(None), "created_by": owner}
+        return Publish.objects.create(pipeline_version=version or make_pipeline_version(), **(values | fields))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs retry and record without the pauses of real life."""
+    monkeypatch.setattr("publishing.jobs.RETRIES", Retries(first=0.001, most=0.001))
+    monkeypatch.setattr("publishing.jobs.RECORD_SECONDS", 0.01)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Any]]]:
+    """What was put on the queue, instead of putting it there: (task name, arguments)."""
+    found: list[tuple[str, list[Any]]] = []
+
+    def record(self: Any, name: str, args: Any = None, *rest: Any, **options: Any) -> None:
+        found.append((name, list(args or ())))
+
+    def record_own(self: Any, args: Any = None, *rest: Any, **options: Any) -> None:
+        found.append((self.name, list(args or ())))
+
+    monkeypatch.setattr("celery.Celery.send_task", record)
+    monkeypatch.setattr("celery.app.task.Task.apply_async", record_own)
+    return found

@@ -1,0 +1,173 @@
+"""Pages of workspaces, their members, models, and new pipelines and versions."""
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.forms import Form
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from catalog import forms, operations, pages, queries
+from catalog.models import ModelVersion, Role
+from catalog.pages import SignedInRequest, signed_in
+from common.errors import Invalid, NotFound
+
+page_or_form = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@require_safe
+@signed_in
+def workspaces(request: SignedInRequest) -> HttpResponse:
+    """All workspaces of the user."""
+    found = queries.counted(queries.workspaces_for(request.user))
+    return render(request, "catalog/workspaces.html", {"workspaces": found})
+
+
+@page_or_form
+@signed_in
+def create_workspace(request: SignedInRequest) -> HttpResponse:
+    """The form of a new workspace, and what it does."""
+    form = forms.WorkspaceForm(request.POST or None)
+    if form.is_valid():
+        with pages.refusals_on(form, "name"):
+            workspace = operations.create_workspace(actor=request.user, name=form.cleaned_data["name"])
+            messages.success(request, f"Workspace {workspace.name} is ready. Upload a first model to it.")
+            return redirect("catalog:models", workspace.pk)
+    return render(request, "catalog/create_workspace.html", {"form": form}, status=_status(form))
+
+
+@require_POST
+@signed_in
+def select_workspace(request: SignedInRequest) -> HttpResponse:
+    """Opens another workspace, which is remembered."""
+    chosen = request.POST.get("workspace", "")
+    if not chosen.isdecimal() or len(chosen) > 18:
+        raise Invalid("Choose a workspace from the list.")
+    workspace = queries.workspace_for(request.user, int(chosen))
+    request.session[pages.SESSION_KEY] = workspace.pk
+    return redirect("pipelines", workspace.pk)
+
+
+@page_or_form
+@signed_in
+def members(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Who is in a workspace; an owner lets people in and changes what they may do."""
+    at_least = Role.OWNER if request.method == "POST" else Role.VIEWER
+    workspace = queries.workspace_for(request.user, pk, at_least)
+    form = forms.MemberForm(request.POST or None)
+    if form.is_valid():
+        email, role = form.cleaned_data["email"], Role(form.cleaned_data["role"])
+        with pages.refusals_on(form, "email"):
+            operations.set_member(actor=request.user, workspace=workspace, email=email, role=role)
+            messages.success(request, f"{email} is now {role.label.lower()} of {workspace.name}.")
+            return redirect("catalog:members", workspace.pk)
+    context = pages.in_workspace(request, workspace, members=queries.members_of(workspace), form=form)
+    return render(request, "catalog/members.html", context, status=_status(form))
+
+
+@page_or_form
+@signed_in
+def remove_member(request: SignedInRequest, pk: int, public_id: UUID) -> HttpResponse:
+    """Asks, with the effect, and takes a member out."""
+    workspace = queries.workspace_for(request.user, pk, Role.OWNER)
+    membership = queries.members_of(workspace).filter(user__public_id=public_id).first()
+    if membership is None:
+        raise NotFound(f"This person is not a member of {workspace.name}.")
+    if request.method == "POST":
+        operations.remove_member(actor=request.user, workspace=workspace, user=membership.user)
+        messages.success(request, f"{membership.user.email} is no longer a member of {workspace.name}.")
+        return redirect("catalog:members", workspace.pk)
+    context = pages.in_workspace(request, workspace, membership=membership)
+    return pages.ask(request, "catalog/_remove_member.html", context)
+
+
+@require_safe
+@signed_in
+def models(request: SignedInRequest, pk: int) -> HttpResponse:
+    """A workspace's models."""
+    workspace = queries.workspace_for(request.user, pk)
+    context = pages.in_workspace(request, workspace, models=queries.models_of(workspace))
+    return render(request, "catalog/models.html", context)
+
+
+@csrf_exempt  # see _receive_model
+@page_or_form
+@signed_in
+def upload_model(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form for a model's file, and what it does."""
+    queries.workspace_for(request.user, pk, Role.COLLABORATOR)
+    return _receive_model(request, pk)
+
+
+@csrf_protect  # reads the body, so it comes after the permission: nobody else's gigabytes are written to disk
+def _receive_model(request: SignedInRequest, pk: int) -> HttpResponse:
+    workspace = queries.workspace_for(request.user, pk, Role.COLLABORATOR)
+    form = forms.UploadForm(request.POST or None, request.FILES or None, initial={"name": request.GET.get("name")})
+    if form.is_valid():
+        values = {**form.cleaned_data}
+        file = values.pop("file")
+        with pages.refusals_on(form):
+            version = operations.create_model_version(
+                actor=request.user, workspace=workspace, upload=file.writer, file_name=file.name, **values
+            )
+            _tell_upload(request, version)
+            return redirect("catalog:model", version.model.pk)
+    context = pages.in_workspace(request, workspace, form=form)
+    return render(request, "catalog/upload_model.html", context, status=_status(form))
+
+
+def _tell_upload(request: SignedInRequest, version: ModelVersion) -> None:
+    if version.status == ModelVersion.Status.ERROR:
+        messages.error(request, f"The file is stored but no engine can serve it: {version.error}")
+    else:
+        messages.success(request, f"Version {str(version.uuid)[:8]} of {version.model.name} is ready.")
+
+
+@require_safe
+@signed_in
+def model(request: SignedInRequest, pk: int) -> HttpResponse:
+    """A model's versions."""
+    model = queries.model_for(request.user, pk)
+    versions = model.versions.select_related("created_by").prefetch_related("configs")
+    context = pages.in_workspace(request, model.workspace, model=model, versions=versions)
+    return render(request, "catalog/model.html", context)
+
+
+@page_or_form
+@signed_in
+def create_pipeline(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form of a new pipeline, and what it does."""
+    workspace = queries.workspace_for(request.user, pk, Role.COLLABORATOR)
+    form = forms.PipelineForm(request.POST or None)
+    if form.is_valid():
+        name = form.cleaned_data["name"]
+        with pages.refusals_on(form, "name"):
+            pipeline = operations.create_pipeline(actor=request.user, workspace=workspace, name=name)
+            return redirect("catalog:create-version", pipeline.pk)
+    context = pages.in_workspace(request, workspace, form=form)
+    return render(request, "catalog/create_pipeline.html", context, status=_status(form))
+
+
+@page_or_form
+@signed_in
+def create_version(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The steps of a new version, beginning with those of the newest; "more" only adds an empty step to the form."""
+    pipeline = queries.pipeline_for(request.user, pk, Role.COLLABORATOR)
+    usable = list(queries.usable_model_versions(pipeline.workspace))
+    asked = request.method == "POST"
+    chosen = request.POST.getlist("steps") if asked else queries.newest_steps(pipeline)
+    form = forms.StepsForm(usable, chosen, request.POST or None)
+    if asked and "more" not in request.POST and form.is_valid():
+        with pages.refusals_on(form):
+            steps = operations.steps_of(form.versions)
+            operations.create_pipeline_version(actor=request.user, pipeline=pipeline, steps=steps)
+            return redirect("publishing:versions", pipeline.pk)
+    context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, form=form)
+    return render(request, "catalog/create_version.html", context, status=_status(form))
+
+
+def _status(form: Form) -> int:
+    """422 when the form was sent and refused."""
+    return 422 if form.is_bound and form.errors else 200

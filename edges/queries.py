@@ -1,0 +1,209 @@
+"""Reads of edges: for people, each fetches and authorises at once; for engines, what they are to do."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models.functions import Cast
+
+from catalog import queries as catalog
+from catalog.models import Pipeline, PipelineVersion, Role, Workspace
+from common.errors import Forbidden, NotFound
+from edges import states
+from edges.errors import PipelineNotAssigned
+from edges.models import Edge, EdgeEvent, JoinToken
+from edges.states import Desired, EdgeState, State
+from publishing.models import Publish
+
+REFUSALS = (EdgeEvent.Kind.JOIN_REFUSED, EdgeEvent.Kind.TOKEN_REFUSED)
+# Enough to see a pattern; the whole history has an address of its own.
+EXPLAINED_EVENTS = 5
+
+edge_state = states.edge_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why an edge is as it is, and what to do: for people and, as it is, for programs."""
+
+    state: EdgeState
+    next_step: str
+    join_token: JoinToken | None
+    last_refusal: EdgeEvent | None
+    events: tuple[EdgeEvent, ...]
+    clock_offset: int | None
+    disk_free: float | None
+    report: dict[str, Any]
+
+
+def edges_for(
+    actor: catalog.Actor,
+    *,
+    workspace: Workspace | int | None = None,
+    pipeline: Pipeline | int | None = None,
+    publish: Publish | int | None = None,
+) -> QuerySet[Edge]:
+    """The edges that the actor may see, by name, without removed ones. One query, also for their states."""
+    found = _with_publish().filter(
+        removed_at=None, publish__pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor)
+    )
+    if workspace is not None:
+        found = found.filter(publish__pipeline_version__pipeline__workspace=workspace)
+    if pipeline is not None:
+        found = found.filter(publish__pipeline_version__pipeline=pipeline)
+    if publish is not None:
+        found = found.filter(publish=publish)
+    return found
+
+
+def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
+    """The edges with this text in their name or in a tag, in any case."""
+    # The tags are compared as JSON text, in which SQLite has what is not ASCII escaped and PostgreSQL has not.
+    escaped = json.dumps(text)[1:-1]
+    return edges.annotate(tag_text=Cast("tags", TextField())).filter(
+        Q(name__icontains=text) | Q(tag_text__icontains=text) | Q(tag_text__icontains=escaped)
+    )
+
+
+def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline that an edge can be added to, newest first."""
+    published = Publish.objects.filter(pipeline_version__pipeline=pipeline, status=Publish.Status.PUBLISHED)
+    return published.exclude(replaced_by__status=Publish.Status.PUBLISHED).select_related("pipeline_version")
+
+
+def edge_counts(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """How many edges should run each pipeline, by its id."""
+    ids = [pipeline.pk for pipeline in pipelines]
+    key = "publish__pipeline_version__pipeline"
+    counted = Edge.objects.filter(removed_at=None, **{f"{key}__in": ids}).order_by().values_list(key)
+    return dict.fromkeys(ids, 0) | dict(counted.annotate(total=Count("pk")))
+
+
+def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, removed: bool = False) -> Edge:
+    """The edge with this id; with `removed`, also one that was removed. Raises `NotFound`, `Forbidden`."""
+    edge = _with_publish().filter(pk=pk).first()
+    if edge is None or (edge.removed_at and not removed):
+        raise NotFound(f"There is no edge {pk} for you.")
+    _require(actor, edge.publish, at_least, f"edge {pk}")
+    return edge
+
+
+def publish_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
+    """The publish with this id, to add edges to. Raises `NotFound`, `Forbidden`."""
+    publish = Publish.objects.select_related("pipeline_version__pipeline__workspace").filter(pk=pk).first()
+    if publish is None:
+        raise NotFound(f"There is no publish {pk} for you.")
+    _require(actor, publish, at_least, f"publish {pk}")
+    return publish
+
+
+def events_of(edge: Edge) -> QuerySet[EdgeEvent]:
+    """What happened to an edge, newest first."""
+    return edge.events.select_related("actor")
+
+
+def explanation_of(edge: Edge, now: datetime) -> Explanation:
+    """Everything that says why an edge does or does not do what it should."""
+    state = edge_state(edge, now)
+    token = edge.join_tokens.filter(revoked_at=None).first()
+    events = events_of(edge)
+    disk, clock_offset = edge.report.get("disk"), edge.report.get("clock_offset")
+    return Explanation(
+        state=state,
+        next_step=_next_step(edge, state, token, now),
+        join_token=token,
+        last_refusal=events.filter(kind__in=REFUSALS).first(),
+        events=tuple(events[:EXPLAINED_EVENTS]),
+        clock_offset=clock_offset if isinstance(clock_offset, int) else None,
+        disk_free=disk["free"] / disk["total"] if disk and disk.get("total") else None,
+        report=edge.report,
+    )
+
+
+def desired(edge: Edge) -> Desired:
+    """What this edge should serve."""
+    return states.desired_of(edge.publish)
+
+
+def successor_of(publish: Publish) -> Publish | None:
+    """Where the edges of a publish belong now: the end of the chain of published replacements, None when it has none.
+
+    Of two that replaced the same publish the one that was published first counts: it took the edges, so the other
+    found none. That makes the end the same whenever and however often it is looked for.
+    """
+    chain = [publish]
+    while following := (
+        chain[-1]
+        .replaced_by.filter(status=Publish.Status.PUBLISHED)
+        .exclude(pk__in=[known.pk for known in chain])
+        .select_related("pipeline_version__pipeline")
+        .order_by("published_at", "pk")
+        .first()
+    ):
+        chain.append(following)
+    return chain[-1] if len(chain) > 1 else None
+
+
+def replaced_with_edges(within: Iterable[int] | None = None) -> list[Publish]:
+    """The publishes that were replaced and still have edges; `within` limits it to some."""
+    edges = Edge.objects.filter(removed_at=None, publish__replaced_by__status=Publish.Status.PUBLISHED)
+    if within is not None:
+        edges = edges.filter(publish__in=within)
+    return list(Publish.objects.filter(pk__in=edges.values("publish")).order_by("pk"))
+
+
+def assigned_pipeline_version(edge: Edge, version_uuid: UUID) -> PipelineVersion:
+    """The pipeline version with this UUID, if the edge was ever told to run it. Raises `PipelineNotAssigned`."""
+    version = (
+        PipelineVersion.objects.select_related("pipeline")
+        .filter(uuid=version_uuid, publishes__assignments__edge=edge)
+        .first()
+    )
+    if version is None:
+        raise PipelineNotAssigned(
+            f"This edge was never told to run pipeline version {version_uuid}, so its logs are not taken."
+        )
+    return version
+
+
+def acked(edge: Edge, epoch: UUID) -> int:
+    """Up to which row of a log store of the edge is durable here.
+
+    The marks belong to the app above, which hung them on `Edge`: they are read over that relation, not imported.
+    """
+    return edge.log_marks.filter(epoch=epoch).values_list("acked", flat=True).first() or 0
+
+
+def _with_publish() -> QuerySet[Edge]:
+    return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
+
+
+def _require(actor: catalog.Actor, publish: Publish, at_least: Role, what: str) -> None:
+    role = catalog.role_in(actor, publish.pipeline_version.pipeline.workspace)
+    if role is None:
+        raise NotFound(f"There is no {what} for you.")
+    if not role.covers(at_least):
+        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
+
+
+def _next_step(edge: Edge, state: EdgeState, token: JoinToken | None, now: datetime) -> str:
+    match state.state:
+        case State.NEVER_JOINED if token and token.expires_at > now:
+            return f"Start the engine with its bundle before {token.expires_at:%Y-%m-%d %H:%M} UTC."
+        case State.NEVER_JOINED | State.EXPIRED:
+            return "Reissue the bundle and start the engine with the new one."
+        case State.BANNED:
+            return "Lift the ban, if the edge can be trusted again."
+        case State.REMOVED:
+            return "Add an edge, if the site is to come back."
+        case State.LATE | State.OFFLINE | State.LAPSING:
+            return "See whether the site has power and a way to this center; nothing is lost while its store has room."
+    if state.is_serving:
+        return "Nothing to do."
+    if (edge.report.get("update") or {}).get("state") == "failed":
+        return "Put right what its error says, or publish a version that it can run."
+    return "Wait for its next check-ins."

@@ -1,0 +1,156 @@
+"""Pages of edges: the list of a pipeline, one edge, and what people do with them."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from catalog import pages
+from catalog import queries as catalog
+from catalog.models import Role
+from catalog.pages import SignedInRequest, signed_in
+from edges import forms, operations, queries, states
+from edges.models import Edge
+from edges.states import State
+from publishing import commands
+from publishing import queries as publishing
+
+PAGE_LENGTH = 50
+page_or_form = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@require_safe
+@signed_in
+def edges(request: SignedInRequest, pk: int) -> HttpResponse:
+    """A pipeline's edges: what each should run beside what it proved that it serves."""
+    pipeline = catalog.pipeline_for(request.user, pk)
+    form = forms.FilterForm(request.GET)
+    of_pipeline = queries.edges_for(request.user, pipeline=pipeline)
+    page = Paginator(_filtered(of_pipeline, form), PAGE_LENGTH).get_page(request.GET.get("page"))
+    now = timezone.now()
+    rows = [(edge, states.edge_state(edge, now)) for edge in page]
+    context = pages.in_workspace(
+        request,
+        pipeline.workspace,
+        pipeline=pipeline,
+        form=form,
+        rows=rows,
+        page=page,
+        is_filtered=any(form.data.get(name) for name in form.fields),
+        can_add=queries.publishes_to_run(pipeline).exists(),
+    )
+    return render(request, "edges/_edges.html" if pages.wants_fragment(request) else "edges/edges.html", context)
+
+
+@require_safe
+@signed_in
+def of_publish(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The edges that should run a publish, in a few words; by itself it leads to their pipeline's list."""
+    publish = queries.publish_for(request.user, pk)
+    if not pages.wants_fragment(request):
+        return redirect("edges:edges", publish.pipeline_version.pipeline_id)
+    names = list(queries.edges_for(request.user, publish=publish).values_list("name", flat=True))
+    context = {"names": names[:10], "more": len(names) - 10, "count": len(names)}
+    return render(request, "edges/_of_publish.html", context)
+
+
+@never_cache
+@page_or_form
+@signed_in
+def add(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form of a new edge. Its answer holds the bundle, which is nowhere kept, so there is no redirect."""
+    pipeline = catalog.pipeline_for(request.user, pk, Role.COLLABORATOR)
+    form = forms.AddForm(
+        queries.publishes_to_run(pipeline),
+        request.POST if request.method == "POST" else None,
+        initial={"publish": request.GET.get("publish")},
+    )
+    if form.is_valid():
+        with pages.refusals_on(form, "name"):
+            added = operations.add_edge(actor=request.user, **form.cleaned_data)
+            return _bundle(request, added)
+    context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, form=form)
+    return pages.ask(request, "edges/_add.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+@signed_in
+def edge(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Why an edge is as it is, and what happened to it."""
+    edge = queries.edge_for(request.user, pk, removed=True)
+    explanation = queries.explanation_of(edge, timezone.now())
+    context = _of_edge(request, edge, explanation=explanation, events=queries.events_of(edge)[:PAGE_LENGTH])
+    return render(request, "edges/edge.html", context)
+
+
+@never_cache
+@page_or_form
+@signed_in
+def reissue(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Asks, with the effect, and shows a new bundle for the same edge."""
+    edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
+    if request.method == "POST":
+        return _bundle(request, operations.reissue_token(actor=request.user, edge=edge))
+    return pages.ask(request, "edges/_reissue.html", _of_edge(request, edge))
+
+
+@page_or_form
+@signed_in
+def ban(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Asks, with the effect, and shuts an edge out until the ban is lifted."""
+    edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
+    if request.method == "POST":
+        operations.ban_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
+        messages.success(request, f"Edge {edge.name} is banned: everything it sends is refused.")
+        return redirect("edges:edge", edge.pk)
+    return pages.ask(request, "edges/_ban.html", _of_edge(request, edge))
+
+
+@require_POST
+@signed_in
+def unban(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Lets a banned edge in again."""
+    edge = operations.unban_edge(actor=request.user, edge=queries.edge_for(request.user, pk, Role.COLLABORATOR))
+    messages.success(request, f"The ban of edge {edge.name} is lifted.")
+    return redirect("edges:edge", edge.pk)
+
+
+@page_or_form
+@signed_in
+def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Asks, with the effect, and shuts an edge out for good."""
+    edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
+    if request.method == "POST":
+        operations.remove_edge(actor=request.user, edge=edge)
+        messages.success(request, f"Edge {edge.name} is removed. Its logs stay.")
+        return redirect("edges:edges", edge.publish.pipeline_version.pipeline_id)
+    return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))
+
+
+def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:
+    """What an unusable filter leaves: everything, with the form saying what is wrong."""
+    if not form.is_valid():
+        return edges
+    if text := form.cleaned_data["q"]:
+        edges = queries.named_or_tagged(edges, text)
+    if state := form.cleaned_data["state"]:
+        edges = edges.filter(states.in_state(State(state), timezone.now()))
+    return edges
+
+
+def _of_edge(request: SignedInRequest, edge: Edge, **context: Any) -> dict[str, Any]:
+    pipeline = edge.publish.pipeline_version.pipeline
+    return pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, edge=edge, **context)
+
+
+def _bundle(request: SignedInRequest, added: operations.Added) -> HttpResponse:
+    context = _of_edge(request, added.edge, bundle=added.bundle)
+    context["commands"] = commands.for_publish(publishing.view_of(added.edge.publish), added.bundle)
+    return pages.ask(request, "edges/_bundle.html", context)

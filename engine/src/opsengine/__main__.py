@@ -1,0 +1,7 @@
+"""`python -m opsengine`."""
+
+import sys
+
+from opsengine.cli import main
+
+sys.exit(main())

@@ -1,0 +1,200 @@
+"""The engine's side of the conversation with the center: join, check in, and bring in what should be served."""
+
+import logging
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from opsengine import identity, transport
+from opsengine.center import Center
+from opsengine.errors import CenterRefused, CenterUnavailable
+from opsengine.logstore import LogStore
+from opsengine.logwriter import LogWriter
+from opsengine.plane import DataPlane
+from opsengine.settings import Settings
+from opsengine.shipper import Shipper
+from opsengine.updater import Updater, Wanted
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CHECKIN = 30.0  # seconds, when the center names none
+SLOWEST_RETRY = 60.0  # seconds between tries to reach the center
+
+
+class Agent:
+    """One thread. `fail` is called with one sentence when there is nothing to serve and trying again cannot help."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plane: DataPlane,
+        center: Center | None,
+        log: tuple[LogStore, LogWriter],
+        fail: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._plane = plane
+        self._center = center
+        self._log_store, self._writer = log
+        self._fail = fail
+        self._started_at = int(time.time() * 1000)
+        self._interval = settings.checkin_seconds or DEFAULT_CHECKIN
+        self._failures = 0
+        self._join_refused = False
+        self._desired: Wanted | None = None  # what the center said last
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
+        self.shipper = Shipper(center, self._log_store, self._writer, settings.page_rows) if center else None
+        self.updater: Updater
+
+    def start(self, updater: Updater) -> None:
+        """Begin: serve what was served last, then talk to the center and the registry."""
+        self.updater = updater
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Take the next turn now."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread, waiting for a call under way."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        if self.updater.served.given == self._settings.pipeline_url:
+            self.updater.serve_last()
+        while not self._stopping:
+            try:
+                pause = self._turn()
+            except Exception:
+                logger.exception("a turn of the agent failed")
+                pause = SLOWEST_RETRY
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _turn(self) -> float | None:
+        """Hear what should be served and bring it in; returns seconds until the next turn, None: when poked."""
+        desired, pause = self._contact()
+        failure = self.updater.failure
+        if self._plane.current is None and not self.updater.is_busy and failure and failure.retry_at is None:
+            # The center, if there is one, was told just now. A start again with other settings is what can help.
+            self._fail(failure.message)
+        self._desired = desired or self._desired
+        wanted = self._desired or self._given()
+        if wanted and not self._stopping:
+            self.updater.want(wanted)
+        return self._until_retry(pause)
+
+    def _until_retry(self, pause: float | None) -> float | None:
+        failure = self.updater.failure
+        if failure is None or failure.retry_at is None:
+            return pause
+        until = max(0.05, failure.retry_at - time.monotonic())
+        return until if pause is None else min(pause, until)
+
+    def _given(self) -> Wanted | None:
+        """PIPELINE_URL, where the center did not say otherwise: when it is new, or nothing else is there to serve."""
+        if self._plane.current is None or self.updater.served.given != self._settings.pipeline_url:
+            return Wanted(self._settings.pipeline_url)
+        return None
+
+    def _contact(self) -> tuple[Wanted | None, float | None]:
+        """Join or check in; what should be served (None: nobody said), and when to call again."""
+        if self._center is None:
+            return None, None
+        try:
+            answer = self._answer(self._center)
+        except CenterUnavailable as error:
+            return None, self._unavailable(error)
+        except CenterRefused as refusal:
+            if not refusal.is_final:
+                return None, self._unavailable(CenterUnavailable(f"The ops center refused: {refusal}"))
+            self._refused(refusal)
+            return None, None
+        self._failures = 0
+        told = answer.get("next_checkin")
+        if self._settings.checkin_seconds is None and isinstance(told, (int, float)) and told > 0:
+            self._interval = float(told)
+        return _wanted(answer.get("desired")), self._interval * random.uniform(0.9, 1.0)  # spread a fleet out
+
+    def _answer(self, center: Center) -> dict[str, Any]:
+        if not center.has_spent_bundle and not self._join_refused:
+            try:
+                answer = center.join()
+            except CenterRefused as refusal:
+                if not refusal.is_final or center.session is None:
+                    raise
+                logger.error("The new EDGE_BUNDLE was refused, going on with the session of the old one: %s", refusal)
+                self._join_refused = True
+            else:
+                self._adopt(center)
+                return answer
+        self._adopt(center)
+        return center.checkin(self._report())
+
+    def _adopt(self, center: Center) -> None:
+        """Be the edge of the session: rows, name and log epoch are its own. Starts shipping."""
+        session = center.session
+        assert session is not None and self.shipper is not None
+        self.updater.partition = session.edge_name
+        owner = self._log_store.owner
+        if owner is None:
+            self._log_store.set_owner(session.edge_id)
+        elif owner != session.edge_id:
+            # Rows of the edge before that were not taken yet are this one's to tell; the numbers begin again.
+            self._writer.begin_epoch(owner=session.edge_id)
+        if not self.shipper.is_started:
+            self.shipper.start()
+
+    def _unavailable(self, error: CenterUnavailable) -> float:
+        level = logging.WARNING if self._failures == 0 else logging.DEBUG
+        logger.log(level, "%s The engine goes on without, and tries again.", error)
+        wait = transport.pause(self._failures, longest=max(SLOWEST_RETRY, self._interval))
+        self._failures += 1
+        return max(wait, min(error.retry_after or 0.0, 3600.0))
+
+    def _refused(self, refusal: CenterRefused) -> None:
+        """Final until a new bundle is given: go on serving what is there, or say why there is nothing."""
+        self._center = None
+        if self._plane.current is None and not self.updater.is_busy and not self.updater.serve_last():
+            self._fail(f"{refusal} ({refusal.code})")
+            self._stopping = True
+        else:
+            logger.error(
+                "The ops center refused this edge: %s (%s) The engine keeps serving what it has.", refusal, refusal.code
+            )
+
+    def _report(self) -> dict[str, object]:
+        """contract/checkin.request.json"""
+        current, counters, log = self._plane.current, self._plane.counters, self._log_store.position
+        failure, disk = self.updater.failure, shutil.disk_usage(self._settings.persist_dir)
+        serving = current and {
+            "digest": current.digest,
+            "pipeline": current.facts.pipeline,
+            "pipeline_version": current.facts.version,
+            "since": current.since,
+        }
+        stage = "failed" if self.updater.stage == "idle" and failure else self.updater.stage
+        return {
+            "serving": serving,
+            "update": {"state": stage, "error": failure.message if failure else None},
+            "engine": {**identity.engine_facts(), "started_at": self._started_at},
+            "counters": {"requests": counters.requests, "rows": counters.rows, "errors": counters.errors},
+            "logs": {"epoch": log.epoch, "last_sequence": log.last, "acked": log.acked, "shed": log.shed},
+            "disk": {"free": disk.free, "total": disk.total},
+            "clock": int(time.time() * 1000),
+        }
+
+
+def _wanted(desired: object) -> Wanted | None:
+    if not isinstance(desired, dict) or not isinstance(desired.get("pipeline_url"), str):
+        return None
+    digest = desired.get("digest")
+    return Wanted(desired["pipeline_url"], digest if isinstance(digest, str) else None)

@@ -1,0 +1,55 @@
+"""How much memory a compressed Arrow body would take, found before any of it is taken.
+
+Arrow IPC writes each compressed buffer with its unpacked length in front, so a small body can claim any size. The walk
+reads only message headers (Arrow columnar format, Message.fbs): the numbers below are flatbuffer slots of that schema.
+"""
+
+import pyarrow as pa
+from flatbuffers import encode, number_types, packer
+from flatbuffers.table import Table
+
+from opsengine.errors import RequestError
+
+HEADER_TYPE, HEADER = 6, 8  # Message
+DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # MessageHeader
+BUFFERS, COMPRESSION = 8, 10  # RecordBatch
+DICTIONARY_DATA = 6  # DictionaryBatch
+
+
+def check(stream: pa.Buffer, limit: int) -> None:
+    """Raise RequestError (413) if the Arrow stream would unpack to more than `limit` bytes."""
+    total = 0
+    for message in pa.ipc.MessageReader.open_stream(stream):
+        if message.type in ("record batch", "dictionary"):
+            total += _unpacked(message)
+        if total > limit:
+            raise RequestError(f"The Arrow body unpacks to more than {limit} bytes: send fewer rows at a time.", 413)
+
+
+def _unpacked(message: pa.Message) -> int:
+    batch = _record_batch(message.metadata.to_pybytes())
+    if batch is None or not batch.Offset(COMPRESSION):
+        return message.body.size if message.body else 0
+    at = batch.Offset(BUFFERS)
+    content, total = message.body, 0
+    for index in range(batch.VectorLen(at) if at else 0):
+        place = batch.Vector(at) + 16 * index  # struct Buffer {offset: int64, length: int64}
+        offset = batch.Get(number_types.Int64Flags, place)
+        length = batch.Get(number_types.Int64Flags, place + 8)
+        if length >= 8 and 0 <= offset <= content.size - 8:
+            unpacked = encode.Get(packer.int64, content[offset : offset + 8].to_pybytes(), 0)
+            total += max(int(unpacked), int(length))  # -1 marks a buffer that is not compressed
+    return total
+
+
+def _record_batch(metadata: bytes) -> Table | None:
+    root = Table(metadata, encode.Get(packer.uoffset, metadata, 0))
+    kind_at, header_at = root.Offset(HEADER_TYPE), root.Offset(HEADER)
+    if not kind_at or not header_at:
+        return None
+    kind = root.Get(number_types.Uint8Flags, root.Pos + kind_at)
+    header = Table(metadata, root.Indirect(root.Pos + header_at))
+    if kind == RECORD_BATCH:
+        return header
+    data_at = header.Offset(DICTIONARY_DATA) if kind == DICTIONARY_BATCH else 0
+    return Table(metadata, header.Indirect(header.Pos + data_at)) if data_at else None

@@ -1,0 +1,100 @@
+"""Request bodies to columns: pandas-records JSON, Arrow files and streams."""
+
+from dataclasses import dataclass
+
+import orjson
+import pyarrow as pa
+
+from opsengine import arrowsize, fields
+from opsengine.errors import RequestError
+from opsengine.fields import Field
+
+JSON, ARROW = "json", "arrow"
+KINDS = {
+    "application/json": JSON,
+    "application/vnd.apache.arrow.file": ARROW,
+    "application/vnd.apache.arrow.stream": ARROW,
+}
+ARROW_MAGIC = b"ARROW1"
+FILE_HEAD = 8  # the magic word and two bytes of padding
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The columns of a request, each with `count` rows."""
+
+    count: int
+    columns: dict[str, Field]
+
+
+def kind_of(content_type: str, body: bytes) -> str:
+    """Which decoder a body needs. Raises RequestError (415) for types that are not understood."""
+    name = content_type.split(";", 1)[0].strip().lower()
+    while name.startswith("content-type:"):  # the documented curl lines send the header's name twice
+        name = name.removeprefix("content-type:").strip()
+    if not name:
+        return ARROW if body.startswith(ARROW_MAGIC) else JSON
+    if name not in KINDS:
+        known = "application/json; format=pandas-records or application/vnd.apache.arrow.file"
+        raise RequestError(f"Content-Type {name[:100]!r} is not understood: send {known}.", 415)
+    return KINDS[name]
+
+
+def read(body: bytes, kind: str, limit: int) -> Batch:
+    """Columns of a body; `limit` bounds what a compressed body may unpack to, in bytes. Raises RequestError."""
+    if not body:
+        raise RequestError("The request has no body: send records, or an Arrow file.")
+    batch = _read_json(body) if kind == JSON else _read_arrow(body, limit)
+    if not batch.count:
+        raise RequestError("The request holds no rows: send at least one.")
+    if not batch.columns:
+        raise RequestError("The request's rows hold no columns.")
+    return batch
+
+
+def _read_json(body: bytes) -> Batch:
+    try:
+        records = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(records, list) or (records and not isinstance(records[0], dict)):
+        raise RequestError('The body must be a list of records, like [{"tensor": [1.0, 2.0]}].')
+    names = list(records[0]) if records else []
+    columns: dict[str, Field] = {}
+    for name in names:
+        try:
+            columns[name] = [record[name] for record in records]
+        except (KeyError, TypeError):
+            raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
+    if any(len(record) != len(names) for record in records):
+        row, extra = next((i, set(r) - set(names)) for i, r in enumerate(records) if len(r) != len(names))
+        raise RequestError(f'Column "{min(extra)}" of row {row} is missing in row 0: all rows need the same columns.')
+    return Batch(len(records), columns)
+
+
+def _first_without(records: list[object], name: str) -> int:
+    return next(row for row, record in enumerate(records) if not isinstance(record, dict) or name not in record)
+
+
+def _read_arrow(body: bytes, limit: int) -> Batch:
+    try:
+        # A file is a stream between a magic word and a footer. Reading it as the stream keeps to what was measured:
+        # a footer may point elsewhere.
+        stream = pa.py_buffer(body)[FILE_HEAD:] if body.startswith(ARROW_MAGIC) else pa.py_buffer(body)
+        arrowsize.check(stream, limit)
+        table = pa.ipc.open_stream(stream).read_all()
+        table.validate(full=True)  # offsets of an untrusted file may point anywhere
+    except (pa.ArrowException, ValueError, OSError, IndexError) as error:
+        raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
+    if len(set(table.column_names)) != table.num_columns:
+        raise RequestError("The Arrow file has two columns of the same name.")
+    columns = {name: fields.from_arrow(_whole(table.column(name))) for name in table.column_names}
+    return Batch(table.num_rows, columns)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")

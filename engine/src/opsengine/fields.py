@@ -1,0 +1,176 @@
+"""Columns of data between JSON, Arrow and models.
+
+A *field* is one column: a numpy array whose first axis is the rows, or, where rows are text, uneven or partly empty,
+a list with one value a row.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from opsengine.errors import RequestError
+
+Array = npt.NDArray[np.generic]
+Field = Array | list[object]
+Shape = tuple[int | None, ...]
+
+
+def from_values(values: Sequence[object], name: str) -> Array:
+    """A JSON column as an array of numbers or booleans. Raises RequestError naming the column."""
+    try:
+        array: Array = np.array(values)
+    except (ValueError, OverflowError):
+        raise RequestError(f'Column "{name}" is ragged: all its rows must have the same shape.') from None
+    if array.dtype.kind not in "biuf":
+        raise RequestError(f'Column "{name}" {_why_no_numbers(values)}.')
+    return array
+
+
+def text_from_values(values: Sequence[object], name: str) -> Array:
+    """A column of text as an array of str objects. Raises RequestError naming the column."""
+    array: Array = np.array(values, dtype=object)
+    if not all(isinstance(value, str) for value in array.reshape(-1)):
+        raise RequestError(f'Column "{name}" must hold text in every row.')
+    return array
+
+
+def _why_no_numbers(values: Sequence[object]) -> str:
+    flat = list(values)
+    while any(isinstance(value, list) for value in flat):
+        flat = [inner for value in flat for inner in (value if isinstance(value, list) else [value])]
+    if any(value is None for value in flat):
+        return "has an empty value (null): every row needs a value"
+    if any(isinstance(value, str) for value in flat):
+        return "holds text, but the model takes numbers"
+    return "does not hold numbers only"
+
+
+def cast(array: Array, dtype: np.dtype[np.generic], name: str) -> Array:
+    """The array in the model's number type, where no value changes its meaning. Raises RequestError naming the column.
+
+    Rounding to a shorter float is accepted; text, lost fractions and numbers out of range are not.
+    """
+    if array.dtype == dtype:
+        return array
+    source, target = array.dtype.kind, dtype.kind
+    if source not in "biuf" or (target == "b" and source != "b"):
+        raise RequestError(f'Column "{name}" has type {array.dtype}, but the model takes {dtype}.')
+    if target in "iu":
+        _check_whole(array, dtype, name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        made: Array = array.astype(dtype)
+    if (
+        target == "f"
+        and array.dtype.itemsize > dtype.itemsize
+        and not np.isfinite(made).all()
+        and np.isfinite(array).sum() != np.isfinite(made).sum()
+    ):
+        raise RequestError(f'Column "{name}" has a number too large for the model\'s {dtype}.')
+    return made
+
+
+def _check_whole(array: Array, dtype: np.dtype[np.generic], name: str) -> None:
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            is_whole = bool(
+                (np.isfinite(array.astype(np.float64)) & (np.trunc(array.astype(np.float64)) == array)).all()
+            )
+        if not is_whole:
+            raise RequestError(f'Column "{name}" has fractions, but the model takes whole numbers ({dtype}).')
+    if array.dtype.kind != "b" and array.size:
+        limits = np.iinfo(dtype.name)
+        low, high = int(array.min()), int(array.max())
+        if low < limits.min or high > limits.max:
+            raise RequestError(f'Column "{name}" has a number out of the range of the model\'s {dtype}.')
+
+
+def fit(array: Array, shape: Shape, name: str) -> Array:
+    """The array with rows of the model's `shape` (None: any length). Raises RequestError naming column and shapes.
+
+    Taken: the very shape, a flat list of as many numbers, and shapes that differ only by axes of length one. Anything
+    else of the same size (say, channels last) would be read in the wrong order and is refused.
+    """
+    row = array.shape[1:]
+    if len(row) == len(shape) and all(want in (None, have) for want, have in zip(shape, row, strict=True)):
+        return array
+    known = [length for length in shape if length is not None]
+    if len(known) == len(shape) and prod(row) == prod(known) and (len(row) <= 1 or _squeezed(row) == _squeezed(known)):
+        return array.reshape(array.shape[0], *known)
+    wanted = "x".join("any" if length is None else str(length) for length in shape) or "a single number"
+    found = "x".join(map(str, row)) or "a single number"
+    raise RequestError(f'Column "{name}" has rows of shape {found}, but the model takes {wanted}.')
+
+
+def _squeezed(shape: Sequence[int]) -> list[int]:
+    return [length for length in shape if length != 1]
+
+
+def from_arrow(array: pa.Array) -> Field:
+    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values."""
+    if isinstance(array, pa.ExtensionArray):
+        shape = getattr(array.type, "shape", None)
+        dense = _dense(array.storage)
+        return array.storage.to_pylist() if dense is None else dense.reshape(len(array), *shape) if shape else dense
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    dense = _dense(array)
+    return array.to_pylist() if dense is None else dense
+
+
+def _dense(array: pa.Array) -> Array | None:
+    kind = array.type
+    if array.null_count:
+        return None
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers: Array = array.to_numpy(zero_copy_only=not pa.types.is_boolean(kind))
+        return numbers
+    length = _even_length(array)
+    if length is None:
+        return None
+    inner = _dense(array.flatten())
+    return None if inner is None else inner.reshape(len(array), length, *inner.shape[1:])
+
+
+def _even_length(array: pa.Array) -> int | None:
+    """The common length of a list column's rows, None where there is none."""
+    if pa.types.is_fixed_size_list(array.type):
+        return int(array.type.list_size)
+    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)) or not len(array):
+        return None
+    lengths = np.diff(array.offsets.to_numpy())
+    return int(lengths[0]) if (lengths == lengths[0]).all() else None
+
+
+def to_arrow(field: Field) -> pa.Array:
+    """A field as an Arrow column: rows of one axis or more become (nested) lists. Raises pa.ArrowException."""
+    if isinstance(field, list):
+        return pa.array(field)
+    if field.dtype.kind == "O":
+        return pa.array(field.tolist())
+    column = pa.array(np.ascontiguousarray(field).reshape(-1))
+    for axis in range(field.ndim - 1, 0, -1):
+        count, length = prod(field.shape[:axis]), field.shape[axis]
+        column = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * np.int32(length)), column)
+    return column
+
+
+def to_json(field: Field) -> list[bytes]:
+    """Each row's value as JSON text. Numbers are printed as short as their type allows (float32 718013.7)."""
+    if isinstance(field, list) or field.dtype.kind == "O":
+        return [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in field]
+    text = orjson.dumps(np.ascontiguousarray(field), option=orjson.OPT_SERIALIZE_NUMPY)
+    axes = field.ndim
+    if len(field) == 1:
+        return [text[1:-1]]
+    # The whole array is printed at once; between two rows stands `]],[[` with one bracket fewer than there are axes.
+    opened, closed = b"[" * (axes - 1), b"]" * (axes - 1)
+    return [opened + row + closed for row in text[axes:-axes].split(closed + b"," + opened)]
+
+
+def size_of(field: Field) -> int:
+    """Bytes that a field holds, roughly for lists."""
+    return field.nbytes if isinstance(field, np.ndarray) else 64 * len(field)

@@ -1,0 +1,371 @@
+"""The local store of inference rows: append-only pages in one SQLite file.
+
+SQLite, because a page, the gap that replaces one, the acknowledgement and the numbering then change in one transaction:
+after a kill at any point the file says exactly which rows exist. A page is one Arrow record batch of one schema and one
+pipeline version; rows are numbered from 1 in each epoch (the uuid of the store).
+"""
+
+import logging
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from opsengine.errors import StateError
+
+logger = logging.getLogger(__name__)
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kind (
+    id INTEGER PRIMARY KEY, version TEXT NOT NULL, schema BLOB NOT NULL, UNIQUE (version, schema));
+CREATE TABLE IF NOT EXISTS page (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
+    kind INTEGER NOT NULL REFERENCES kind, size INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS gap (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
+    reason TEXT NOT NULL);
+"""
+CODEC = "zstd"
+ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
+BUSY_SECONDS = 10.0
+FAR = 2**60  # beyond any row number
+
+
+@dataclass(frozen=True, slots=True)
+class NewPage:
+    """Rows to append."""
+
+    pipeline_version: str
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Rows that were answered but cannot be kept; they get numbers, and a gap record instead of content."""
+
+    count: int
+    time_min: int
+    time_max: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Numbers first..last will never come. Times are epoch ms."""
+
+    first: int
+    last: int
+    time_min: int
+    time_max: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """Consecutive rows of one schema and one pipeline version."""
+
+    first: int
+    pipeline_version: str
+    batches: tuple[pa.RecordBatch, ...]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return sum(batch.num_rows for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the store stands. `shed` counts rows given up in this epoch."""
+
+    epoch: str
+    last: int
+    acked: int
+    shed: int
+
+
+class LogStore:
+    """One process at a time; safe for several threads. `cap` is the size in bytes that the store may take."""
+
+    def __init__(self, path: Path, cap: int) -> None:
+        self._cap = cap
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError as error:
+            if not path.exists() or isinstance(error, sqlite3.OperationalError):
+                raise StateError(f"The log store {path} cannot be opened: {error}.") from error
+            # A damaged file must not stop inference: it is kept for a person to look at, and a new epoch begins.
+            for part in (path, Path(f"{path}-wal")):  # an old journal must not be replayed into the new file
+                if part.exists():
+                    part.replace(f"{part}.damaged")
+            logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
+            self._db = self._open(path)
+        self._page_bytes = int(self._value("PRAGMA page_size"))
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")  # a commit returns when the rows are on the disk
+            db.execute("PRAGMA journal_size_limit=1048576")
+            db.executescript(TABLES)
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    @property
+    def position(self) -> Position:
+        """Epoch and counters."""
+        with self._lock:
+            return self._position()
+
+    @property
+    def owner(self) -> str | None:
+        """Id of the edge that this epoch is shipped as, None before the first join."""
+        with self._lock:
+            row: tuple[str | None] = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
+            return row[0]
+
+    def set_owner(self, edge_id: str) -> None:
+        """Ship this epoch as that edge."""
+        with self._transaction():
+            self._set("owner", edge_id)
+
+    def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
+        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
+        packed = [(page, *_pack(page.batch)) for page in pages]
+        with self._transaction():
+            self._make_room(sum(len(body) + ROW_BYTES for _, body, _ in packed))
+            last = self._position().last
+            for page, body, size in packed:
+                last = self._insert(page, body, size, last)
+            if lost and lost.count:
+                self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
+                last += lost.count
+            self._set("last", last)
+        return last
+
+    def next(self, max_rows: int) -> Shipment | Gap | None:
+        """What to send next: a gap, or up to `max_rows` rows after the acknowledged ones; None when all is told."""
+        with self._lock:
+            position = self._position()
+            at = position.acked + 1
+            gap = self._row(
+                "SELECT first, last, time_min, time_max, reason FROM gap WHERE last >= ? ORDER BY first LIMIT 1", at
+            )
+            if gap and gap[0] <= at:
+                return Gap(at, gap[1], gap[2], gap[3], str(gap[4]))
+            stop = gap[0] - 1 if gap else position.last
+            if at > stop:
+                return None
+            return self._shipment(at, min(max_rows, stop - at + 1)) or self._hole(at, stop)
+
+    def acknowledge(self, acked: int, told: Gap | None = None) -> None:
+        """The center has, or was told of, all rows up to `acked`; `told` is the gap it was just told of.
+
+        A gap that the center never had to be told of was in flight after all: its rows are no longer counted as shed.
+        """
+        with self._transaction():
+            position = self._position()
+            if acked <= position.acked:
+                return
+            self._set("acked", acked)
+            gaps = self._db.execute("SELECT first, last FROM gap WHERE last <= ?", (acked,)).fetchall()
+            self._db.execute("DELETE FROM gap WHERE last <= ?", (acked,))
+            arrived = sum(last - first + 1 for first, last in gaps if told is None or last != told.last)
+            if arrived:
+                self._set("shed", max(0, position.shed - arrived))
+
+    def resync(self, expected: int) -> None:
+        """The center expects row `expected`: go back, or on, to it. What is no longer here is told as a gap then."""
+        with self._transaction():
+            self._set("acked", expected - 1)
+
+    def give_up(self, first: int, last: int, reason: str) -> None:
+        """Rows that the center will not take: told as a gap, still readable here."""
+        with self._transaction():
+            span = self._row(
+                "SELECT min(time_min), max(time_max) FROM page WHERE last >= ? AND first <= ?", first, last
+            )
+            low, high = (int(span[0]), int(span[1])) if span and span[0] is not None else (0, 0)
+            self._note_gap(first, last, low, high, reason)
+
+    def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
+        """A new epoch: rows that are not acknowledged are numbered from 1, the others stay readable here.
+
+        For a center that knows other numbers: one that meets this edge under a new identity, or one that has rows which
+        a store put back from an old copy has not. Rows up to `known` are at the center already and are not sent again.
+        """
+        with self._transaction():
+            position = self._position()
+            shift = min(position.last, max(position.acked, known))
+            for table in ("page", "gap"):
+                # By way of far negative numbers, so that no update meets a number that is still in use.
+                self._db.execute(f"UPDATE {table} SET first = ? - first, last = last - ?", (shift - FAR, shift))
+                self._db.execute(f"UPDATE {table} SET first = ? - first", (-FAR,))
+            self._db.execute("DELETE FROM gap WHERE last <= 0")
+            self._db.execute("UPDATE gap SET first = 1 WHERE first <= 0")
+            self._set("last", position.last - shift)
+            self._set("acked", 0)
+            self._set("shed", self._value("SELECT coalesce(sum(last - first + 1), 0) FROM gap"))
+            self._set("epoch", str(uuid.uuid4()))
+            if owner is not None:
+                self._set("owner", owner)
+
+    def newest(self, limit: int, start: int | None = None, end: int | None = None) -> list[pa.RecordBatch]:
+        """The newest pages that hold `limit` rows with start <= time < end (epoch ms), oldest first."""
+        found: list[pa.RecordBatch] = []
+        with self._lock:
+            query = (
+                "SELECT p.body, p.size, k.schema FROM page p JOIN kind k ON k.id = p.kind"
+                " WHERE p.time_max >= ? AND p.time_min < ? ORDER BY p.first DESC"
+            )
+            low, high = start if start is not None else -(2**62), end if end is not None else 2**62
+            with closing(self._db.execute(query, (low, high))) as cursor:
+                for body, size, schema in cursor:
+                    batch = _within(_unpack(body, size, schema), start, end)
+                    batch = batch.slice(max(0, batch.num_rows - limit))
+                    if batch.num_rows:
+                        found.append(batch)
+                        limit -= batch.num_rows
+                    if limit <= 0:
+                        break
+        return found[::-1]
+
+    @property
+    def used(self) -> int:
+        """Bytes in use in the file."""
+        with self._lock:
+            return self._used()
+
+    def _shipment(self, at: int, max_rows: int) -> Shipment | None:
+        query = (
+            "SELECT p.first, p.body, p.size, p.kind, k.schema, k.version FROM page p JOIN kind k ON k.id = p.kind"
+            " WHERE p.last >= ? AND p.first < ? ORDER BY p.first"
+        )
+        batches: list[pa.RecordBatch] = []
+        version, wanted, expected = "", None, at
+        with closing(self._db.execute(query, (at, at + max_rows))) as cursor:
+            for first, body, size, kind, schema, page_version in cursor:
+                if first > expected or wanted not in (None, kind):
+                    break
+                version, wanted = page_version, kind
+                batch = _unpack(body, size, schema).slice(expected - first, at + max_rows - expected)
+                batches.append(batch)
+                expected += batch.num_rows
+        return Shipment(at, version, tuple(batches)) if batches else None
+
+    def _hole(self, at: int, stop: int) -> Gap:
+        """Rows without a page or a gap: sent once and deleted, and asked for again by a center that lost them."""
+        after = self._row(
+            "SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop
+        )
+        end, moment = (after[0] - 1, after[1]) if after else (stop, 0)
+        return Gap(at, end, moment, moment, "no_longer_stored")
+
+    def _insert(self, page: NewPage, body: bytes, size: int, last: int) -> int:
+        schema = page.batch.schema.serialize().to_pybytes()
+        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", (page.pipeline_version, schema))
+        kind = self._row("SELECT id FROM kind WHERE version = ? AND schema = ?", page.pipeline_version, schema)
+        times = page.batch.column("time").view(pa.int64()).to_numpy()
+        low, high = int(times.min()), int(times.max())
+        first, last = last + 1, last + page.batch.num_rows
+        if len(body) > self._cap // 2:
+            self._note_gap(first, last, low, high, "storage_limit")
+            return last
+        assert kind is not None
+        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind[0], size, body))
+        return last
+
+    def _make_room(self, incoming: int) -> None:
+        """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
+        excess = self._used() + incoming + 4 * self._page_bytes - self._cap
+        if excess <= 0:
+            return
+        acked = self._position().acked
+        doomed = []
+        with closing(
+            self._db.execute("SELECT first, last, time_min, time_max, length(body) FROM page ORDER BY first")
+        ) as cursor:
+            for first, last, low, high, length in cursor:
+                if excess <= 0:
+                    break
+                doomed.append((first, last, low, high))
+                excess -= length + ROW_BYTES
+        for first, last, low, high in doomed:
+            self._db.execute("DELETE FROM page WHERE first = ?", (first,))
+            if last > acked:
+                self._note_gap(max(first, acked + 1), last, low, high, "storage_limit")
+
+    def _note_gap(self, first: int, last: int, low: int, high: int, reason: str) -> None:
+        """Record a gap, as one with the gap before it where they touch, so that long outages do not pile records up."""
+        before = self._row("SELECT first, last FROM gap WHERE last = ? AND reason = ?", first - 1, reason)
+        if before:
+            change = "UPDATE gap SET last = ?, time_min = min(time_min, ?), time_max = max(time_max, ?) WHERE first = ?"
+            self._db.execute(change, (last, low, high, before[0]))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
+        self._set("shed", self._position().shed + last - first + 1)
+
+    def _used(self) -> int:
+        return (int(self._value("PRAGMA page_count")) - int(self._value("PRAGMA freelist_count"))) * self._page_bytes
+
+    def _position(self) -> Position:
+        values = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
+        return Position(str(values["epoch"]), int(values["last"]), int(values["acked"]), int(values["shed"]))
+
+    def _set(self, name: str, value: object) -> None:
+        self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
+    def _value(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    def _row(self, query: str, *values: object) -> tuple[int, ...] | None:
+        row: tuple[int, ...] | None = self._db.execute(query, values).fetchone()
+        return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def _pack(batch: pa.RecordBatch) -> tuple[bytes, int]:
+    message = batch.serialize()
+    return pa.compress(message, codec=CODEC, asbytes=True), message.size
+
+
+def _unpack(body: bytes, size: int, schema: bytes) -> pa.RecordBatch:
+    message = pa.decompress(body, decompressed_size=size, codec=CODEC)
+    return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(schema)))
+
+
+def _within(batch: pa.RecordBatch, start: int | None, end: int | None) -> pa.RecordBatch:
+    if start is None and end is None:
+        return batch
+    times = batch.column("time").view(pa.int64()).to_numpy()
+    keep = (times >= (start if start is not None else -(2**62))) & (times < (end if end is not None else 2**62))
+    return batch.filter(pa.array(keep))

@@ -1,0 +1,209 @@
+"""From the request path to the log store: a bounded queue, and one thread that writes it down.
+
+The request path only appends a reference. The thread writes at least every 200 ms. A counter in a memory-mapped file
+knows how many rows were ever taken, so rows that a kill cut off between queue and disk are counted, and told as a gap,
+at the next start.
+"""
+
+import logging
+import mmap
+import os
+import sqlite3
+import struct
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+
+from opsengine import rows
+from opsengine.logstore import LogStore, Lost, NewPage
+from opsengine.rows import Result
+
+logger = logging.getLogger(__name__)
+
+GATHER_SECONDS = 0.1  # rows gather this long; with the write itself they are on the disk within 200 ms
+QUEUE_BYTES = 64 * 2**20  # results waiting for the disk; beyond it rows are given up, and counted
+PAGE_BYTES = 4 * 2**20  # rows of one page, before compression: well below the 10 MiB of a wire page
+PAGE_ROWS = 1000
+RETRY_SECONDS = 1.0  # after a write that failed
+RECORD = struct.Struct("<16sQ")  # epoch, rows taken
+
+
+class TakenCounter:
+    """How many rows were ever taken in an epoch, in a memory-mapped file: it outlives a kill, at no cost a request."""
+
+    def __init__(self, path: Path) -> None:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            file.truncate(RECORD.size)
+            self._map = mmap.mmap(file.fileno(), RECORD.size)
+
+    def read(self, epoch: str) -> int:
+        """Rows taken in this epoch, 0 when the file is of another."""
+        known, taken = RECORD.unpack_from(self._map)
+        return int(taken) if known == uuid.UUID(epoch).bytes else 0
+
+    def write(self, epoch: bytes, taken: int) -> None:
+        """Set the count."""
+        RECORD.pack_into(self._map, 0, epoch, taken)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
+
+
+class LogWriter:
+    """Takes results from the request path and writes pages to the store. `wrote` is set after each write."""
+
+    def __init__(self, store: LogStore, counter_path: Path) -> None:
+        self._store = store
+        self._counter = TakenCounter(counter_path)
+        self._queue: deque[Result] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._waiting = threading.Event()  # something is queued
+        self._hurry = threading.Event()  # do not gather, write now
+        self._written = threading.Condition()
+        self._stopping = False
+        self._lost: Lost | None = None
+        self.wrote = threading.Event()
+        self._taken = self._recover()
+        self._done = self._taken
+        self._epoch = uuid.UUID(store.position.epoch).bytes
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin writing."""
+        self._thread.start()
+
+    def put(self, result: Result) -> None:
+        """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
+        size = result.size
+        with self._lock:
+            self._taken += result.count
+            self._counter.write(self._epoch, self._taken)
+            if self._queue and self._bytes + size > QUEUE_BYTES:
+                self._lost = _added(self._lost, result, "queue_full")
+            else:
+                self._queue.append(result)
+                self._bytes += size
+        if self._bytes > QUEUE_BYTES // 2:
+            self._hurry.set()
+        if not self._waiting.is_set():
+            self._waiting.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Write everything that was taken until now; False if that took longer than `timeout` seconds."""
+        goal = self._taken
+        self._hurry.set()
+        self._waiting.set()
+        with self._written:
+            return self._written.wait_for(lambda: self._done >= goal, timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Write what is queued and end the thread."""
+        self._stopping = True
+        self._hurry.set()
+        self._waiting.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._counter.close()
+
+    def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
+        """Begin a new epoch of the store (LogStore.begin_epoch), with nothing half-way between queue and disk."""
+        with self._written:  # the writer holds this while it writes
+            self._store.begin_epoch(known, owner)
+            position = self._store.position
+            with self._lock:
+                queued = self._taken - self._done
+                self._epoch = uuid.UUID(position.epoch).bytes
+                self._taken, self._done = position.last + queued, position.last
+                self._counter.write(self._epoch, self._taken)
+
+    def _recover(self) -> int:
+        """Rows that were taken but never written become a gap; returns the number of the last row."""
+        position = self._store.position
+        missing = self._counter.read(position.epoch) - position.last
+        if missing <= 0:
+            return position.last
+        now = int(time.time() * 1000)
+        logger.warning(
+            "%d rows were answered but not yet on the disk when the engine was cut off: told as a gap", missing
+        )
+        return self._store.append([], Lost(missing, now, now, "cut_off"))
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._waiting.wait()
+            self._waiting.clear()
+            self._hurry.wait(GATHER_SECONDS)
+            self._hurry.clear()
+            try:
+                self._write()
+            except Exception:
+                logger.exception("writing the inference log failed")
+
+    def _write(self) -> None:
+        with self._written:
+            with self._lock:
+                results, self._queue = self._queue, deque()
+                lost, self._lost = self._lost, None
+                self._bytes = 0
+            if not results and lost is None:
+                self._written.notify_all()
+                return
+            pages, unfit = _pages(results)
+            for result in unfit:
+                lost = _added(lost, result, "not_storable")
+            try:
+                self._done = self._store.append(pages, lost)
+            except sqlite3.Error as error:
+                logger.error("The inference log cannot be written (%s): check the disk of PERSIST_DIR", error)
+                self._put_back(results, unfit, lost)
+                return
+            self._written.notify_all()
+        self.wrote.set()
+
+    def _put_back(self, results: deque[Result], unfit: list[Result], lost: Lost | None) -> None:
+        """Try again in a second. Meanwhile the queue fills, and what it cannot hold is counted."""
+        gone = {id(result) for result in unfit}
+        with self._lock:
+            self._queue.extendleft(result for result in reversed(results) if id(result) not in gone)
+            self._bytes += sum(result.size for result in results)
+            self._lost = _both(lost, self._lost)
+        timer = threading.Timer(RETRY_SECONDS, self._waiting.set)
+        timer.daemon = True
+        timer.start()
+
+
+def _added(lost: Lost | None, result: Result, reason: str) -> Lost | None:
+    return _both(lost, Lost(result.count, result.time, result.time, reason))
+
+
+def _both(one: Lost | None, other: Lost | None) -> Lost | None:
+    if one is None or other is None:
+        return one or other
+    times = min(one.time_min, other.time_min), max(one.time_max, other.time_max)
+    return Lost(one.count + other.count, *times, one.reason)
+
+
+def _pages(results: Iterable[Result]) -> tuple[list[NewPage], list[Result]]:
+    """Results as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.kind, []).append(result)
+    pages: list[NewPage] = []
+    unfit: list[Result] = []
+    for group in groups.values():
+        try:
+            batch = rows.to_batch(rows.merged(group))
+        except (pa.ArrowException, ValueError, TypeError):
+            logger.exception("results cannot be logged", extra={"pipeline_version": group[0].facts.version})
+            unfit += group
+            continue
+        step = max(1, min(PAGE_ROWS, PAGE_BYTES * batch.num_rows // max(1, batch.nbytes)))
+        pages += [NewPage(group[0].facts.version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
+    return pages, unfit

@@ -1,0 +1,84 @@
+"""The data plane: decode, run the steps, encode, log. One request runs wholly on one pipeline."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opsengine import decode, encode
+from opsengine.errors import RequestError
+from opsengine.pipeline import LoadedPipeline
+from opsengine.rows import Result
+from opsengine.selection import Selection
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the engine started."""
+
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+
+
+class DataPlane:
+    """Serves whatever pipeline is current; `record` takes each result for the log and must not block."""
+
+    def __init__(self, record: Callable[[Result], None], max_body: int) -> None:
+        self._record = record
+        self._max_body = max_body
+        self._current: LoadedPipeline | None = None
+        self._counting = threading.Lock()
+        self.counters = Counters()
+
+    @property
+    def current(self) -> LoadedPipeline | None:
+        """What is served now."""
+        return self._current
+
+    def swap(self, pipeline: LoadedPipeline) -> None:
+        """Serve another pipeline: one assignment, requests under way finish on what they began with."""
+        self._current = pipeline
+
+    def infer(
+        self,
+        body: bytes,
+        content_type: str,
+        *,
+        as_arrow: bool,
+        selection: Selection | None = None,
+        pipeline: str | None = None,
+    ) -> bytes:
+        """Answer one inference request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
+        try:
+            result = self._run(self._pipeline(pipeline), body, content_type)
+            answer = encode.answer_arrow(result, selection) if as_arrow else encode.answer_json(result, selection)
+        except RequestError:
+            self._count(errors=1)
+            raise
+        self._record(result)
+        self._count(rows=result.count)
+        return answer
+
+    def _pipeline(self, name: str | None) -> LoadedPipeline:
+        current = self._current
+        if current is None:
+            raise RequestError("No pipeline is loaded yet: try again in a moment.", 503, (("Retry-After", "1"),))
+        if name is not None and name != current.facts.pipeline:
+            raise RequestError(f"Pipeline {name[:100]!r} is not served here: {current.facts.pipeline!r} is.", 404)
+        return current
+
+    def _run(self, pipeline: LoadedPipeline, body: bytes, content_type: str) -> Result:
+        began = time.perf_counter_ns()
+        batch = decode.read(body, decode.kind_of(content_type, body), self._max_body)
+        recorded, inputs = pipeline.prepare(batch)
+        decoded = time.perf_counter_ns() - began
+        outputs, elapsed = pipeline.run(inputs)
+        now = int(time.time() * 1000)
+        return Result(pipeline.facts, now, batch.count, recorded, outputs, (decoded, *elapsed))
+
+    def _count(self, rows: int = 0, errors: int = 0) -> None:
+        with self._counting:
+            self.counters.requests += 1
+            self.counters.rows += rows
+            self.counters.errors += errors

@@ -1,0 +1,186 @@
+"""Inference rows in columns: what an answer, a log page and `/logs` have in common.
+
+Groups and types are those of contract/README.md: time, in, out, anomaly, metadata.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from opsengine import fields
+from opsengine.fields import Array, Field
+
+ARROW_TIME = pa.timestamp("ms")
+
+
+class Facts(NamedTuple):
+    """What every row of one loaded pipeline says of it."""
+
+    pipeline: str
+    version: str
+    last_model: str  # JSON text {"model_name", "model_sha"}
+    model_name: str
+    model_version: str
+    partition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One request, answered: also what is queued for the log, by reference. Times: epoch ms, elapsed in ns."""
+
+    facts: Facts
+    time: int
+    count: int
+    inputs: dict[str, Field]
+    outputs: dict[str, Field]
+    elapsed: tuple[int, ...]
+    checks: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Results of the same kind fit into one page: same pipeline version, same columns, same types."""
+        described = [
+            (name, _kind(value)) for group in (self.inputs, self.outputs, self.checks) for name, value in group.items()
+        ]
+        return (self.facts, len(self.inputs), len(self.elapsed), *described)
+
+    @property
+    def size(self) -> int:
+        """Bytes held, roughly."""
+        return sum(fields.size_of(value) for group in (self.inputs, self.outputs) for value in group.values())
+
+
+def _kind(value: Field) -> object:
+    return (value.dtype.str, value.shape[1:]) if isinstance(value, np.ndarray) else "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same value in every row."""
+
+    value: object
+    arrow: pa.DataType
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in columns. `time` is one epoch ms for all, or one a row."""
+
+    count: int
+    time: int | Array
+    groups: dict[str, dict[str, Field | Constant]]
+
+
+def of_result(result: Result) -> Rows:
+    """The rows of one answered request."""
+    return Rows(
+        result.count,
+        result.time,
+        _groups(result, result.inputs, result.outputs, result.checks, Constant(result.elapsed, pa.list_(pa.int64()))),
+    )
+
+
+def merged(results: Sequence[Result]) -> Rows:
+    """The rows of several results of one kind, in order."""
+    if len(results) == 1:
+        return of_result(results[0])
+    counts = [result.count for result in results]
+    elapsed = np.repeat(np.array([result.elapsed for result in results], dtype=np.int64), counts, axis=0)
+    time = np.repeat(np.array([result.time for result in results], dtype=np.int64), counts)
+    groups = _groups(
+        results[0],
+        {name: _joined([result.inputs[name] for result in results]) for name in results[0].inputs},
+        {name: _joined([result.outputs[name] for result in results]) for name in results[0].outputs},
+        {name: np.concatenate([result.checks[name] for result in results]) for name in results[0].checks},
+        elapsed,
+    )
+    return Rows(sum(counts), time, groups)
+
+
+def _joined(parts: list[Field]) -> Field:
+    if isinstance(parts[0], list):
+        return [value for part in parts for value in part]
+    return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+
+
+def _groups(
+    result: Result,
+    inputs: dict[str, Field],
+    outputs: dict[str, Field],
+    checks: dict[str, Array],
+    elapsed: Field | Constant,
+) -> dict[str, dict[str, Field | Constant]]:
+    facts = result.facts
+    failed: Field | Constant = Constant(0, pa.int32())
+    if checks:
+        failed = np.sum(list(checks.values()), axis=0, dtype=np.int32)
+    return {
+        "in": dict(inputs),
+        "out": dict(outputs),
+        "anomaly": {"count": failed, **checks},
+        "metadata": {
+            "last_model": Constant(facts.last_model, pa.string()),
+            "pipeline_version": Constant(facts.version, pa.string()),
+            "elapsed": elapsed,
+            "dropped": Constant([], pa.list_(pa.string())),
+            "partition": Constant(facts.partition, pa.string()),
+        },
+    }
+
+
+def to_batch(rows: Rows) -> pa.RecordBatch:
+    """The rows in the contract's Arrow shape. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
+    inputs, dropped = _arrow_inputs(rows)
+    groups = dict(rows.groups)
+    if dropped:
+        groups["metadata"] = {**groups["metadata"], "dropped": Constant(dropped, pa.list_(pa.string()))}
+    columns = [arrow_time(rows), _struct(inputs, rows.count)]
+    for group in ("out", "anomaly", "metadata"):
+        columns.append(
+            _struct({name: arrow_column(value, rows.count) for name, value in groups[group].items()}, rows.count)
+        )
+    return pa.RecordBatch.from_arrays(columns, names=["time", "in", "out", "anomaly", "metadata"])
+
+
+def _arrow_inputs(rows: Rows) -> tuple[dict[str, pa.Array], list[str]]:
+    made: dict[str, pa.Array] = {}
+    dropped = []
+    for name, value in rows.groups["in"].items():
+        try:
+            made[name] = arrow_column(value, rows.count)
+        except (pa.ArrowException, OverflowError):  # uneven types in a column that no model reads
+            dropped.append(name)
+    return made, dropped
+
+
+def arrow_time(rows: Rows) -> pa.Array:
+    """The `time` column."""
+    times = np.full(rows.count, rows.time, dtype=np.int64) if isinstance(rows.time, int) else rows.time
+    return pa.array(times).view(ARROW_TIME)
+
+
+def arrow_column(value: Field | Constant, count: int) -> pa.Array:
+    """One column with `count` rows."""
+    if isinstance(value, Constant):
+        return pa.repeat(pa.scalar(value.value, value.arrow), count)
+    return fields.to_arrow(value)
+
+
+def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:
+    if not columns:
+        return pa.array([{}] * count, type=pa.struct([]))
+    return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+
+
+def from_batch(batch: pa.RecordBatch) -> Rows:
+    """Rows of a stored page."""
+    groups: dict[str, dict[str, Field | Constant]] = {}
+    for group in ("in", "out", "anomaly", "metadata"):
+        struct = batch.column(group)
+        names = [struct.type.field(index).name for index in range(struct.type.num_fields)]
+        # flatten() honours the offset of a sliced batch, field() does not.
+        groups[group] = {name: fields.from_arrow(column) for name, column in zip(names, struct.flatten(), strict=True)}
+    return Rows(batch.num_rows, batch.column("time").view(pa.int64()).to_numpy(), groups)

@@ -1,0 +1,81 @@
+"""granian in this very process: its Rust HTTP threads hand requests to a few Python threads.
+
+granian's own command line runs the application in a child process, which would part the HTTP surface from the threads
+that log, ship and update. Its worker object is therefore used directly, as granian's threaded server does (granian 2.8,
+`granian/server/mt.py`).
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from granian import _futures, _granian, wsgi
+from granian.http import HTTP1Settings
+
+from opsengine.errors import StateError
+
+# granian's type stubs lag behind its compiled module.
+_native: Any = _granian
+_scheduler: Any = _futures._new_cbscheduler
+
+# One would be fastest for small models, but a long run of a large one must not hold up the health checks.
+PYTHON_THREADS = 2
+BACKLOG = 1024
+BACKPRESSURE = 256  # requests in Python's hands or waiting for them; more wait in the socket
+
+
+class Server:
+    """Serves a WSGI application on one address."""
+
+    def __init__(self, app: Callable[..., Any], host: str, port: int) -> None:
+        check_port(host, port)
+        self._signal = _native.WorkerSignal()
+        self._stopped = threading.Event()
+        self._signal.add_cb(self._stopped.set)
+        self._loop = asyncio.new_event_loop()  # granian's scheduler wants one; WSGI never runs it
+        self._worker = _native.WSGIWorker(
+            1,
+            (_native.ListenerSpec(host, port, BACKLOG), None),
+            None,
+            1,
+            PYTHON_THREADS,
+            PYTHON_THREADS,
+            30,
+            BACKPRESSURE,
+            "1",
+            HTTP1Settings(),
+            None,
+            None,
+            *(False, None, None, None, "tls1.3", None, [], False),
+            (None, None),
+        )
+        self._scheduler = _scheduler(self._loop, wsgi._callback_wrapper(app, {}), impl_asyncio=True)
+
+    def start(self) -> None:
+        """Listen and serve."""
+        self._worker.serve_mtr(self._scheduler, self._loop, self._signal)
+
+    def stop(self, timeout: float) -> bool:
+        """Take no new connections and wait for requests under way; False when `timeout` seconds were not enough."""
+        self._signal.set()
+        drained = self._stopped.wait(timeout)
+        self._loop.close()
+        return drained
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise StateError if the address cannot be bound.
+
+    The server listens with SO_REUSEPORT, with which two engines would share one port without a word.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise StateError(
+            f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set ENGINE_PORT."
+        ) from error

@@ -1,0 +1,154 @@
+"""The engine's settings: read once from the environment, then passed down."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opsengine import bundle
+from opsengine.bundle import Bundle
+from opsengine.errors import SettingsError
+
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+SMALLEST_STORAGE = 2**20  # below this a single page of rows may not fit
+LARGEST_PAGE = 10_000  # rows; the center refuses larger pages (contract/README.md)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """Where and how to pull. `address` is OCI_REGISTRY as given, None when unset."""
+
+    address: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    plain_http: bool = False
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the environment says. Sizes are bytes, times seconds."""
+
+    pipeline_url: str
+    registry: RegistrySettings
+    bundle: Bundle | None = None
+    cpus: int = 1
+    debug: bool = False
+    storage_bytes: int = 2**30
+    page_rows: int = 1000
+    max_body: int = 64 * 2**20
+    host: str = "0.0.0.0"
+    port: int = 8080
+    persist_dir: Path = Path("/persist")
+    checkin_seconds: float | None = None
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; raises SettingsError with one sentence at the first wrong value."""
+    env = _Environment(environ)
+    text = env.secret("EDGE_BUNDLE")
+    edge = bundle.parse(text) if text else None
+    pipeline_url = env.text("PIPELINE_URL") or (edge and edge.pipeline_url)
+    if not pipeline_url:
+        raise SettingsError(
+            "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
+        )
+    storage, page = env.text("LOCAL_INFERENCE_STORAGE"), env.text("PLATEAU_PAGE_SIZE")
+    if (storage is None) != (page is None):
+        raise SettingsError("LOCAL_INFERENCE_STORAGE and PLATEAU_PAGE_SIZE go together: set both or none.")
+    defaults = Settings(pipeline_url, _registry(env, edge))
+    return Settings(
+        pipeline_url=pipeline_url,
+        registry=defaults.registry,
+        bundle=edge,
+        cpus=math.ceil(env.number("CONFIG_CPUS", 1.0, low=0.001, high=1024)),
+        debug=env.flag("DEBUG"),
+        storage_bytes=env.size("LOCAL_INFERENCE_STORAGE", defaults.storage_bytes, low=SMALLEST_STORAGE),
+        page_rows=env.whole("PLATEAU_PAGE_SIZE", defaults.page_rows, low=1, high=LARGEST_PAGE),
+        max_body=env.size("MAX_BODY", defaults.max_body, low=1),
+        host=env.text("ENGINE_HOST") or defaults.host,
+        port=env.whole("ENGINE_PORT", defaults.port, low=1, high=65535),
+        persist_dir=Path(env.text("PERSIST_DIR") or defaults.persist_dir),
+        checkin_seconds=env.number("CHECKIN_SECONDS", None, low=0.05, high=86400)
+        if env.text("CHECKIN_SECONDS")
+        else None,
+    )
+
+
+def _registry(env: "_Environment", edge: Bundle | None) -> RegistrySettings:
+    username, password = env.text("OCI_USERNAME"), env.secret("OCI_PASSWORD")
+    if (username is None) != (password is None):
+        raise SettingsError(
+            "OCI_USERNAME and OCI_PASSWORD go together: set both, or none for a registry without login."
+        )
+    ca_file = env.text("OCI_CA_FILE")
+    if ca_file and not Path(ca_file).is_file():
+        raise SettingsError(f"OCI_CA_FILE is {ca_file!r}, but there is no such file.")
+    return RegistrySettings(
+        address=env.text("OCI_REGISTRY") or (edge.oci_registry if edge else None),
+        username=username,
+        password=password,
+        plain_http=env.flag("OCI_PLAIN_HTTP"),
+        ca_file=ca_file,
+    )
+
+
+class _Environment:
+    """Typed readers of an environment; an empty value counts as unset, as compose files and charts leave it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def secret(self, name: str) -> str | None:
+        """The value of `name`, or the content of the file that `<name>_FILE` names."""
+        path = self.text(f"{name}_FILE")
+        if path is None:
+            return self.text(name)
+        if self.text(name) is not None:
+            raise SettingsError(f"{name} and {name}_FILE are both set: keep one.")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(f"{name}_FILE is {path!r}, but that file cannot be read.") from None
+
+    def flag(self, name: str) -> bool:
+        value = (self.text(name) or "false").lower()
+        if value not in ("true", "false", "1", "0", "yes", "no"):
+            raise SettingsError(f"{name} is {value!r}: give true or false.")
+        return value in ("true", "1", "yes")
+
+    def number(self, name: str, default: float | None, *, low: float, high: float) -> float:
+        value = self.text(name)
+        if value is None and default is not None:
+            return default
+        try:
+            number = float(value or "")
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise SettingsError(f"{name} is {value!r}: give a number from {low:g} to {high:g}.")
+        return number
+
+    def whole(self, name: str, default: int, *, low: int, high: int) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+            raise SettingsError(f"{name} is {value!r}: give a whole number from {low} to {high}.")
+        return int(value)
+
+    def size(self, name: str, default: int, *, low: int) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*(Ki|Mi|Gi|Ti)", value)
+        if not match:
+            raise SettingsError(f"{name} is {value!r}: give a number with a unit Ki, Mi, Gi or Ti, for example 512Mi.")
+        size = int(float(match[1]) * UNITS[match[2]])
+        if size < low:
+            raise SettingsError(f"{name} is {value!r}: it must be at least {low // 2**10} Ki.")
+        return size

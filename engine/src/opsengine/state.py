@@ -1,0 +1,60 @@
+"""What is served, kept in PERSIST_DIR so that a start without a network serves it again."""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from opsengine.store import write_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A published pipeline: where it came from and the digest of its manifest."""
+
+    location: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`active` is (or was last) in memory, `previous` came before; `given` is the PIPELINE_URL that was last obeyed."""
+
+    active: Publish | None = None
+    previous: Publish | None = None
+    given: str | None = None
+
+    def activated(self, publish: Publish, given: str) -> "Served":
+        """After a swap to `publish`."""
+        if self.active == publish:
+            return replace(self, given=given)
+        return Served(publish, self.active, given)
+
+    @property
+    def digests(self) -> list[str]:
+        """Manifests to keep in the store."""
+        return [publish.digest for publish in (self.active, self.previous) if publish]
+
+
+def load(path: Path) -> Served:
+    """Read the file; a missing or damaged one counts as nothing served yet."""
+    try:
+        told = orjson.loads(path.read_bytes())
+        return Served(_publish(told["active"]), _publish(told["previous"]), told["given"])
+    except FileNotFoundError:
+        return Served()
+    except (ValueError, KeyError, TypeError):
+        logger.exception("%s is damaged: the pipeline is fetched again", path)
+        return Served()
+
+
+def save(path: Path, served: Served) -> None:
+    """Write the file durably."""
+    write_file(path, orjson.dumps(asdict(served)))
+
+
+def _publish(told: dict[str, str] | None) -> Publish | None:
+    return Publish(told["location"], told["digest"]) if told else None

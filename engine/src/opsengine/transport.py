@@ -1,0 +1,45 @@
+"""HTTP out of the engine: connection pools that honour proxies and a private CA, and the pauses between tries."""
+
+import random
+import ssl
+import urllib.request
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import urllib3
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+
+# Worth another try: timeouts, too many requests, and faults that servers and gateways get over.
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+
+
+def pool(url: str, ca_file: str | None = None) -> urllib3.PoolManager:
+    """A pool for the host of `url`: through the proxy that the environment names, checked against `ca_file`."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        return urllib3.ProxyManager(proxy, ssl_context=context, timeout=timeout, retries=False)
+    return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False)
+
+
+def pause(attempt: int, *, first: float = 1.0, longest: float = 60.0) -> float:
+    """Seconds to wait after failed try number `attempt` (from 0): doubling, with jitter so that a fleet spreads out."""
+    return min(longest, first * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)
+
+
+def retry_after(headers: urllib3.HTTPHeaderDict) -> float | None:
+    """Seconds that `Retry-After` asks for: a number, or a date seen against the answer's own `Date`."""
+    value = headers.get("Retry-After")
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        until, now = parsedate_to_datetime(value), parsedate_to_datetime(headers["Date"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return max(0.0, (until - now).total_seconds())

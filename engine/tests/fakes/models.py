@@ -1,0 +1,46 @@
+"""Small ONNX models."""
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+
+
+def _model(nodes, inputs, outputs, constants=()):
+    graph = helper.make_graph(nodes, "small", inputs, outputs, list(constants))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
+def scale(factor, width=2, kind=FLOAT, source="x", result="y", batch="N"):
+    """y = x * factor, rows of `width` numbers."""
+    dtype = {FLOAT: np.float32, DOUBLE: np.float64, INT64: np.int64}[kind]
+    constant = numpy_helper.from_array(np.array([factor], dtype=dtype), "k")
+    shape = [batch, *width] if isinstance(width, tuple) else [batch, width]
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Mul", [source, "k"], [result])
+    return _model([node], [value(source, kind, shape)], [value(result, kind, shape)], [constant])
+
+
+def add_two(a="a", b="b"):
+    """sum = a + b, one number each a row."""
+    value = helper.make_tensor_value_info
+    inputs = [value(a, FLOAT, ["N", 1]), value(b, FLOAT, ["N", 1])]
+    return _model([helper.make_node("Add", [a, b], ["sum"])], inputs, [value("sum", FLOAT, ["N", 1])])
+
+
+def echo_text():
+    """The very text that came in."""
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Identity", ["word"], ["said"])
+    return _model([node], [value("word", TensorProto.STRING, ["N"])], [value("said", TensorProto.STRING, ["N"])])
+
+
+def class_and_scores():
+    """Two outputs: the row's largest place [N] (int64) and the row itself [N,3]."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
+        helper.make_node("Identity", ["x"], ["scores"]),
+    ]
+    outputs = [value("label", INT64, ["N"]), value("scores", FLOAT, ["N", 3])]
+    return _model(nodes, [value("x", FLOAT, ["N", 3])], outputs)

@@ -1,0 +1,293 @@
+"""The local log: numbers without holes, a cap that is kept, and nothing lost uncounted."""
+
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+from opsengine import logwriter as writing
+from opsengine.logstore import Gap, LogStore, Lost, NewPage, Shipment
+from opsengine.logwriter import LogWriter
+from opsengine.rows import Facts, Result, from_batch, merged, to_batch
+
+FACTS = Facts("p", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", "{}", "m", "m1", "edge-1")
+CAP = 8 * 2**20
+
+
+def result(*values, moment=1000, facts=FACTS, width=1, **inputs):
+    numbers = np.array([[value] * width for value in values], dtype=np.float32)
+    return Result(facts, moment, len(values), {"x": numbers, **inputs}, {"y": numbers[:, 0]}, (5, 7))
+
+
+def page(*values, **more):
+    return NewPage(FACTS.version, to_batch(merged([result(*values, **more)])))
+
+
+def values(shipment):
+    return [value for batch in shipment.batches for value in batch.column("out").field("y").to_pylist()]
+
+
+@pytest.fixture
+def make(tmp_path):
+    opened = []
+
+    def open_store(cap=CAP):
+        store = LogStore(tmp_path / "logs" / "rows.sqlite", cap)
+        opened.append(store)
+        return store
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def log(make):
+    return make()
+
+
+def test_rows_are_numbered_from_one_and_sent_in_order(log):
+    assert log.append([page(1, 2, 3), page(4, 5)]) == 5
+    found = log.next(1000)
+    assert (found.first, found.pipeline_version, values(found)) == (1, FACTS.version, [1, 2, 3, 4, 5])
+    log.acknowledge(4)
+    assert (log.next(1000).first, values(log.next(1000))) == (5, [5])
+    log.acknowledge(5)
+    assert log.next(1000) is None
+
+
+def test_shipment_has_at_most_the_rows_asked_for(log):
+    log.append([page(*range(1, 11))])
+    sent = []
+    while shipment := log.next(3):
+        sent.append(values(shipment))
+        log.acknowledge(shipment.first + shipment.count - 1)
+    assert sent == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10]]
+
+
+def test_shipment_is_of_one_schema_and_one_pipeline_version(log):
+    other = NewPage("2e78349c-d282-41c9-a435-0c943c3accf1", page(3).batch)
+    log.append([page(1), page(2, note=["a"]), other])
+    versions = []
+    for _ in range(3):
+        shipment = log.next(1000)
+        assert shipment.count == 1
+        versions.append(shipment.pipeline_version)
+        log.acknowledge(shipment.first)
+    assert versions == [FACTS.version, FACTS.version, other.pipeline_version]
+
+
+def test_rows_survive_a_new_start(make):
+    store = make()
+    store.append([page(1, 2)])
+    store.acknowledge(1)
+    before = store.position
+    store.close()
+    again = make()
+    assert again.position == before
+    assert values(again.next(10)) == [2]
+
+
+def test_lost_rows_become_a_gap(log):
+    log.append([page(1, 2)], Lost(3, 500, 600, "queue_full"))
+    log.append([page(6)])
+    log.acknowledge(2)
+    gap = log.next(10)
+    assert gap == Gap(3, 5, 500, 600, "queue_full")
+    assert log.position.shed == 3
+    log.acknowledge(5, gap)
+    assert values(log.next(10)) == [6]
+    assert log.position.shed == 3
+
+
+def test_cap_drops_acknowledged_rows_first(make):
+    store = make(2**20)
+    noise = np.random.default_rng(1)
+    for _ in range(10):
+        store.append([page(*noise.random(100), width=50)])
+    store.acknowledge(900)
+    for _ in range(300):
+        last = store.append([page(*noise.random(100), width=50)])
+        store.acknowledge(last - 100)
+    assert store.used <= 2**20
+    assert store.position.shed == 0
+    assert store.next(10).first == last - 99
+
+
+def test_cap_that_costs_unacknowledged_rows_leaves_one_gap(make):
+    store = make(2**20)
+    noise = np.random.default_rng(1)
+    for turn in range(300):
+        last = store.append([page(*noise.random(100), width=50, moment=1000 + turn)])
+    assert store.used <= 2**20
+    gap = store.next(1000)
+    assert isinstance(gap, Gap) and gap.first == 1 and gap.reason == "storage_limit"
+    assert gap.time_min == 1000 and gap.time_max == 1000 + gap.last // 100 - 1
+    assert store.position.shed == gap.last
+    store.acknowledge(gap.last, gap)
+    kept = 0
+    while shipment := store.next(1000):
+        assert isinstance(shipment, Shipment)
+        kept += shipment.count
+        store.acknowledge(shipment.first + shipment.count - 1)
+    assert kept + gap.last == last == 30_000
+
+
+def test_gap_that_was_in_flight_after_all_is_not_counted_as_shed(log):
+    log.append([page(1, 2, 3)])
+    log.give_up(1, 3, "storage_limit")
+    assert log.position.shed == 3
+    log.acknowledge(3)
+    assert log.position.shed == 0
+    assert log.next(10) is None
+
+
+def test_given_up_rows_are_told_but_still_readable(log):
+    log.append([page(1, 2, 3, 4)])
+    log.give_up(2, 3, "refused_invalid_page")
+    assert values(log.next(10)) == [1]
+    log.acknowledge(1)
+    assert log.next(10) == Gap(2, 3, 1000, 1000, "refused_invalid_page")
+    log.acknowledge(3)
+    assert values(log.next(10)) == [4]
+    assert sum(batch.num_rows for batch in log.newest(100)) == 4
+
+
+def test_center_that_lost_rows_gets_them_again(log):
+    log.append([page(1, 2), page(3, 4)])
+    log.acknowledge(4)
+    log.resync(2)
+    assert (log.next(10).first, values(log.next(10))) == (2, [2, 3, 4])
+
+
+def test_center_that_lost_rows_which_are_gone_gets_a_gap(make):
+    store = make(2**20)
+    noise = np.random.default_rng(1)
+    for _ in range(400):
+        last = store.append([page(*noise.random(100), width=50)])
+        store.acknowledge(last)
+    store.resync(1)
+    gap = store.next(1000)
+    assert isinstance(gap, Gap) and (gap.first, gap.reason) == (1, "no_longer_stored")
+    store.acknowledge(gap.last, gap)
+    assert store.next(1000).first == gap.last + 1
+
+
+def test_new_epoch_renumbers_what_was_not_acknowledged(log):
+    before = log.position.epoch
+    log.append([page(1, 2, 3)], Lost(2, 5, 6, "queue_full"))
+    log.append([page(6, 7)])
+    log.acknowledge(2)
+    log.begin_epoch(owner="edge-b")
+    assert log.position.epoch != before
+    assert (log.position.last, log.position.acked, log.position.shed, log.owner) == (5, 0, 2, "edge-b")
+    assert (log.next(10).first, values(log.next(10))) == (1, [3])
+    log.acknowledge(1)
+    assert log.next(10) == Gap(2, 3, 5, 6, "queue_full")
+    log.acknowledge(3)
+    assert (log.next(10).first, values(log.next(10))) == (4, [6, 7])
+    assert sum(batch.num_rows for batch in log.newest(100)) == 5
+
+
+def test_newest_rows_oldest_first(log):
+    log.append([page(1, 2, moment=10), page(3, 4, moment=20), page(5, 6, moment=30)])
+    found = [value for batch in log.newest(3) for value in batch.column("out").field("y").to_pylist()]
+    assert found == [4, 5, 6]
+    within = log.newest(10, 10, 30)
+    assert [row for batch in within for row in from_batch(batch).groups["out"]["y"].tolist()] == [1, 2, 3, 4]
+
+
+def test_damaged_file_does_not_stop_the_engine(make, tmp_path):
+    path = tmp_path / "logs" / "rows.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database at all" * 1000)
+    store = make()
+    assert store.append([page(1)]) == 1
+    assert path.with_name("rows.sqlite.damaged").exists()
+
+
+@pytest.fixture
+def make_writer(log, tmp_path):
+    started = []
+
+    def start():
+        writer = LogWriter(log, tmp_path / "taken")
+        writer.start()
+        started.append(writer)
+        return writer
+
+    yield start
+    for writer in started:
+        writer.stop()
+
+
+def test_rows_are_on_disk_within_200_ms(log, make_writer):
+    writer = make_writer()
+    writer.put(result(1, 2))
+    began = time.monotonic()
+    while log.position.last < 2:
+        assert time.monotonic() - began < 1.0
+        time.sleep(0.005)
+    assert time.monotonic() - began < 0.2
+
+
+def test_small_requests_become_one_page(log, make_writer):
+    writer = make_writer()
+    for value in range(500):
+        writer.put(result(value, moment=value))
+    assert writer.flush(5)
+    batches = log.next(1000).batches
+    assert sum(batch.num_rows for batch in batches) == 500
+    assert len(batches) <= 10
+    assert [time for batch in batches for time in batch.column("time").cast("int64").to_pylist()] == list(range(500))
+
+
+def test_uneven_unused_column_is_named_as_dropped(log, make_writer):
+    writer = make_writer()
+    writer.put(result(1, 2, odd=[1, "two"]))
+    assert writer.flush(5)
+    rows = log.next(10).batches[0].to_pylist()
+    assert [row["in"] for row in rows] == [{"x": [1.0]}, {"x": [2.0]}]
+    assert [row["metadata"]["dropped"] for row in rows] == [["odd"], ["odd"]]
+
+
+def test_full_queue_loses_rows_but_not_their_count(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "QUEUE_BYTES", 1000)
+    writer = LogWriter(log, tmp_path / "taken")  # not started: nothing drains the queue
+    for value in range(100):
+        writer.put(result(value, width=10))
+    writer.start()
+    assert writer.flush(5)
+    writer.stop()
+    position = log.position
+    assert position.last == 100
+    assert 0 < position.shed < 100
+    kept = log.next(1000).count
+    assert kept + position.shed == 100
+
+
+def test_rows_cut_off_by_a_kill_are_counted_at_the_next_start(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")  # never started: as if killed before the first write
+    for value in range(7):
+        writer.put(result(value))
+    LogWriter(log, tmp_path / "taken")
+    gap = log.next(10)
+    assert (gap.first, gap.last, gap.reason, log.position.last) == (1, 7, "cut_off", 7)
+
+
+def test_failing_disk_delays_rows_and_loses_none(log, make_writer, monkeypatch):
+    monkeypatch.setattr(writing, "RETRY_SECONDS", 0.05)
+    whole, failures = log.append, [2]
+
+    def failing(pages, lost=None):
+        if failures[0]:
+            failures[0] -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        return whole(pages, lost)
+
+    monkeypatch.setattr(log, "append", failing)
+    writer = make_writer()
+    writer.put(result(1, 2, 3))
+    assert writer.flush(5)
+    assert values(log.next(10)) == [1, 2, 3]

@@ -1,0 +1,121 @@
+"""The environment: what is read, and what stops the start with one sentence."""
+
+import base64
+
+import pytest
+
+from engine.tests.fakes.center import CONTRACT, golden
+from opsengine import bundle, settings
+from opsengine.errors import SettingsError
+
+URL = {"PIPELINE_URL": "registry.example.com/ml/pipelines/p:1"}
+
+
+def packed(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_only_a_pipeline_is_needed():
+    read = settings.read(URL)
+    assert (read.port, read.cpus, read.page_rows, read.storage_bytes) == (8080, 1, 1000, 2**30)
+    assert (read.bundle, str(read.persist_dir), read.checkin_seconds) == (None, "/persist", None)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"PIPELINE_URL": ""}, "PIPELINE_URL is not set"),
+        ({"CONFIG_CPUS": "many"}, "CONFIG_CPUS is 'many'"),
+        ({"CONFIG_CPUS": "0"}, "CONFIG_CPUS is '0'"),
+        ({"CONFIG_CPUS": "nan"}, "CONFIG_CPUS is 'nan'"),
+        ({"DEBUG": "maybe"}, "DEBUG is 'maybe'"),
+        ({"ENGINE_PORT": "99999"}, "ENGINE_PORT is '99999'"),
+        ({"ENGINE_PORT": "80.5"}, "ENGINE_PORT is '80.5'"),
+        ({"LOCAL_INFERENCE_STORAGE": "1Gi"}, "go together"),
+        ({"PLATEAU_PAGE_SIZE": "100"}, "go together"),
+        ({"LOCAL_INFERENCE_STORAGE": "1GB", "PLATEAU_PAGE_SIZE": "100"}, "Ki, Mi, Gi or Ti"),
+        ({"LOCAL_INFERENCE_STORAGE": "10Ki", "PLATEAU_PAGE_SIZE": "100"}, "at least 1024 Ki"),
+        ({"LOCAL_INFERENCE_STORAGE": "1Gi", "PLATEAU_PAGE_SIZE": "10001"}, "from 1 to 10000"),
+        ({"OCI_USERNAME": "me"}, "OCI_USERNAME and OCI_PASSWORD go together"),
+        ({"OCI_PASSWORD_FILE": "/no/such"}, "cannot be read"),
+        ({"OCI_CA_FILE": "/no/such"}, "no such file"),
+        ({"EDGE_BUNDLE": "%%%"}, "EDGE_BUNDLE is not base64"),
+        ({"EDGE_BUNDLE": packed("export EDGE_NAME=x")}, "EDGE_BUNDLE lacks JOIN_TOKEN, OPSCENTER_HOST"),
+        ({"CHECKIN_SECONDS": "-1"}, "CHECKIN_SECONDS"),
+        ({"MAX_BODY": "64"}, "MAX_BODY"),
+    ],
+)
+def test_wrong_value_is_named(env, said):
+    with pytest.raises(SettingsError) as caught:
+        settings.read({**URL, **env})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_cpus_and_flags():
+    env = {"LOCAL_INFERENCE_STORAGE": "1.5Mi", "PLATEAU_PAGE_SIZE": "50", "CONFIG_CPUS": "1.25", "DEBUG": "true"}
+    read = settings.read({**URL, **env})
+    assert (read.storage_bytes, read.page_rows, read.cpus, read.debug) == (3 * 2**19, 50, 2, True)
+
+
+def test_secret_from_a_file_and_not_in_its_text(tmp_path):
+    path = tmp_path / "password"
+    path.write_text("hush-hush\n")
+    read = settings.read({**URL, "OCI_USERNAME": "me", "OCI_PASSWORD_FILE": str(path)})
+    assert read.registry.password == "hush-hush"
+    assert "hush-hush" not in repr(read)
+
+
+def test_golden_bundle_is_read():
+    wanted = golden("bundle.json")
+    read = settings.read({"EDGE_BUNDLE": (CONTRACT / "bundle.txt").read_text()})
+    assert read.bundle.edge_name == wanted["EDGE_NAME"]
+    assert read.bundle.join_token == wanted["JOIN_TOKEN"]
+    assert read.bundle.center_url == f"https://{wanted['OPSCENTER_HOST']}"
+    assert read.pipeline_url == wanted["PIPELINE_URL"]
+    assert wanted["JOIN_TOKEN"] not in repr(read)
+
+
+def test_environment_wins_over_the_bundle():
+    read = settings.read({**URL, "EDGE_BUNDLE": (CONTRACT / "bundle.txt").read_text()})
+    assert read.pipeline_url == URL["PIPELINE_URL"]
+
+
+def test_bundle_in_any_order_unpadded_and_never_evaluated():
+    lines = [
+        "WORKSPACE_ID=7",
+        "OPSCENTER_HOST=host",
+        "export JOIN_TOKEN=a=b$(touch /tmp/x)",
+        'EDGE_NAME="e"',
+        "NEW=1",
+        "",
+    ]
+    read = bundle.parse(packed("\n".join(lines)).rstrip("="))
+    assert (read.edge_name, read.join_token) == ("e", "a=b$(touch /tmp/x)")
+
+
+def test_bundle_of_a_newer_center_is_refused():
+    text = "BUNDLE_VERSION=2\nEDGE_NAME=e\nJOIN_TOKEN=t\nOPSCENTER_HOST=h"
+    with pytest.raises(SettingsError, match="update the engine"):
+        bundle.parse(packed(text))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("center.example.com/edge", "https://center.example.com/edge"),
+        ("center.example.com", "https://center.example.com/edge"),
+        ("center.example.com:8443/edge/", "https://center.example.com:8443/edge"),
+        ("http://127.0.0.1:8000/edge", "http://127.0.0.1:8000/edge"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/edge"),
+        ("center.example.com/sites/edge", "https://center.example.com/sites/edge"),
+    ],
+)
+def test_center_address(host, url):
+    assert bundle.center_url(host) == url
+
+
+@pytest.mark.parametrize("host", ["", "ftp://center", "https://user:pw@center/edge"])
+def test_wrong_center_address_is_refused(host):
+    with pytest.raises(SettingsError):
+        bundle.center_url(host)

@@ -1,0 +1,192 @@
+"""Shipping against a strict center: resends, holes, refusals, sizes, and new beginnings."""
+
+import numpy as np
+import pytest
+
+from engine.tests.fakes.center import Refuse
+from engine.tests.fakes.http import Reply
+from engine.tests.test_logstore import FACTS, page, result
+from opsengine import bundle, transport
+from opsengine import shipper as shipping
+from opsengine.center import Center
+from opsengine.errors import CenterRefused, CenterUnavailable
+from opsengine.identity import Identity
+from opsengine.logstore import LogStore, Lost, NewPage
+from opsengine.logwriter import LogWriter
+from opsengine.rows import merged, to_batch
+from opsengine.shipper import Shipper
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(transport, "pause", lambda *_, **__: 0.01)
+
+
+@pytest.fixture
+def log(tmp_path):
+    store = LogStore(tmp_path / "rows.sqlite", 2**26)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def connect(center, tmp_path):
+    def join(name="edge-1"):
+        made = Center(bundle.parse(center.add_edge(name)), Identity(tmp_path / "identity"))
+        made.join()
+        return made
+
+    return join
+
+
+@pytest.fixture
+def make_shipper(log, connect, tmp_path):
+    def make(page_rows=1000):
+        return Shipper(connect(), log, LogWriter(log, tmp_path / "taken"), page_rows)
+
+    return make
+
+
+def ship_all(shipper, turns=100):
+    for _ in range(turns):
+        if not shipper.ship_once():
+            return
+    raise AssertionError("shipping does not come to an end")
+
+
+def received(center):
+    return [[row["out"]["y"] for _, row in sorted(rows.items())] for rows in center.rows.values()]
+
+
+def test_pages_have_at_most_the_size_asked_for(center, log, make_shipper):
+    log.append([page(*range(25))])
+    ship_all(make_shipper(page_rows=10))
+    assert [(sent["first"], sent["count"]) for sent in center.pages] == [(1, 10), (11, 10), (21, 5)]
+    assert received(center) == [list(range(25))]
+    assert log.position.acked == 25
+
+
+def test_lost_reply_doubles_no_row(center, log, make_shipper):
+    log.append([page(1, 2, 3)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [None]
+    with pytest.raises(CenterUnavailable):
+        shipper.ship_once()
+    log.append([page(4)])
+    ship_all(shipper)
+    assert received(center) == [[1, 2, 3, 4]]
+
+
+def test_gaps_are_told_in_their_place(center, log, make_shipper):
+    log.append([page(1, 2)], Lost(3, 10, 20, "queue_full"))
+    log.append([page(6)])
+    ship_all(make_shipper())
+    (gap,) = center.gaps
+    assert (gap["first"], gap["last"], gap["count"], gap["reason"]) == (3, 5, 3, "queue_full")
+    assert center.total() == (3, 3)
+
+
+def test_hole_sends_again_from_what_is_expected(center, log, make_shipper):
+    log.append([page(1, 2), page(3, 4)])
+    shipper = make_shipper()
+    ship_all(shipper)
+    center.acked.clear()  # the center was put back to before it knew this edge
+    center.rows.clear()
+    log.append([page(5)])
+    ship_all(shipper)
+    assert received(center) == [[1, 2, 3, 4, 5]]
+
+
+def test_log_put_back_from_a_copy_begins_a_new_epoch_and_loses_nothing(center, log, make_shipper):
+    log.append([page(1, 2)])  # the copy: both rows are at the center, one is known to be
+    log.acknowledge(1)
+    shipper = make_shipper()
+    epoch = log.position.epoch
+    center.acked[epoch] = 500  # the rest was written after the copy was made, and is gone here
+    log.append([page(3, 4)])
+    ship_all(shipper)
+    assert log.position.epoch != epoch
+    assert [row["out"]["y"] for row in center.rows[log.position.epoch].values()] == [3, 4]
+    log.append([page(5)])
+    ship_all(shipper)
+    assert [row["out"]["y"] for row in center.rows[log.position.epoch].values()] == [3, 4, 5]
+
+
+def test_expired_token_is_renewed_once(center, log, make_shipper):
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.valid.clear()
+    ship_all(shipper)
+    assert received(center) == [[1]]
+
+
+def test_page_too_large_is_halved(center, log, make_shipper):
+    log.append([page(*range(100))])
+    shipper = make_shipper()
+    too_large = Refuse("page_too_large", limit=1000)
+    center.refuse["/edge/v1/logs"] = [too_large, too_large]
+    ship_all(shipper)
+    assert center.pages[0]["count"] == 25
+    assert received(center) == [list(range(100))]
+
+
+def test_page_over_the_limit_is_never_sent(center, log, make_shipper, monkeypatch):
+    monkeypatch.setattr(shipping, "LARGEST_PAGE", 20_000)
+    noise = np.random.default_rng(1).random(100)
+    log.append([page(*noise, width=50)])
+    ship_all(make_shipper())
+    assert max(sent["bytes"] for sent in center.pages) <= 20_000
+    assert center.total() == (100, 0)
+
+
+def test_single_row_too_large_is_a_gap(center, log, make_shipper, monkeypatch):
+    monkeypatch.setattr(shipping, "LARGEST_PAGE", 20_000)
+    huge = np.random.default_rng(1).random((1, 20_000)).astype(np.float32)
+    row = result(1)
+    row.inputs["x"] = huge
+    log.append([NewPage(FACTS.version, shipping_batch(row)), page(2)])
+    ship_all(make_shipper())
+    assert received(center) == [[2]]
+    assert [gap["reason"] for gap in center.gaps] == ["row_too_large"]
+
+
+def shipping_batch(row):
+    return to_batch(merged([row]))
+
+
+def test_page_that_is_refused_again_and_again_is_told_as_a_gap(center, log, make_shipper):
+    log.append([page(1, 2)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [Refuse("invalid_page")] * 3
+    for _ in range(2):
+        with pytest.raises(CenterUnavailable, match="refused log rows"):
+            shipper.ship_once()
+    ship_all(shipper)
+    log.append([page(3)])
+    ship_all(shipper)
+    assert center.total() == (1, 2)
+    assert [gap["reason"] for gap in center.gaps] == ["refused_invalid_page"]
+
+
+@pytest.mark.parametrize("code", ["edge_removed", "edge_banned", "session_expired"])
+def test_final_refusal_ends_shipping_and_keeps_the_rows(center, log, make_shipper, code):
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [Refuse(code)]
+    with pytest.raises(CenterRefused) as caught:
+        shipper.ship_once()
+    assert caught.value.is_final
+    assert log.next(10).count == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 507])
+def test_passing_fault_waits_as_long_as_it_asks(center, log, make_shipper, status):
+    log.append([page(1)])
+    shipper = make_shipper()
+    busy = Reply(status, b'{"code":"rate_limited","message":"later"}', {"Retry-After": "7"})
+    center.refuse["/edge/v1/logs"] = [busy]
+    with pytest.raises(CenterUnavailable) as caught:
+        shipper.ship_once()
+    assert caught.value.retry_after == 7.0
+    ship_all(shipper)
+    assert received(center) == [[1]]

@@ -1,0 +1,100 @@
+"""Input and output of the REST of logs."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from logs import queries
+from logs.columns import DEFAULT_SEPARATOR, Selection
+from logs.models import LogGap
+from logs.query import MAX_LIMIT, Cursor, Order, Query
+
+LATEST_MS = 253_402_300_799_999
+
+
+class Moment(serializers.DateTimeField):
+    """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, str) and value.isascii() and value.isdigit() and int(value[:18]) <= LATEST_MS:
+            return datetime.fromtimestamp(int(value) // 1000, UTC).replace(microsecond=int(value) % 1000 * 1000)
+        return super().to_internal_value(value)
+
+
+class LogsIn(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
+    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
+    start = Moment(required=False, help_text="only rows of this time or later: ISO 8601 or epoch ms")
+    end = Moment(required=False, help_text="only rows of this time or earlier: ISO 8601 or epoch ms")
+    edge = serializers.ListField(
+        child=serializers.CharField(max_length=128), required=False, max_length=1000, help_text="names of edges"
+    )
+    pipeline_version = serializers.UUIDField(required=False)
+    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+    dataset = serializers.ListField(
+        child=serializers.CharField(max_length=256),
+        required=False,
+        max_length=1000,
+        help_text="groups (`in`, `out`, `anomaly`, `metadata`) or columns (`out.variable`); everything when none is "
+        "given. `time` always comes.",
+    )
+    dataset_exclude = serializers.ListField(
+        child=serializers.CharField(max_length=256),
+        required=False,
+        max_length=1000,
+        help_text="as dataset, to leave out",
+    )
+    dataset_separator = serializers.CharField(
+        max_length=16,
+        required=False,
+        trim_whitespace=False,
+        help_text="when given, rows are flat: a column `in<separator>x` a field instead of an object `in`",
+    )
+
+    def query(self) -> Query:
+        """The checked input as a query. Raises `Invalid` for a cursor that is none."""
+        given = self.validated_data
+        separator, cursor = given.get("dataset_separator"), given.get("cursor")
+        return Query(
+            order=Order(given["order"]),
+            limit=given["limit"],
+            start=queries.first_at(given.get("start")),
+            end=queries.last_at(given.get("end")),
+            cursor=Cursor.parse(cursor) if cursor else None,
+            selection=Selection(
+                dataset=tuple(given.get("dataset") or ("*",)),
+                exclude=tuple(given.get("dataset_exclude", ())),
+                separator=separator or DEFAULT_SEPARATOR,
+                is_flat=bool(separator),
+            ),
+        )
+
+
+class RowOut(serializers.Serializer[Any]):
+    """A row, unless `dataset_separator` made it flat."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        """`in` is no name for an attribute."""
+        values = {name: serializers.DictField() for name in ("in", "out", "anomaly", "metadata")}
+        return {"time": serializers.IntegerField(help_text="epoch ms"), **values}
+
+
+class GapOut(serializers.ModelSerializer[LogGap]):
+    class Meta:
+        model = LogGap
+        fields = ["first", "last", "count", "time_min", "time_max", "reason", "arrived_at"]
+
+
+class AccountOut(serializers.Serializer[Any]):
+    epoch = serializers.UUIDField(help_text="a log store of the edge")
+    received = serializers.IntegerField(help_text="rows that are durable here")
+    shed = serializers.IntegerField(help_text="rows that the edge had to drop before they were shipped")
+    acked = serializers.IntegerField(help_text="last sequence that is accounted for: received + shed")
+    last_arrival = serializers.DateTimeField()
+    gaps = GapOut(many=True)
+
+
+class AccountingOut(serializers.Serializer[Any]):
+    edge = serializers.CharField(help_text="name")
+    epochs = AccountOut(many=True, help_text="the last heard of first")

@@ -1,0 +1,69 @@
+"""REST of logs: rows of a pipeline, and what came of the rows of an edge."""
+
+from typing import Any, cast
+from uuid import UUID
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from catalog.models import User
+from logs import formats, queries
+from logs.api import renderers, serializers
+
+STATUS_HEADER = "X-Log-Status"
+
+
+class PipelineLogs(APIView):
+    """Rows that a pipeline's edges inferred, in true global time order, the newest first unless `order=asc`.
+
+    An answer holds rows of one schema. Its header `X-Log-Status` is JSON, `{"status", "next"}`, and in Arrow the
+    schema's metadata key `status` is the same: `All` (no more rows), `RecordLimited` (by `limit`), `ByteLimited` (by
+    size) or `SchemaChange` (the next row has other columns). Unless it is `All`, `next` is the `cursor` to go on with.
+    """
+
+    renderer_classes = (renderers.Records, renderers.ArrowFile, renderers.ArrowStream)
+    content_negotiation_class = renderers.Negotiation
+
+    @extend_schema(
+        parameters=[
+            serializers.LogsIn,
+            OpenApiParameter("format", str, enum=["json", "arrow", "arrow-stream"], description="instead of Accept"),
+            OpenApiParameter(STATUS_HEADER, str, OpenApiParameter.HEADER, response=[200]),
+        ],
+        responses={
+            (200, "application/json"): serializers.RowOut(many=True),
+            (200, renderers.ARROW_FILE): OpenApiTypes.BINARY,
+            (200, renderers.ARROW_STREAM): OpenApiTypes.BINARY,
+        },
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        given = serializers.LogsIn(data=request.query_params)
+        given.is_valid(raise_exception=True)
+        answer = queries.read(
+            cast(User, request.user),
+            pk,
+            given.query(),
+            edges=given.validated_data.get("edge", ()),
+            pipeline_version=given.validated_data.get("pipeline_version"),
+        )
+        return Response(answer, headers={STATUS_HEADER: formats.status_text(answer)})
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refusals are JSON, whatever format the rows were asked for in."""
+        if isinstance(response, Response) and response.exception:
+            request.accepted_renderer = JSONRenderer()
+            request.accepted_media_type = JSONRenderer.media_type
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class EdgeAccounting(APIView):
+    """What came of every row of an edge: each is durable here or was told to be dropped, `received + shed = acked`."""
+
+    @extend_schema(responses=serializers.AccountingOut)
+    def get(self, request: Request, pk: UUID) -> Response:
+        edge, accounts = queries.accounts_for(cast(User, request.user), pk)
+        return Response(serializers.AccountingOut({"edge": edge.name, "epochs": accounts}).data)

@@ -1,0 +1,54 @@
+"""Which columns of the rows a reader wants: the `dataset`, `dataset_exclude` and `dataset_separator` of inferences too.
+
+A name is a group (`in`) or a column (`in` + separator + field); `*` is everything. `time` always comes.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from logs.schemas import COLUMNS, TIME
+
+DEFAULT_SEPARATOR = "."
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`is_flat`: a column a field (`in.x`) instead of a struct a group."""
+
+    dataset: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    separator: str = DEFAULT_SEPARATOR
+    is_flat: bool = False
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """The chosen columns in the order of the contract, `time` as timestamp[ms]. Columns not known are left out."""
+        columns: dict[str, pa.ChunkedArray] = {"time": table.column("time").cast(TIME)}
+        for group in COLUMNS[1:]:
+            column = table.column(group)
+            names = [field.name for field in column.type]
+            wanted = [name for name in names if self._wants(group, name)]
+            if self.is_flat:
+                columns.update(self._flat(group, column, wanted))
+            elif wanted or (not names and self._wants(group, "")):
+                columns[group] = column if wanted == names else _narrowed(column, wanted)
+        return pa.table(columns)
+
+    def _wants(self, group: str, field: str) -> bool:
+        names = {group, f"{group}{self.separator}{field}"}
+        return ("*" in self.dataset or not names.isdisjoint(self.dataset)) and names.isdisjoint(self.exclude)
+
+    def _flat(self, group: str, column: pa.ChunkedArray, wanted: list[str]) -> dict[str, pa.ChunkedArray]:
+        flat = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
+        return {f"{group}{self.separator}{name}": flat[name] for name in wanted}
+
+
+def _narrowed(column: pa.ChunkedArray, wanted: list[str]) -> pa.ChunkedArray:
+    """The struct with some of its fields; a null struct stays null."""
+    fields = [column.type.field(name) for name in wanted]
+    chunks = []
+    for chunk in column.chunks:
+        children = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
+        mask = chunk.is_null() if chunk.null_count else None
+        chunks.append(pa.StructArray.from_arrays([children[name] for name in wanted], fields=fields, mask=mask))
+    return pa.chunked_array(chunks, type=pa.struct(fields))

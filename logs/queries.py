@@ -1,0 +1,130 @@
+"""Reads of logs for an actor: who may see a pipeline may see its logs, wherever its edges run now."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Sum
+from django.utils import timezone
+
+from catalog import queries as catalog
+from catalog.models import Pipeline
+from common.errors import NotFound
+from edges import queries as edge_queries
+from edges.models import Edge
+from logs import merge
+from logs.live import LivePages
+from logs.models import LogGap, LogMark, LogPage
+from logs.query import Answer, Query, Source
+
+TABLE_BYTES = 2 * 1024**2  # what a person can look at
+
+
+def read(
+    actor: catalog.Actor,
+    pipeline_pk: int,
+    query: Query,
+    *,
+    edges: Iterable[str] = (),
+    pipeline_version: UUID | None = None,
+) -> Answer:
+    """Rows of a pipeline in global time order. `edges` are names; none means all. Raises `NotFound`."""
+    pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    return merge.answer(_sources(pipeline, edges, pipeline_version), query)
+
+
+def newest_rows(
+    actor: catalog.Actor,
+    pipeline: Pipeline,
+    limit: int = 50,
+    edges: Iterable[str] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> list[dict[str, Any]]:
+    """The newest rows of a pipeline as Python values, newest first, whatever their schemas.
+
+    Each has `time` (aware, UTC), `in`, `out`, `anomaly`, `metadata`. Rows that are large together (`TABLE_BYTES` of
+    decoded values) are fewer than the limit. Raises `NotFound`.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline.pk)
+    query = Query(limit=limit, start=first_at(start), end=last_at(end), max_bytes=TABLE_BYTES)
+    found = merge.records(_sources(pipeline, edges or (), None), query)
+    return [{**row, "time": row["time"].replace(tzinfo=UTC)} for row in found]
+
+
+def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """Rows of each pipeline (by id) since midnight UTC, edge time, counted without decoding anything.
+
+    A page is counted whole when its newest row is of today, so rows just before midnight may be among them.
+    """
+    midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ids = [pipeline.pk for pipeline in pipelines]
+    counted = (
+        LogPage.objects.filter(pipeline__in=ids, time_max__gte=first_at(midnight))
+        .values("pipeline")
+        .annotate(total=Sum("rows"))
+        .values_list("pipeline", "total")
+    )
+    return dict.fromkeys(ids, 0) | dict(counted)
+
+
+def partitions_of(pipeline: Pipeline) -> list[str]:
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it."""
+    # Every edge that runs or ran it was assigned to it, so one condition finds both.
+    found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
+    return sorted(set(found.values_list("name", flat=True)))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What came of one log store of an edge: `received` + `shed` = `acked`, so that no row is lost uncounted."""
+
+    epoch: UUID
+    received: int
+    shed: int
+    acked: int
+    last_arrival: datetime
+    gaps: list[LogGap]
+
+
+def accounts_for(actor: catalog.Actor, edge_pk: UUID) -> tuple[Edge, list[Account]]:
+    """An edge and the accounts of its log stores, the last heard of first. Raises `NotFound`."""
+    edge = edge_queries.edge_for(actor, edge_pk, removed=True)
+    gaps: dict[UUID, list[LogGap]] = {}
+    for gap in LogGap.objects.filter(edge=edge).order_by("epoch", "first"):
+        gaps.setdefault(gap.epoch, []).append(gap)
+    marks = LogMark.objects.filter(edge=edge).order_by("-updated_at", "-id")
+    return edge, [
+        Account(mark.epoch, mark.rows, mark.shed, mark.acked, mark.updated_at, gaps.get(mark.epoch, []))
+        for mark in marks
+    ]
+
+
+def first_at(moment: datetime | None) -> int | None:
+    """The first whole millisecond (epoch) that is not before a moment."""
+    return None if moment is None else -((-_microseconds(moment)) // 1000)
+
+
+def last_at(moment: datetime | None) -> int | None:
+    """The last whole millisecond (epoch) that is not after a moment."""
+    return None if moment is None else _microseconds(moment) // 1000
+
+
+def _microseconds(moment: datetime) -> int:
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _sources(pipeline: Pipeline, edges: Iterable[str], pipeline_version: UUID | None) -> list[Source]:
+    """Where rows of a pipeline are: live pages."""
+    found = LogPage.objects.filter(pipeline=pipeline)
+    if names := list(edges):
+        found = found.filter(partition__in=names)
+    if pipeline_version:
+        version = pipeline.versions.filter(uuid=pipeline_version).first()
+        if version is None:
+            raise NotFound(f"Pipeline {pipeline.pk} has no version {pipeline_version}.")
+        found = found.filter(pipeline_version=version)
+    return [LivePages(found)]

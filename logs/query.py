@@ -1,0 +1,137 @@
+"""The terms of reading logs: what is asked, what a store of rows offers, what is answered.
+
+Rows are ordered by (time, page, row within the page), so that no two are equal, and a cursor is the key of the last row
+that was answered: rows that arrive meanwhile neither shift nor repeat others.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from common.errors import Invalid
+from logs.columns import Selection
+
+Keys = npt.NDArray[np.int64]
+
+MAX_LIMIT = 10_000
+MAX_ANSWER_BYTES = 10 * 1024**2
+
+
+class Order(StrEnum):
+    NEWEST_FIRST = "desc"
+    OLDEST_FIRST = "asc"
+
+    @property
+    def sign(self) -> int:
+        """What keys are multiplied with, so that the first row in this order has the largest."""
+        return 1 if self is Order.NEWEST_FIRST else -1
+
+
+class Status(StrEnum):
+    """Why an answer ends where it does. Words of the SDK's wire contract."""
+
+    ALL = "All"
+    RECORD_LIMITED = "RecordLimited"
+    BYTE_LIMITED = "ByteLimited"
+    SCHEMA_CHANGE = "SchemaChange"
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The key of the last row that was answered, and in which order."""
+
+    order: Order
+    time: int
+    page: int
+    row: int
+
+    def __str__(self) -> str:
+        text = f"{self.order} {self.time} {self.page} {self.row}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """Raises `Invalid`."""
+        try:
+            order, *numbers = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode().split(" ")
+            time, page, row = (int(number) for number in numbers)
+            if max(abs(time), abs(page), abs(row)) >= 2**63:
+                raise ValueError("no such key")
+            return cls(Order(order), time, page, row)
+        except (binascii.Error, ValueError) as exc:
+            raise Invalid("The cursor is not one that a query of logs gave: begin without one.") from exc
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to read. `start` and `end` are epoch ms, both within; None is open. `max_bytes` is of decoded rows."""
+
+    order: Order = Order.NEWEST_FIRST
+    limit: int = 100
+    start: int | None = None
+    end: int | None = None
+    cursor: Cursor | None = None
+    selection: Selection = field(default_factory=Selection)
+    max_bytes: int = MAX_ANSWER_BYTES
+
+    def __post_init__(self) -> None:
+        if self.cursor and self.cursor.order is not self.order:
+            raise Invalid(f"The cursor is of a query with order={self.cursor.order}: keep the order.")
+        if not 1 <= self.limit <= MAX_LIMIT:
+            raise Invalid(f"limit must be from 1 to {MAX_LIMIT}.")
+
+    @property
+    def earliest(self) -> int | None:
+        """The oldest time that may still be answered."""
+        return self._later(self.start, Order.OLDEST_FIRST, max)
+
+    @property
+    def latest(self) -> int | None:
+        """The newest time that may still be answered."""
+        return self._later(self.end, Order.NEWEST_FIRST, min)
+
+    def _later(self, bound: int | None, order: Order, choose: Callable[[int, int], int]) -> int | None:
+        if self.cursor is None or self.order is not order:
+            return bound
+        return self.cursor.time if bound is None else choose(bound, self.cursor.time)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Decoded rows and, for each, the key's page and row."""
+
+    table: pa.Table
+    page: Keys
+    row: Keys
+
+
+class Piece(Protocol):
+    """Rows of one schema: a live page today. What replaces pages must keep the page and row of each row as its key."""
+
+    @property
+    def reach(self) -> int:
+        """Its largest time times the order's sign: none of its rows comes before that."""
+
+    def read(self) -> Rows | None:
+        """Decodes it, which is done only when its rows may be needed. None when it is gone."""
+
+
+class Source(Protocol):
+    def pieces(self, query: Query) -> Iterable[Piece]:
+        """Those that may hold rows of the query, the largest reach first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of one schema in the order asked for. `next` is set unless the status is All."""
+
+    table: pa.Table
+    status: Status
+    next: Cursor | None

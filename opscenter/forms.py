@@ -1,0 +1,21 @@
+"""Forms of the pages that belong to no single app."""
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm
+
+
+class LoginForm(AuthenticationForm):
+    """E-mail address and password."""
+
+    username = forms.EmailField(
+        label="E-mail address",
+        widget=forms.EmailInput(attrs={"class": "form-control", "autocomplete": "username", "autofocus": True}),
+    )
+    password = forms.CharField(
+        strip=False,
+        widget=forms.PasswordInput(attrs={"class": "form-control", "autocomplete": "current-password"}),
+    )
+    error_messages = {
+        "invalid_login": "The e-mail address or the password is wrong. Passwords differ in upper and lower case.",
+        "inactive": "This account is switched off: ask an administrator.",
+    }

@@ -1,0 +1,29 @@
+"""How pages answer refusals, and how browsers may keep what they were shown."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_cache_control, patch_vary_headers
+
+from common.errors import DomainError
+from opscenter import views
+
+
+class PageAnswers:
+    """Turns refusals that a page's view did not handle itself into pages, and marks pages as private."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html"):
+            # One address answers a page or its fragment; the back button must not show a cached fragment.
+            patch_vary_headers(response, ["HX-Request"])
+            if not response.has_header("Cache-Control"):
+                patch_cache_control(response, private=True, no_cache=True)
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """JSON interfaces handle their refusals themselves; what arrives here is a page's."""
+        return views.refusal(request, exception) if isinstance(exception, DomainError) else None

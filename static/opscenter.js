@@ -1,0 +1,68 @@
+// Small conveniences. Every page works without them, except copying and dialogs, which are then selection and pages.
+(() => {
+  const dialog = document.getElementById("dialog");
+
+  // Menus close like menus do.
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+    if (!menu) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+
+  async function copy(text, source) {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    // Over plain HTTP browsers offer no clipboard object.
+    const range = document.createRange();
+    range.selectNodeContents(source);
+    const selection = window.getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    if (!document.execCommand("copy")) throw new Error("copying is not possible");
+    return undefined;
+  }
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const source = button.closest(".copyable").querySelector("pre, code");
+    const label = button.querySelector("[data-copy-label]");
+    try {
+      await copy(source.textContent, source);
+      label.textContent = "Copied";
+    } catch {
+      label.textContent = "Select and copy";
+    }
+    setTimeout(() => (label.textContent = "Copy"), 2000);
+  });
+
+  // What htmx puts into the dialog is shown as one.
+  document.addEventListener("htmx:after:swap", () => {
+    const body = document.getElementById("dialog-body");
+    if (!body.childElementCount || dialog.open) return;
+    const title = body.querySelector("h1, h2");
+    if (title) dialog.setAttribute("aria-label", title.textContent.trim());
+    dialog.showModal();
+  });
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-close]") || !dialog.open) return;
+    event.preventDefault();
+    dialog.close();
+  });
+  document.addEventListener("close-dialog", () => dialog.close()); // the server says so by HX-Trigger
+  dialog.addEventListener("close", () => {
+    document.getElementById("dialog-body").replaceChildren();
+    document.body.dispatchEvent(new CustomEvent("dialog-closed"));
+  });
+
+  // A table that refreshes itself waits while somebody reads a row.
+  document.addEventListener("htmx:config:request", (event) => {
+    const source = event.detail.ctx.sourceElement;
+    if (source.matches("[data-wait-for-reader]") && source.querySelector("details[open]")) event.preventDefault();
+  });
+})();
