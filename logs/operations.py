@@ -15,7 +15,6 @@ from uuid import UUID
 import psycopg
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
-from psycopg import sql
 
 from common.errors import Invalid, StorageFull
 from edges import queries as edge_queries
@@ -135,14 +134,11 @@ def _insert(page: LogPage) -> None:
         page.save(force_insert=True)
         return
     fields = [field for field in LogPage._meta.concrete_fields if not field.primary_key]
-    columns = sql.SQL(", ").join(sql.Identifier(field.column) for field in fields)
-    values = sql.SQL(", ").join(sql.Placeholder() * len(fields))
-    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-        sql.Identifier(LogPage._meta.db_table), columns, values
-    )
+    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
+    statement = f"INSERT INTO {LogPage._meta.db_table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"
     given = [field.get_db_prep_save(getattr(page, field.attname), connection) for field in fields]
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(statement, given)
+        cursor.execute(statement.encode(), given)
 
 
 def _acked(edge: Edge, epoch: UUID, now: datetime, *, first: int, what: str) -> int:
