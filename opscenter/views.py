@@ -93,5 +93,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _notice(text: str, status: int) -> HttpResponse:
     # Not into the target that htmx meant: what is there stays as it was.
-    headers = {"HX-Retarget": "#notices", "HX-Reswap": "innerHTML"}
+    headers = {"HX-Retarget": "#toasts", "HX-Reswap": "innerHTML"}
     return HttpResponse(render_to_string("parts/_notice.html", {"text": text}), status=status, headers=headers)

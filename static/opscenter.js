@@ -41,6 +41,8 @@
     setTimeout(() => (label.textContent = "Copy"), 2000);
   });
 
+  document.addEventListener("click", (event) => event.target.closest("[data-dismiss]")?.closest(".alert").remove());
+
   // What htmx puts into the dialog is shown as one.
   document.addEventListener("htmx:after:swap", () => {
     const body = document.getElementById("dialog-body");
