@@ -190,7 +190,7 @@ class Demo:
         self.logged(published["uuid"], len(self.answers) + len(old))
         self.logged(successor["uuid"], len(asking.answers) - len(old))
         tell(
-            "and every one of them is logged",
+            "every answer is logged",
             f"{len(old)} by the old version, {len(asking.answers) - len(old)} by the new",
         )
         edge = self.center.get(f"edges/{self.edge}")
