@@ -25,6 +25,8 @@ def rows(request: SignedInRequest, pk: int) -> HttpResponse:
         edges = [form.cleaned_data["edge"]] if form.cleaned_data["edge"] else None
         newest = queries.newest_rows(request.user, pipeline, SHOWN_ROWS, edges, start, end)
         found = [display.shown(row) for row in newest]
+    if found and request.GET.get("waiting"):
+        return HttpResponse(headers={"HX-Refresh": "true"})  # the first rows: the page gets its filters too
     context = pages.in_workspace(
         request,
         pipeline.workspace,

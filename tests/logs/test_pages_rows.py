@@ -150,3 +150,13 @@ def test_row_without_a_readable_model_is_shown(last_model: object) -> None:
 def row(value: object, **changes: object) -> display.Row:
     whole = {"time": datetime(2026, 11, 20, tzinfo=UTC), "in": {"x": value}, "out": None, "anomaly": None}
     return display.shown({**whole, "metadata": None, **changes})
+
+
+def test_empty_log_waits_for_its_first_rows(
+    browser: Callable[..., Client], address: str, device: Device, viewer: User
+) -> None:
+    client = browser(viewer)
+    assert f'hx-get="{address}?waiting=1"' in client.get(address).content.decode()
+    assert "HX-Refresh" not in client.get(f"{address}?waiting=1", headers=HTMX)
+    device.ship(device.page([1]))
+    assert client.get(f"{address}?waiting=1", headers=HTMX)["HX-Refresh"] == "true"
