@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -61,6 +62,24 @@ def test_login_does_not_lead_elsewhere(browser: Callable[..., Client], owner: Us
 def test_wrong_password_is_told_without_saying_which_is_wrong(browser: Callable[..., Client], owner: User) -> None:
     page = browser().post("/login", {"username": "owner@example.com", "password": "wrong"}).content.decode()
     assert "The e-mail address or the password is wrong." in page
+
+
+def test_many_wrong_passwords_from_one_address_have_to_wait(
+    browser: Callable[..., Client], owner: User, workspace: Workspace
+) -> None:
+    cache.clear()
+    client = browser()
+    right = {"username": "owner@example.com", "password": "owner-password-1"}
+    for _ in range(3):
+        assert client.post("/login", right).status_code == 302
+        client.post("/logout")
+    wrong = right | {"password": "wrong"}
+    assert [client.post("/login", wrong).status_code for _ in range(20)] == [200] * 20
+    answer = client.post("/login", right)
+    assert answer.status_code == 429
+    assert "try again in" in answer.content.decode()
+    assert int(answer["Retry-After"]) > 0
+    cache.clear()
 
 
 def test_logout_ends_the_session(browser: Callable[..., Client], owner: User, workspace: Workspace) -> None:
