@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from catalog.models import Membership, Role, User, Workspace
 
@@ -127,3 +129,24 @@ def test_last_owner_stays_and_is_told_why(browser: Callable[..., Client], worksp
     answer = browser(owner).post(f"/workspaces/{workspace.pk}/members/{owner.public_id}/remove")
     assert answer.status_code == 409
     assert "is the last owner of factory" in answer.content.decode()
+
+
+def test_lists_need_as_many_queries_for_many_as_for_one(
+    browser: Callable[..., Client], workspace: Workspace, owner: User
+) -> None:
+    client = browser(owner)
+    addresses = ("/workspaces", f"/workspaces/{workspace.pk}/members")
+
+    def counted(address: str) -> int:
+        client.get(address)
+        with CaptureQueriesContext(connection) as queries:
+            client.get(address)
+        return len(queries)
+
+    few = [counted(address) for address in addresses]
+    for number in range(20):
+        made = Workspace.objects.create(name=f"workspace-{number}", created_by=owner)
+        Membership.objects.create(workspace=made, user=owner, role=Role.OWNER)
+        user = User.objects.create_user(f"user-{number}@example.com")
+        Membership.objects.create(workspace=workspace, user=user, role=Role.VIEWER)
+    assert [counted(address) for address in addresses] == few
