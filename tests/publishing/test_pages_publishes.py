@@ -160,6 +160,7 @@ def test_details_have_everything_to_run_it(
         assert text in page
         assert text in fragment
     assert "No engine image is configured." in page
+    assert "add an edge" not in page, "a viewer may not"
     assert "<html" in page
     assert "<html" not in fragment
 
