@@ -231,7 +231,7 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
-FILE_UPLOAD_HANDLERS = ["catalog.uploads.ModelUploadHandler"]
+FILE_UPLOAD_HANDLERS = ["catalog.uploads.NoFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 12 * 1024**2  # above the largest log page; models and blobs are streamed past it
 
 # The built-in OCI registry of the embedded default: off as soon as another registry is configured by the environment.
