@@ -75,7 +75,7 @@ def _short(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """A few decimals, and an exponent only where digits alone would mislead. 50024.8 as float32 is 50024.80078 in full."""
+    """A few decimals, and an exponent only where digits alone would mislead. What was a float32 has the digits of one."""
     with np.errstate(over="ignore"):
         narrow = np.float32(value)
     if narrow == value and 1e-4 <= abs(value) < 1e15:
