@@ -75,7 +75,7 @@ def _short(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """A few decimals, and an exponent only where digits alone would mislead. What was a float32 has the digits of one."""
+    """A few decimals, and an exponent only where digits alone would mislead. A float32 keeps its few digits."""
     with np.errstate(over="ignore"):
         narrow = np.float32(value)
     if narrow == value and 1e-4 <= abs(value) < 1e15:
