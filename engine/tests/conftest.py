@@ -188,7 +188,7 @@ def load_pipeline(store):
 
 @pytest.fixture
 def infer(load_pipeline):
-    """A data plane on the given models: `infer(records, (name, version, bytes, fields), ...)` gives the answer's rows."""
+    """A data plane on the given models: `infer(records, (name, version, bytes, fields), ...)` gives answer rows."""
 
     def call(records, *parts, query="", kind=JSON, **changes):
         plane = DataPlane(call.logged.append, 64 * 2**20)

@@ -5,8 +5,8 @@ reads only message headers (Arrow columnar format, Message.fbs): the numbers bel
 """
 
 import pyarrow as pa
-from flatbuffers import encode, number_types, packer
-from flatbuffers.table import Table
+from flatbuffers import encode, number_types, packer  # type: ignore[import-untyped]
+from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from opsengine.errors import RequestError
 

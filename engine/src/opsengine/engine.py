@@ -7,6 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
+from opsengine import __version__
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
@@ -48,6 +49,7 @@ class Engine:
 
     def run(self) -> int:
         """Serve until `stop` is called or there is nothing to serve; returns the exit code."""
+        logger.info("OpsCenter engine %s", __version__)
         self._writer.start()
         self._server.start()
         self._agent.start(self._updater)

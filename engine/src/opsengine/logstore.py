@@ -8,6 +8,7 @@ pipeline version; rows are numbered from 1 in each epoch (the uuid of the store)
 import logging
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -277,7 +278,7 @@ class LogStore:
         after = self._row(
             "SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop
         )
-        end, moment = (after[0] - 1, after[1]) if after else (stop, 0)
+        end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
     def _insert(self, page: NewPage, body: bytes, size: int, last: int) -> int:

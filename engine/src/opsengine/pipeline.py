@@ -167,10 +167,13 @@ class Step:
         else:
             name = next(iter(columns))
         if name not in columns:
-            raise RequestError(
-                f'Column "{name}" is missing: model {self.entry.name} needs it (got {", ".join(map(repr, columns))}).'
-            )
+            raise RequestError(f'Column "{name}" is missing: model {self.entry.name} needs it (got {_few(columns)}).')
         return name
+
+
+def _few(columns: Mapping[str, Field]) -> str:
+    names = [repr(name) for name in columns]
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 class LoadedPipeline:

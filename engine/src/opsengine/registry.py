@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LARGEST_MANIFEST = 4 * 2**20  # what registries accept
+LARGEST_TOKEN = 1 << 20
 CHUNK_BYTES = 1 << 18
 TRIES = 5
 REDIRECTS = 5
@@ -98,7 +99,9 @@ class RegistryClient:
         """Prove the credentials before anything is pulled. Raises RegistryError where they are refused."""
         answer = self._request("GET", "/v2/", reference)
         answer.drain_conn()
-        if answer.status not in (200, 404):  # some registries answer /v2/ only to a browser
+        # A token server that gave a token has checked the password; what the token opens is seen at the manifest.
+        has_token = self._headers.get(reference.repository, ("", 0))[0].startswith("Bearer ")
+        if answer.status not in (200, 404) and not has_token:
             raise self._refusal(answer.status, reference)
 
     def manifest(self, reference: Reference) -> bytes:
@@ -107,8 +110,7 @@ class RegistryClient:
         answer = self._request("GET", path, reference, {"Accept": f"{MANIFEST_TYPE}, {INDEX_TYPE}"})
         if answer.status != 200:
             raise self._refusal(answer.status, reference)
-        data = answer.read(LARGEST_MANIFEST + 1)
-        answer.drain_conn()
+        data = self._read(answer, LARGEST_MANIFEST + 1)
         if len(data) > LARGEST_MANIFEST:
             raise RegistryError(f"The manifest of {reference} is larger than 4 MiB: this is not a pipeline.")
         if reference.digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != reference.digest:
@@ -230,8 +232,7 @@ class RegistryClient:
             raise RegistryError(f"The registry {self._host} wants its password sent without TLS: this is refused.")
         headers = {"Authorization": self._basic()} if self.has_credentials else {}
         answer = self._send_once("GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", headers)
-        data = answer.read(1 << 20)
-        answer.drain_conn()
+        data = self._read(answer, LARGEST_TOKEN)
         if answer.status != 200:
             raise self._refusal(answer.status, reference)
         try:
@@ -240,6 +241,15 @@ class RegistryClient:
         except (ValueError, KeyError, AttributeError, TypeError):
             raise RegistryError(f"The registry {self._host} answered the login with something unreadable.") from None
         return str(token), life
+
+    def _read(self, answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+        """At most `limit` bytes of an answer."""
+        try:
+            return answer.read(limit)
+        except urllib3.exceptions.HTTPError as error:
+            raise RegistryUnavailable(f"The registry {self._host} broke off its answer.") from error
+        finally:
+            answer.drain_conn()
 
     def _basic(self) -> str:
         pair = f"{self._settings.username}:{self._settings.password}"
@@ -265,7 +275,7 @@ class RegistryClient:
 
 def _chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     try:
-        yield from answer.stream(CHUNK_BYTES)
+        yield from answer.stream(CHUNK_BYTES, decode_content=False)  # the digest is of the bytes sent
     except urllib3.exceptions.HTTPError as error:
         raise RegistryUnavailable(f"The transfer broke off ({type(error).__name__}).") from error
     finally:

@@ -26,7 +26,7 @@ class LoopbackServer:
             def handle_any(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with owner.lock:
-                    reply = owner.reply(self.command, self.path, self.headers, body)
+                    reply = owner.reply(self.command, self.path, self.headers, body) if owner.is_up else None
                 if reply is None:  # the line goes dead before an answer
                     self.close_connection = True
                     return
@@ -48,6 +48,7 @@ class LoopbackServer:
                 pass
 
         self.lock = getattr(self, "lock", None) or threading.RLock()
+        self.is_up = True
         ThreadingHTTPServer.allow_reuse_address = True
         ThreadingHTTPServer.daemon_threads = True
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
@@ -56,7 +57,9 @@ class LoopbackServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
-        """Off the network: connections are refused until `start`."""
+        """Off the network: connections are refused, open ones are dead, until `start`."""
+        with self.lock:
+            self.is_up = False
         if self._server:
             self._server.shutdown()
             self._server.server_close()
