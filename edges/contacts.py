@@ -123,9 +123,26 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
             detail = {"from": edge.serving_digest, "to": serving}
             EdgeEvent.objects.create(edge=edge, kind=EdgeEvent.Kind.SERVING, at=now, detail=detail)
         edge.serving_digest = serving
-        edge.report = _kept(edge, report, now)
+        edge.report = kept(report, now)
         _contact(edge, now, "serving_digest", "report")
     return edge
+
+
+def current(*, edge: Edge, now: datetime | None = None) -> Edge:
+    """The edge with the publish that it should serve now, for one that only asks. Counts as contact."""
+    now = now or timezone.now()
+    _follow_replacement(edge, now)
+    note(edge, now=now)
+    return _read(edge.pk)
+
+
+def kept(report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """A report as it is stored: with when it came, and how far the edge's clock was off (ms)."""
+    moment = _milliseconds(now)
+    stored = {**report, "at": moment}
+    clock = report.get("clock")
+    # Positive when the edge's clock is ahead of ours, give or take the way of the message.
+    return stored if clock is None else {**stored, "clock_offset": clock - moment}
 
 
 def _spend(token: JoinToken, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Edge:
@@ -188,6 +205,10 @@ def _admitted(edge: Edge, now: datetime, stale: NotAuthenticated) -> Edge:
     return current
 
 
+def _read(pk: Any) -> Edge:
+    return Edge.objects.select_related("publish__pipeline_version__pipeline").get(pk=pk)
+
+
 def _locked(pk: Any) -> Edge:
     rows = Edge.objects.select_for_update(of=("self",))
     return rows.select_related("publish__pipeline_version__pipeline").get(pk=pk)
@@ -208,13 +229,6 @@ def _follow_replacement(edge: Edge, now: datetime) -> None:
     target = queries.successor_of(edge.publish)
     if target:
         jobs.move_edges(source=edge.publish, target=target, only=[edge], now=now)
-
-
-def _kept(edge: Edge, report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    kept = {"engine": edge.report.get("engine"), **report, "at": _milliseconds(now)}
-    clock = report.get("clock")
-    # Positive when the edge's clock is ahead of ours, give or take the way of the message.
-    return kept if clock is None else {**kept, "clock_offset": clock - _milliseconds(now)}
 
 
 def _milliseconds(moment: datetime) -> int:

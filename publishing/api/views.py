@@ -47,6 +47,7 @@ class Publishes(ListAPIView[Publish]):
             version=_version(actor_of(request), pk, given.get("pipeline_version")),
             engine_config=given.get("engine_config"),
             replaces=given.get("replaces", ()),
+            allow_breaking=given["allow_breaking"],
         )
         return Response(serializers.PublishOut(made).data, status=status.HTTP_202_ACCEPTED)
 
