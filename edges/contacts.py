@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from common.errors import DomainError, NotAuthenticated
-from edges import jobs, jwts, queries, sessions, tokens
+from edges import enrolment, jobs, jwts, queries, sessions, tokens
 from edges.errors import (
     InvalidAssertion,
     JoinTokenExpired,
@@ -51,6 +51,7 @@ def join(
 
     The first key that presents the token owns it. The same key may repeat within 10 minutes, because an answer can get
     lost; nobody else ever gets in with it. Joining with a reissued token replaces the key of the edge.
+    A fleet token makes an edge of each key that presents it, see `enrolment`.
     Raises `Invalid`, `JoinTokenUnknown`, `JoinTokenExpired`, `JoinTokenUsed`, `EdgeRemoved`, `EdgeBanned`.
     """
     now = now or timezone.now()
@@ -59,7 +60,7 @@ def join(
     digest = tokens.join_token_digest(join_token, settings.SECRET_KEY)
     token = JoinToken.objects.filter(digest=digest).first()
     if token is None:
-        raise JoinTokenUnknown("This join token is not known here: use the newest bundle of the edge.")
+        return _enrolled(digest, jwk, thumbprint, engine, now)
     try:
         with transaction.atomic():
             edge = _spend(token, jwk, thumbprint, engine, now)
@@ -143,6 +144,13 @@ def kept(report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     clock = report.get("clock")
     # Positive when the edge's clock is ahead of ours, give or take the way of the message.
     return stored if clock is None else {**stored, "clock_offset": clock - moment}
+
+
+def _enrolled(digest: str, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Joined:
+    edge = enrolment.join(digest=digest, jwk=jwk, thumbprint=thumbprint, engine=engine, now=now, repeat=REPEAT_WINDOW)
+    if edge is None:
+        raise JoinTokenUnknown("This join token is not known here: use the newest bundle of the edge.")
+    return Joined(edge, sessions.start(edge, now))
 
 
 def _spend(token: JoinToken, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Edge:

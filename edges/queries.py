@@ -15,7 +15,7 @@ from catalog.models import Pipeline, PipelineVersion, Role, Workspace
 from common.errors import Forbidden, NotFound
 from edges import states
 from edges.errors import PipelineNotAssigned
-from edges.models import Edge, EdgeEvent, JoinToken
+from edges.models import Edge, EdgeEvent, FleetToken, JoinToken
 from edges.states import Desired, EdgeState, State
 from publishing.models import Publish
 
@@ -90,6 +90,26 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
         raise NotFound(f"There is no edge {pk} for you.")
     _require(actor, edge.publish, at_least, f"edge {pk}")
     return edge
+
+
+def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
+    """The fleet tokens of a publish, newest first. The caller has authorised the publish."""
+    return _fleet_tokens().filter(publish=publish)
+
+
+def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
+    """The fleet token with this id. Raises `NotFound`, `Forbidden`."""
+    token = _fleet_tokens().filter(pk=pk).first()
+    if token is None:
+        raise NotFound(f"There is no fleet token {pk} for you.")
+    _require(actor, token.publish, at_least, f"fleet token {pk}")
+    return token
+
+
+def _fleet_tokens() -> QuerySet[FleetToken]:
+    return FleetToken.objects.select_related(
+        "publish__pipeline_version__pipeline__workspace", "created_by", "revoked_by"
+    )
 
 
 def events_of(edge: Edge) -> QuerySet[EdgeEvent]:
