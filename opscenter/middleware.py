@@ -1,12 +1,36 @@
-"""How pages answer refusals, and how browsers may keep what they were shown."""
+"""How pages answer refusals, how browsers may keep what they were shown, and the short way of engines' calls."""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+from django.template.response import SimpleTemplateResponse
+from django.urls import Resolver404, resolve
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from common.errors import DomainError
 from opscenter import views
+
+DEVICE_API = "/edge/v1/"
+
+
+class DeviceCalls:
+    """Answers what engines call at once: they have no session, no cookie and no page, and call all the time.
+
+    An address that is none of theirs takes the usual way.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path_info.startswith(DEVICE_API):
+            return self.get_response(request)
+        try:
+            found = resolve(request.path_info)
+        except Resolver404:
+            return self.get_response(request)
+        response: HttpResponse = found.func(request, *found.args, **found.kwargs)
+        return response.render() if isinstance(response, SimpleTemplateResponse) else response
 
 
 class PageAnswers:

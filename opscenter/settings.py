@@ -91,6 +91,7 @@ INSTALLED_APPS = [
     "opscenter",
 ]
 MIDDLEWARE = [
+    "opscenter.middleware.DeviceCalls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
