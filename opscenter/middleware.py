@@ -30,7 +30,11 @@ class DeviceCalls:
         except Resolver404:
             return self.get_response(request)
         response: HttpResponse = found.func(request, *found.args, **found.kwargs)
-        return response.render() if isinstance(response, SimpleTemplateResponse) else response
+        if isinstance(response, SimpleTemplateResponse):
+            response = response.render()
+        # Without it the web server would send in chunks.
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        return response
 
 
 class PageAnswers:
