@@ -37,6 +37,17 @@ def publish_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
     return publish
 
 
+def version_to_publish(actor: Actor, pipeline_id: int, version_id: int | None) -> PipelineVersion:
+    """A version of a pipeline, the newest when none is named, for a collaborator. Raises `NotFound`, `Forbidden`."""
+    pipeline = catalog.pipeline_for(actor, pipeline_id, Role.COLLABORATOR)
+    versions = pipeline.versions.select_related("pipeline")
+    found = versions.filter(pk=version_id).first() if version_id is not None else versions.first()
+    if found is None:
+        which = f"version {version_id}" if version_id is not None else "version yet"
+        raise NotFound(f"The pipeline {pipeline.name} has no {which}.")
+    return found
+
+
 def publishes_of(pipeline: Pipeline) -> QuerySet[Publish]:
     """A pipeline's publishes, newest first. The caller has authorised the pipeline."""
     return _whole(Publish.objects.filter(pipeline_version__pipeline=pipeline))
