@@ -56,7 +56,7 @@ def signer(now: datetime) -> Signer:
     """The key that signs, made on first use by whichever process comes first."""
     signers = _signers(now)
     if not signers:
-        _make(1)
+        _make(1, now)
         signers = _read(now)
     return signers[0]
 
@@ -84,7 +84,7 @@ def rotate(now: datetime, *, forget: bool = False) -> str:
     """
     with transaction.atomic():
         newest = SigningKey.objects.aggregate(newest=Max("generation"))["newest"] or 0
-        made = _make(newest + 1)
+        made = _make(newest + 1, now)
         if forget:
             SigningKey.objects.filter(generation__lt=made.generation).delete()
     forget_ring()
@@ -132,7 +132,7 @@ def _verifies(key: Signer, signers: tuple[Signer, ...], now: datetime) -> bool:
     return not successors or now < min(successors) + VERIFIES_ON
 
 
-def _make(generation: int) -> SigningKey:
+def _make(generation: int, now: datetime) -> SigningKey:
     private = ec.generate_private_key(ec.SECP256R1())
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -140,7 +140,7 @@ def _make(generation: int) -> SigningKey:
     kid = tokens.thumbprint(tokens.jwk_of(private.public_key()))
     try:
         with transaction.atomic():
-            return SigningKey.objects.create(generation=generation, kid=kid, private_key=pem.decode())
+            return SigningKey.objects.create(generation=generation, kid=kid, private_key=pem.decode(), created_at=now)
     except IntegrityError:
         return SigningKey.objects.get(generation=generation)  # somebody else made this generation: it is as good
 
