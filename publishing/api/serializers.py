@@ -27,6 +27,10 @@ class PublishIn(serializers.Serializer[Any]):
         help_text="ids of published publishes whose edges move to this one when it has arrived",
     )
 
+    allow_breaking = serializers.BooleanField(
+        default=False, help_text="replace although callers or readers of today break"
+    )
+
 
 class ReplacedOut(serializers.ModelSerializer[Publish]):
     pipeline_name = serializers.CharField(source="pipeline_version.pipeline.name")
