@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS gap (
 CODEC = "zstd"
 ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
 BUSY_SECONDS = 10.0
+SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
+JOURNAL_BYTES = 2**20
 FAR = 2**60  # beyond any row number
 
 
@@ -110,6 +112,7 @@ class LogStore:
             logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
             self._db = self._open(path)
         self._page_bytes = int(self._value("PRAGMA page_size"))
+        self._journal = Path(f"{path}-wal")
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -117,7 +120,7 @@ class LogStore:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")  # a commit returns when the rows are on the disk
-            db.execute("PRAGMA journal_size_limit=1048576")
+            db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
             db.executescript(TABLES)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
@@ -161,6 +164,7 @@ class LogStore:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
             self._set("last", last)
+        self._empty_journal()
         return last
 
     def next(self, max_rows: int) -> Shipment | Gap | None:
@@ -252,9 +256,9 @@ class LogStore:
 
     @property
     def used(self) -> int:
-        """Bytes in use in the file."""
+        """Bytes in use on the disk."""
         with self._lock:
-            return self._used()
+            return self._used() + self._journal_size()
 
     def _shipment(self, at: int, max_rows: int) -> Shipment | None:
         query = (
@@ -288,7 +292,7 @@ class LogStore:
         times = page.batch.column("time").view(pa.int64()).to_numpy()
         low, high = int(times.min()), int(times.max())
         first, last = last + 1, last + page.batch.num_rows
-        if len(body) > self._cap // 2:
+        if 3 * len(body) > self._cap:
             self._note_gap(first, last, low, high, "storage_limit")
             return last
         assert kind is not None
@@ -297,7 +301,8 @@ class LogStore:
 
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
-        excess = self._used() + incoming + 4 * self._page_bytes - self._cap
+        # Rows lie twice on the disk for a moment, in the journal and in the file.
+        excess = self._used() + self._journal_size() + 2 * incoming + SLACK_PAGES * self._page_bytes - self._cap
         if excess <= 0:
             return
         acked = self._position().acked
@@ -324,6 +329,18 @@ class LogStore:
         else:
             self._db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
         self._set("shed", self._position().shed + last - first + 1)
+
+    def _empty_journal(self) -> None:
+        """Bring the journal into the file before it is large: it counts into the cap."""
+        with self._lock:
+            if self._journal_size() > min(JOURNAL_BYTES, self._cap // 8):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _journal_size(self) -> int:
+        try:
+            return self._journal.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _used(self) -> int:
         return (int(self._value("PRAGMA page_count")) - int(self._value("PRAGMA freelist_count"))) * self._page_bytes

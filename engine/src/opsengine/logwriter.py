@@ -38,7 +38,11 @@ class TakenCounter:
 
     def __init__(self, path: Path) -> None:
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            file.truncate(RECORD.size)
+            # Written, not only sized: a write to a mapped page that has no place on a full disk would kill the process.
+            known = file.read(RECORD.size)
+            file.seek(0)
+            file.write(known.ljust(RECORD.size, b"\0"))
+            file.flush()
             self._map = mmap.mmap(file.fileno(), RECORD.size)
 
     def read(self, epoch: str) -> int:
@@ -69,6 +73,7 @@ class LogWriter:
         self._written = threading.Condition()
         self._stopping = False
         self._lost: Lost | None = None
+        self.fault: str | None = None  # why the log cannot be written now, for people
         self.wrote = threading.Event()
         self._taken = self._recover()
         self._done = self._taken
@@ -161,9 +166,12 @@ class LogWriter:
             try:
                 self._done = self._store.append(pages, lost)
             except sqlite3.Error as error:
-                logger.error("The inference log cannot be written (%s): check the disk of PERSIST_DIR", error)
+                told = f"The inference log cannot be written ({error}): check the disk of PERSIST_DIR."
+                logger.log(logging.ERROR if self.fault is None else logging.DEBUG, told)
+                self.fault = told
                 self._put_back(results, unfit, lost)
                 return
+            self.fault = None
             self._written.notify_all()
         self.wrote.set()
 

@@ -38,6 +38,7 @@ class Result:
     outputs: dict[str, Field]
     elapsed: tuple[int, ...]
     checks: dict[str, Array] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()  # inputs that were answered but are not logged
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -45,7 +46,7 @@ class Result:
         described = [
             (name, _kind(value)) for group in (self.inputs, self.outputs, self.checks) for name, value in group.items()
         ]
-        return (self.facts, len(self.inputs), len(self.elapsed), *described)
+        return (self.facts, len(self.inputs), len(self.elapsed), self.dropped, *described)
 
     @property
     def size(self) -> int:
@@ -125,7 +126,7 @@ def _groups(
             "last_model": Constant(facts.last_model, pa.string()),
             "pipeline_version": Constant(facts.version, pa.string()),
             "elapsed": elapsed,
-            "dropped": Constant([], pa.list_(pa.string())),
+            "dropped": Constant(list(result.dropped), pa.list_(pa.string())),
             "partition": Constant(facts.partition, pa.string()),
         },
     }
@@ -136,13 +137,22 @@ def to_batch(rows: Rows) -> pa.RecordBatch:
     inputs, dropped = _arrow_inputs(rows)
     groups = dict(rows.groups)
     if dropped:
-        groups["metadata"] = {**groups["metadata"], "dropped": Constant(dropped, pa.list_(pa.string()))}
+        groups["metadata"] = {
+            **groups["metadata"],
+            "dropped": Constant([*_known(groups), *dropped], pa.list_(pa.string())),
+        }
     columns = [arrow_time(rows), _struct(inputs, rows.count)]
     for group in ("out", "anomaly", "metadata"):
         columns.append(
             _struct({name: arrow_column(value, rows.count) for name, value in groups[group].items()}, rows.count)
         )
     return pa.RecordBatch.from_arrays(columns, names=["time", "in", "out", "anomaly", "metadata"])
+
+
+def _known(groups: dict[str, dict[str, Field | Constant]]) -> list[object]:
+    """What is named in `metadata.dropped` already."""
+    value = groups["metadata"]["dropped"]
+    return list(value.value) if isinstance(value, Constant) and isinstance(value.value, list) else []
 
 
 def _arrow_inputs(rows: Rows) -> tuple[dict[str, pa.Array], list[str]]:

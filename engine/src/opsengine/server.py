@@ -20,16 +20,14 @@ from opsengine.errors import StateError
 _native: Any = _granian
 _scheduler: Any = _futures._new_cbscheduler
 
-# One would be fastest for small models, but a long run of a large one must not hold up the health checks.
-PYTHON_THREADS = 2
 BACKLOG = 1024
 BACKPRESSURE = 256  # requests in Python's hands or waiting for them; more wait in the socket
 
 
 class Server:
-    """Serves a WSGI application on one address."""
+    """Serves a WSGI application on one address, in `threads` Python threads; most of them wait (opsengine.gate)."""
 
-    def __init__(self, app: Callable[..., Any], host: str, port: int) -> None:
+    def __init__(self, app: Callable[..., Any], host: str, port: int, threads: int) -> None:
         check_port(host, port)
         self._signal = _native.WorkerSignal()
         self._stopped = threading.Event()
@@ -40,10 +38,10 @@ class Server:
             (_native.ListenerSpec(host, port, BACKLOG), None),
             None,
             1,
-            PYTHON_THREADS,
-            PYTHON_THREADS,
+            threads,
+            threads,
             30,
-            BACKPRESSURE,
+            max(BACKPRESSURE, 2 * threads),
             "1",
             HTTP1Settings(),
             None,
