@@ -3,6 +3,7 @@
 import logging
 
 from opsengine import pipeline, registry
+from opsengine.definition import ModelEntry
 from opsengine.errors import PipelineError
 from opsengine.pipeline import Artifact
 from opsengine.registry import Reference, RegistryClient
@@ -31,7 +32,7 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
     client.pull_blob(reference, artifact.config.digest, artifact.config.size, store)
     definition = pipeline.read_definition(store.read(artifact.config.digest))
     logger.info("Fetching model layers")
-    for entry in definition.steps:
+    for entry in definition.models:
         layer = artifact.layers.get(entry.digest)
         if layer is None:
             raise PipelineError(f"The artifact lacks the file of model {entry.name}: publish the pipeline again.")
@@ -52,7 +53,7 @@ def needed_blobs(digest: str, store: ContentStore) -> set[str]:
     needed = {digest, artifact.config.digest}
     if store.has(artifact.config.digest):
         definition = pipeline.read_definition(store.read(artifact.config.digest))
-        needed |= {entry.digest for entry in definition.steps}
+        needed |= {entry.digest for entry in definition.models}
     return needed
 
 
@@ -62,7 +63,7 @@ def _reference(location: str, digest: str | None, settings: RegistrySettings) ->
     return Reference(found.host, found.repository, found.tag, digest or found.digest)
 
 
-def _tell(entry: pipeline.ModelEntry) -> None:
+def _tell(entry: ModelEntry) -> None:
     logger.info("digest: %s", entry.digest)
     logger.info("  filename: %s", entry.sha)
     logger.info("  name: %s", entry.name)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -57,8 +58,33 @@ class Input:
         return fields.cast(array, self.dtype, column)
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One model output: `shape` is that of a row, None where it is not known."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: Shape | None
+
+
+class Model(Protocol):
+    """What runs in a step, whatever it is made with. Safe for several threads."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+
+    def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
+        """Outputs by name, one row for each row of `columns` (by input name). Raises RequestError."""
+        ...
+
+    def warm(self) -> None:
+        """One run, so that the first caller does not pay for set-up. Raises PipelineError if the model fails."""
+        ...
+
+
 class OnnxModel:
-    """A loaded model. Safe for several threads."""
+    """A loaded ONNX model. Safe for several threads."""
 
     def __init__(self, path: Path, name: str, cpus: int) -> None:
         options = ort.SessionOptions()
@@ -93,12 +119,12 @@ class OnnxModel:
                 self._run({name: a[at : at + batch] for name, a in columns.items()}) for at in range(0, count, batch)
             ]
             made = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
-        for name, array in zip(self.outputs, made, strict=True):
+        for node, array in zip(self.outputs, made, strict=True):
             if not array.ndim or len(array) != count:
-                raise RequestError(f"Model {self.name} gave an output {name} without one value a row.", 500)
+                raise RequestError(f"Model {self.name} gave an output {node.name} without one value a row.", 500)
         return {
-            name: array.tolist() if array.dtype.kind in "OU" else array
-            for name, array in zip(self.outputs, made, strict=True)
+            node.name: array.tolist() if array.dtype.kind in "OU" else array
+            for node, array in zip(self.outputs, made, strict=True)
         }
 
     def warm(self) -> None:
@@ -108,7 +134,7 @@ class OnnxModel:
         """
         if any(length is None for node in self.inputs for length in node.shape):
             return
-        filled = {node.name: _zeros(node) for node in self.inputs}
+        filled = zeros(self.inputs)
         try:
             self.run(filled)
         except RequestError as error:
@@ -134,13 +160,19 @@ def _input(model: str, node: ort.NodeArg) -> Input:
     return Input(node.name, TENSORS[node.type], tuple(lengths[1:]), lengths[0])
 
 
-def _output(model: str, node: ort.NodeArg) -> str:
+def _output(model: str, node: ort.NodeArg) -> Output:
     if node.type not in TENSORS:
         raise PipelineError(
             f"Model {model} has an output {node.name} of type {node.type}: "
             "convert it to give tensors (scikit-learn: zipmap=False)."
         )
-    return str(node.name)
+    lengths = [length if isinstance(length, int) and length > 0 else None for length in node.shape]
+    return Output(str(node.name), TENSORS[node.type], tuple(lengths[1:]) if lengths else None)
+
+
+def zeros(inputs: tuple[Input, ...]) -> dict[str, Array]:
+    """One row, or one batch, of nothing."""
+    return {node.name: _zeros(node) for node in inputs}
 
 
 def _zeros(node: Input) -> Array:
