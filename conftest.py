@@ -1,6 +1,6 @@
 """What holds for the tests of the center and of the engine alike."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -11,10 +11,10 @@ MISSING = "is not installed"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI every program is there, so a test that skips for want of one has failed."""
     report = yield
     if report.skipped and is_ci() and not hasattr(report, "wasxfail") and MISSING in str(report.longrepr):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} may not skip in CI: {report.longrepr[-1]}"
+        report.longrepr = f"{item.nodeid} may not skip in CI: {report.longreprtext}"
     return report

@@ -17,6 +17,7 @@ from common.errors import Conflict, Invalid, NotFound
 from edges import bundle, queries, tokens
 from edges.errors import EdgeNameTaken, NotPublished, PublishReplaced
 from edges.models import Assignment, Edge, EdgeEvent, JoinToken
+from publishing import queries as publishing
 from publishing.models import Publish
 
 JOIN_TOKEN_LIFE = timedelta(hours=24)
@@ -53,7 +54,7 @@ def add_edge(
     Raises `NotFound`, `Forbidden`, `Invalid`, `NotPublished`, `PublishReplaced`, `EdgeNameTaken`.
     """
     now = now or timezone.now()
-    publish = queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
+    publish = publishing.publish_for(actor, publish.pk, Role.COLLABORATOR)
     _check_fields(name, tags, cpus, memory)
     _require_current(publish)
     try:

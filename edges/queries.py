@@ -92,15 +92,6 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
     return edge
 
 
-def publish_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
-    """The publish with this id, to add edges to. Raises `NotFound`, `Forbidden`."""
-    publish = Publish.objects.select_related("pipeline_version__pipeline__workspace").filter(pk=pk).first()
-    if publish is None:
-        raise NotFound(f"There is no publish {pk} for you.")
-    _require(actor, publish, at_least, f"publish {pk}")
-    return publish
-
-
 def events_of(edge: Edge) -> QuerySet[EdgeEvent]:
     """What happened to an edge, newest first."""
     return edge.events.select_related("actor")

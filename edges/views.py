@@ -53,7 +53,7 @@ def edges(request: SignedInRequest, pk: int) -> HttpResponse:
 @signed_in
 def of_publish(request: SignedInRequest, pk: int) -> HttpResponse:
     """The edges that should run a publish, in a few words; by itself it leads to their pipeline's list."""
-    publish = queries.publish_for(request.user, pk)
+    publish = publishing.publish_for(request.user, pk)
     if not pages.wants_fragment(request):
         return redirect("edges:edges", publish.pipeline_version.pipeline_id)
     names = list(queries.edges_for(request.user, publish=publish).values_list("name", flat=True))

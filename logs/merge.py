@@ -52,6 +52,10 @@ class _Chunk:
     def __len__(self) -> int:
         return len(self.at)
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self.table) * self.row_bytes
+
     def first(self, count: int) -> "_Chunk":
         """Its first rows, without holding on to the memory of the others."""
         return _Chunk(
@@ -215,7 +219,7 @@ class _Pool:
         """Keeps a chunk, and no more memory than a few answers need."""
         self.chunks.append(chunk)
         self.unsettled.append(chunk)
-        self.held_bytes += pages.weight(chunk.table)
+        self.held_bytes += chunk.held_bytes
         if self.held_bytes > 4 * self.query.max_bytes:
             self._shrink()
 
@@ -225,6 +229,6 @@ class _Pool:
         count = self.cut(order)[0] + 1
         kept = [int(n) for n in np.bincount(order[:count, 0], minlength=len(self.chunks))]
         self.chunks = [chunk.first(n) for chunk, n in zip(self.chunks, kept, strict=True) if n]
-        self.held_bytes = sum(pages.weight(chunk.table) for chunk in self.chunks)
+        self.held_bytes = sum(chunk.held_bytes for chunk in self.chunks)
         self.settled_rows, self.settled_bytes, self.settled_kinds = 0, 0, set()
         self.unsettled = list(self.chunks)

@@ -9,20 +9,19 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 import psycopg
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from catalog.models import PipelineVersion
 from common.errors import Invalid, StorageFull
 from edges import queries as edge_queries
 from edges.models import Edge
 from logs import pages
 from logs.errors import LogHole
 from logs.models import LogGap, LogMark, LogPage
-from logs.pages import Page
 
 PG_DISK_FULL = "53100"
 # The second when the write-ahead log's index cannot grow.
@@ -35,15 +34,31 @@ def store_page(*, edge: Edge, epoch: UUID, first: int, pipeline_version_uuid: UU
     `first` is the sequence of the page's first row. Raises `PipelineNotAssigned`, `InvalidPage`, `PageTooLarge`,
     `LogHole` when rows before `first` are missing, `StorageFull`; in each case nothing was stored.
     """
-    version = edge_queries.assigned_pipeline_version(edge, pipeline_version_uuid)
-    page = pages.check(body, pipeline_version=str(version.uuid), partition=edge.name)
+    version_pk, pipeline_pk = _assigned(edge.pk, pipeline_version_uuid)
+    page = pages.check(body, pipeline_version=str(pipeline_version_uuid), partition=edge.name)
     last = first + page.rows - 1
     begin = first  # trusted until the mark says otherwise, so that a page in line costs two statements
     while True:
         fresh = page.after(begin - first)
         with _full_disk_told(), transaction.atomic():
             if _advance(edge, epoch, begin, last, now, rows=fresh.rows):
-                _insert(edge, version, epoch, begin, fresh, now)
+                _insert(
+                    LogPage(
+                        pipeline_version_id=version_pk,
+                        pipeline_id=pipeline_pk,
+                        edge=edge,
+                        partition=edge.name,
+                        epoch=epoch,
+                        first=begin,
+                        rows=fresh.rows,
+                        size=len(fresh.body),
+                        time_min=fresh.time_min,
+                        time_max=fresh.time_max,
+                        schema_id=fresh.schema_id,
+                        arrived_at=now,
+                        body=fresh.body,
+                    )
+                )
                 return last
         acked = _acked(edge, epoch, now, first=first, what="page")
         if last <= acked:
@@ -103,22 +118,27 @@ def _advance(edge: Edge, epoch: UUID, begin: int, last: int, now: datetime, *, r
     return moved == 1
 
 
-def _insert(edge: Edge, version: PipelineVersion, epoch: UUID, first: int, page: Page, now: datetime) -> None:
-    LogPage.objects.create(
-        pipeline_version=version,
-        pipeline_id=version.pipeline_id,
-        edge=edge,
-        partition=edge.name,
-        epoch=epoch,
-        first=first,
-        rows=page.rows,
-        size=len(page.body),
-        time_min=page.time_min,
-        time_max=page.time_max,
-        schema_id=page.schema_id,
-        arrived_at=now,
-        body=page.body,
-    )
+@lru_cache(maxsize=4096)
+def _assigned(edge_pk: UUID, version_uuid: UUID) -> tuple[int, int]:
+    """The keys of a pipeline version that the edge was told to run, and of its pipeline. Raises `PipelineNotAssigned`.
+
+    Remembered, because an assignment is never taken back and every page of an edge asks.
+    """
+    version = edge_queries.assigned_pipeline_version(Edge(pk=edge_pk), version_uuid)
+    return version.pk, version.pipeline_id
+
+
+def _insert(page: LogPage) -> None:
+    """Saves a new page. On PostgreSQL the body goes as it is: Django would write it into the SQL text, as hex."""
+    if connection.vendor != "postgresql":
+        page.save(force_insert=True)
+        return
+    fields = [field for field in LogPage._meta.concrete_fields if not field.primary_key]
+    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
+    statement = f"INSERT INTO {LogPage._meta.db_table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"
+    given = [field.get_db_prep_save(getattr(page, field.attname), connection) for field in fields]
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.execute(statement.encode(), given)
 
 
 def _acked(edge: Edge, epoch: UUID, now: datetime, *, first: int, what: str) -> int:

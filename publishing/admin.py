@@ -89,9 +89,15 @@ class RegistrySettingsAdmin(ModelAdmin):
         operations.change_registry(actor=cast(User, request.user), **form.changes())
         obj.pk = 1
 
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Administrators only, as in the API; a permission of Django's gives staff no right here."""
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    has_change_permission = has_view_permission
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Only while there is none."""
-        return bool(super().has_add_permission(request)) and queries.registry_settings() is None
+        return self.has_view_permission(request) and queries.registry_settings() is None
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Switched off, not deleted."""

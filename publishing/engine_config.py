@@ -69,8 +69,8 @@ def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = 
 
 
 def needs_of(config: Mapping[str, Any]) -> Needs:
-    """What a checked configuration asks for."""
-    resources = config["engine"]["resources"]
+    """What a configuration asks for. Raises `UnusableEngineConfig` when it was never checked and is wrong."""
+    resources = checked(config)["engine"]["resources"]
     limits, requests = resources["limits"], resources["requests"]
     return Needs(
         limits["cpu"],

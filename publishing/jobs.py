@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 RECORD_SECONDS = 0.5
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 20.0  # four missed heartbeats: the worker is gone
-RETRIES = Retries()  # about half a minute of a registry that fails
+RETRIES = Retries()  # a registry that restarts is back within these ten seconds or so; longer is for a person to see
 ENQUEUED_SECONDS = 10.0  # a message that was sent this recently is still believed
 
 NO_ENGINE = (

@@ -26,6 +26,7 @@ DEBIAN_PACKAGES = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "chromium": "chromium",
+    "skopeo": "skopeo",
 }
 START_SECONDS = 60
 STOP_SECONDS = 10

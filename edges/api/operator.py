@@ -17,6 +17,7 @@ from edges import operations, queries, states
 from edges.api import serializers
 from edges.models import Edge, EdgeEvent
 from edges.states import State
+from publishing import queries as publishing
 
 
 def actor_of(request: Request) -> User:
@@ -43,12 +44,12 @@ class PublishEdges(ListAPIView[Edge]):
 
     def get_queryset(self) -> QuerySet[Edge]:
         actor = actor_of(self.request)
-        return queries.edges_for(actor, publish=queries.publish_for(actor, self.kwargs["pk"]))
+        return queries.edges_for(actor, publish=publishing.publish_for(actor, self.kwargs["pk"]))
 
     @extend_schema(request=serializers.EdgeIn, responses={201: serializers.BundledEdgeOut})
     def post(self, request: Request, pk: int) -> Response:
         """Adds an edge. Its bundle is in this answer only, and good for 24 hours."""
-        publish = queries.publish_for(actor_of(request), pk, Role.COLLABORATOR)
+        publish = publishing.publish_for(actor_of(request), pk, Role.COLLABORATOR)
         given = checked(serializers.EdgeIn(data=request.data))
         return bundled(operations.add_edge(actor=actor_of(request), publish=publish, **given))
 

@@ -1,5 +1,6 @@
 """The JSON of the operator API. Inputs hold field rules only; outputs read what the view fetched."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.utils import timezone
@@ -9,6 +10,9 @@ from rest_framework import serializers
 from edges import queries
 from edges.models import Edge, EdgeEvent, JoinToken
 from edges.states import State
+from publishing import commands
+from publishing import queries as publishing
+from publishing.api.serializers import CommandOut
 
 
 class EdgeIn(serializers.Serializer[Any]):
@@ -88,15 +92,21 @@ class BundledEdgeOut(EdgeOut):
 
     edge_bundle = serializers.SerializerMethodField()
     docker_run_variables = serializers.SerializerMethodField()
+    commands = serializers.SerializerMethodField(help_text="how to start this edge's engine, ready to copy")
 
     class Meta(EdgeOut.Meta):
-        fields = [*EdgeOut.Meta.fields, "edge_bundle", "docker_run_variables"]
+        fields = [*EdgeOut.Meta.fields, "edge_bundle", "docker_run_variables", "commands"]
 
     def get_edge_bundle(self, edge: Edge) -> str:
         return str(self.context["bundle"])
 
     def get_docker_run_variables(self, edge: Edge) -> dict[str, str]:
-        return {"PIPELINE_URL": edge.publish.pipeline_url, "EDGE_BUNDLE": self.context["bundle"]}
+        return commands.docker_run_variables(publishing.view_of(edge.publish), self.context["bundle"])
+
+    @extend_schema_field(CommandOut(many=True))
+    def get_commands(self, edge: Edge) -> list[dict[str, str]]:
+        ready = commands.for_publish(publishing.view_of(edge.publish), self.context["bundle"])
+        return [asdict(command) for command in ready]
 
 
 class EventOut(serializers.ModelSerializer[EdgeEvent]):

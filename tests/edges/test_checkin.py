@@ -58,11 +58,11 @@ def test_replaced_publish_is_never_told_again(
     assert set(edge.assignments.values_list("publish", flat=True)) == {publish.pk, newer.pk}
 
 
-def test_acknowledged_rows_of_the_edges_own_store_are_told(device: Device, edge: Edge) -> None:
+def test_acknowledged_rows_of_the_edges_own_store_are_told(clock: Clock, device: Device, edge: Edge) -> None:
     epoch = golden("checkin.request.json")["logs"]["epoch"]
     assert device.checkin().json()["logs"] == {"acked": 0}
-    LogMark.objects.create(edge=edge, epoch=epoch, acked=800)
-    LogMark.objects.create(edge=edge, epoch=UUID(int=7), acked=5)
+    LogMark.objects.create(edge=edge, epoch=epoch, acked=800, updated_at=clock.now)
+    LogMark.objects.create(edge=edge, epoch=UUID(int=7), acked=5, updated_at=clock.now)
 
     assert device.checkin().json()["logs"] == {"acked": 800}
 

@@ -143,6 +143,7 @@ def test_rows_that_arrive_meanwhile_neither_hide_nor_repeat_others(
     assert there <= set(found)
 
 
+@settings(deadline=None)
 @given(st.lists(page_times, min_size=1, max_size=6))
 def test_records_come_in_order_whatever_their_schemas(pages: list[list[int]]) -> None:
     stored = [Stored(pk, times, pk % 2) for pk, times in enumerate(pages, start=1)]

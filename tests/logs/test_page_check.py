@@ -242,6 +242,7 @@ def taken_or_refused(body: bytes) -> None:
     page.after(page.rows - 1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_taken_or_refused(body: bytes) -> None:
     taken_or_refused(body)

@@ -24,6 +24,10 @@ def test_nothing_becomes_a_default_that_fits_the_sdk() -> None:
     }
 
 
+def test_a_row_without_a_configuration_needs_the_default() -> None:
+    assert engine_config.needs_of({}) == engine_config.needs_of(engine_config.checked(None))
+
+
 def test_the_seeds_configuration_is_kept() -> None:
     resources = {"limits": {"cpu": 4.0, "memory": "3Gi"}, "requests": {"cpu": 4.0, "memory": "3Gi"}}
     resources |= {"accel": "none", "arch": "x86", "gpu": False}

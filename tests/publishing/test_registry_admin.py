@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from catalog.models import User
@@ -77,8 +78,13 @@ def test_the_history_of_changes_does_not_tell_the_password(admin: Client, stored
     assert "New-Secret2" not in admin.get(f"{URL}1/history/").content.decode()
 
 
-def test_staff_without_the_right_get_403(browser: Callable[..., Client], stored: RegistrySettings):
-    staff = browser(User.objects.create_user("staff@example.com", "x", is_staff=True))
+def test_staff_who_are_no_administrators_get_403_whatever_permission_they_have(
+    browser: Callable[..., Client], stored: RegistrySettings
+):
+    person = User.objects.create_user("staff@example.com", "x", is_staff=True)
+    person.user_permissions.set(Permission.objects.filter(content_type__app_label="publishing"))
+    staff = browser(person)
+    assert staff.get(f"{URL}add/").status_code == 403
     assert staff.get(f"{URL}1/change/").status_code == 403
     assert staff.post(f"{URL}1/change/", FORM).status_code == 403
 
