@@ -123,8 +123,8 @@ class App:
 
     def _models(self, environ: Environ) -> Reply:
         current = self._plane.current
-        models = {entry.version: entry for entry in current.definition.steps} if current else {}
-        told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models.values()]
+        models = current.definition.models if current else ()
+        told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models]
         return 200, JSON, orjson.dumps({"models": told})
 
     def _logs(self, environ: Environ) -> Reply:

@@ -48,7 +48,7 @@ Join the ops center with EDGE_BUNDLE and exit: the session is kept in PERSIST_DI
 For machines that are prepared at one place and serve at another. Does nothing when this bundle was used here already.
 """
 STATUS = """\
-Tell what the engine on this machine does: asks it on ENGINE_PORT (default 8080), or, when it is down, reads PERSIST_DIR.
+Tell what the engine on this machine does: ask it on ENGINE_PORT (default 8080), or, when it is down, read PERSIST_DIR.
 Exit codes: 0 when it serves, 1 when it runs without a pipeline, 3 when it is down.
 """
 PULL = """\
@@ -56,8 +56,8 @@ Fetch PIPELINE_URL into PERSIST_DIR and exit, so that a later start needs no net
 signature and digests are checked as when serving. Prints the digest.
 """
 VERIFY = """\
-Read everything in the store of PERSIST_DIR again and check it against its digest, and the signature of each publish when
-COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
+Read everything in the store of PERSIST_DIR again and check it against its digest, and the signature of each publish
+when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
 Exit codes: 0 when all is right, 1 when not.
 """
 DOWN = 3  # as for a service that is not running

@@ -21,6 +21,7 @@ from opsengine.recorder import Recorder
 from opsengine.report import Reporter
 from opsengine.server import Server
 from opsengine.settings import Settings
+from opsengine.steps import Stage
 from opsengine.traffic import Traffic
 from opsengine.updater import Updater
 from opsengine.views import Views
@@ -59,8 +60,10 @@ class Engine:
         self._server = Server(app, settings.host, settings.port, threads=SLOTS + settings.max_queue + SPARE_THREADS)
 
     def _models(self) -> tuple[str, ...]:
+        """What the times of a request are told of: the model that answers in each step, or `checks`."""
         current = self._plane.current
-        return tuple(entry.name for entry in current.definition.steps) if current else ()
+        parts = current.definition.parts if current else ()
+        return tuple(part.models[part.answers].name if isinstance(part, Stage) else "checks" for part in parts)
 
     def run(self) -> int:
         """Serve until `stop` is called or there is nothing to serve; returns the exit code."""

@@ -3,6 +3,7 @@
 import logging
 
 from opsengine import golden, pipeline, registry
+from opsengine.definition import ModelEntry
 from opsengine.errors import PipelineError
 from opsengine.pipeline import Artifact
 from opsengine.registry import Reference, RegistryClient
@@ -38,10 +39,10 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
     definition = pipeline.read_definition(store.read(artifact.config.digest))
     logger.info("Fetching model layers")
     wanted = {
-        entry.digest: artifact.layers[entry.digest] for entry in definition.steps if entry.digest in artifact.layers
+        entry.digest: artifact.layers[entry.digest] for entry in definition.models if entry.digest in artifact.layers
     }
     store.check_room(sum(store.missing(blob.digest, blob.size) for blob in wanted.values()))
-    for entry in definition.steps:
+    for entry in definition.models:
         layer = artifact.layers.get(entry.digest)
         if layer is None:
             raise PipelineError(f"The artifact lacks the file of model {entry.name}: publish the pipeline again.")
@@ -66,7 +67,7 @@ def needed_blobs(digest: str, store: ContentStore) -> set[str]:
         needed.add(shipped.digest)
     if store.has(artifact.config.digest):
         definition = pipeline.read_definition(store.read(artifact.config.digest))
-        needed |= {entry.digest for entry in definition.steps}
+        needed |= {entry.digest for entry in definition.models}
     return needed
 
 
@@ -87,7 +88,7 @@ def _reference(location: str, digest: str | None, settings: RegistrySettings) ->
     return Reference(found.host, found.repository, found.tag, digest or found.digest)
 
 
-def _tell(entry: pipeline.ModelEntry) -> None:
+def _tell(entry: ModelEntry) -> None:
     logger.info("digest: %s", entry.digest)
     logger.info("  filename: %s", entry.sha)
     logger.info("  name: %s", entry.name)

@@ -45,13 +45,21 @@ def join(settings: Settings) -> str:
 
 
 def pull(settings: Settings) -> str:
-    """Bring PIPELINE_URL into the store; returns its digest. Raises RegistryError, PipelineError."""
-    store = ContentStore(settings.persist_dir / "store")
-    return fetch.fetch(settings.pipeline_url, None, settings.registry, store, _proofs(settings))
+    """Bring PIPELINE_URL into the store, to be served at the next start; returns its digest.
+
+    Raises RegistryError, PipelineError.
+    """
+    store, location = ContentStore(settings.persist_dir / "store"), settings.pipeline_url
+    digest = fetch.fetch(location, None, settings.registry, store, _proofs(settings))
+    served = _served(settings).activated(state.Publish(location, digest), location)
+    state.save(settings.persist_dir / "served.json", served)
+    return digest
 
 
 def verify(settings: Settings) -> list[Finding]:
     """Read every stored blob again, and look at what the publishes that are served need. Deletes nothing."""
+    if not (settings.persist_dir / "store").is_dir():
+        return []
     store, proofs = ContentStore(settings.persist_dir / "store"), _proofs(settings)
     found = [Finding(digest, None if right else "its content is damaged") for digest, right in store.check_all()]
     damaged = {finding.what for finding in found if finding.fault}

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
 from opsengine.metrics import Metrics
+from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.selection import Selection
 
@@ -40,7 +42,7 @@ class Traffic:
         current = self._plane.current
         status = 500
         try:
-            answer = self._run(ask)
+            answer = self._run(ask, current)
             status = 200
         except RequestError as error:
             status = error.status
@@ -52,10 +54,10 @@ class Traffic:
                 self._observe(current.digest, status == 200)
         return answer
 
-    def _run(self, ask: Ask) -> bytes:
+    def _run(self, ask: Ask, current: LoadedPipeline | None) -> bytes:
         with self._gate.admit(ask.size):
             body = ask.read()  # outside of the slots: a slow sender must not hold one
-            with self._gate.slot():
+            with nullcontext() if _gathers(current) else self._gate.slot():
                 return self._plane.infer(
                     body,
                     ask.content_type,
@@ -63,3 +65,8 @@ class Traffic:
                     selection=ask.selection,
                     pipeline=ask.pipeline,
                 )
+
+
+def _gathers(pipeline: LoadedPipeline | None) -> bool:
+    """Whether requests run together (opsengine.batching): then all that were let in must be able to meet."""
+    return pipeline is not None and any(entry.batching for entry in pipeline.definition.models)
