@@ -1,9 +1,9 @@
 """A soak of the engine: `python -m bench.soak --minutes 10`.
 
-Starts an engine as users do, joined to a center and pulling from a registry on this machine, finds out how many requests
-a second it answers, keeps 80 % of that up, swaps to another publish half way, and tells: requests, failures, answers that
-mixed two publishes, latencies, and the engine's memory over time. Exits 1 when a request failed or memory did not stay
-flat.
+Starts an engine as users do, joined to a center and pulling from a registry on this machine, finds out how many
+requests a second it answers, keeps 80 % of that up, swaps to another publish half way, and tells: requests, failures,
+answers that mixed two publishes, latencies, and the engine's memory over time. Exits 1 when a request failed or memory
+did not stay flat.
 """
 
 import argparse

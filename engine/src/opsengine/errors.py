@@ -7,6 +7,7 @@
     ├── RequestError             a caller's fault; `status` is the HTTP status
     ├── RegistryError            the registry refused or holds something else: trying again does not help
     │   ├── RegistryUnavailable  a passing fault: try again later
+    │   ├── NoRoom               the disk is too full
     │   └── SignatureError       the publish is not signed as it must be
     ├── CenterUnavailable        no answer, or a passing fault of the center
     └── CenterRefused            the center's own refusal, with its `code`
@@ -62,6 +63,10 @@ class RegistryUnavailable(RegistryError):
 
 class SignatureError(RegistryError):
     """A signature is required, and there is none that holds."""
+
+
+class NoRoom(RegistryError):
+    """The disk has no room for what is wanted: try again later, somebody may make room."""
 
 
 class CenterUnavailable(EngineError):

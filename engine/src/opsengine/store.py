@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
-from opsengine.errors import RegistryError, RegistryUnavailable
+from opsengine.errors import NoRoom, RegistryError, RegistryUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +122,10 @@ class ContentStore:
                 yield f"sha256:{path.name}", hashlib.file_digest(file, "sha256").hexdigest() == path.name
 
     def check_room(self, needed: int) -> None:
-        """Raise RegistryError where the disk has no room for so many more bytes."""
+        """Raise NoRoom where the disk has no room for so many more bytes."""
         free = shutil.disk_usage(self._blobs).free
         if needed + SPARE_BYTES > free:
-            raise RegistryError(
+            raise NoRoom(
                 f"The disk of PERSIST_DIR has {free // 2**20} MiB free, "
                 f"but the pipeline needs {needed // 2**20 + 1} MiB more: make room."
             )

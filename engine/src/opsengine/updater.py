@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opsengine import fetch, golden, pipeline, state, transport, trial
-from opsengine.errors import EngineError, PipelineError, RegistryError, RegistryUnavailable
+from opsengine.errors import EngineError, NoRoom, PipelineError, RegistryError, RegistryUnavailable
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.settings import Settings
@@ -144,7 +144,7 @@ class Updater:
         try:
             self._bring(wanted)
             self.failure = self.lost = None
-        except (RegistryUnavailable, OSError) as error:
+        except (RegistryUnavailable, NoRoom, OSError) as error:
             self._fail(
                 Failure(wanted, str(error), tries + 1, time.monotonic() + transport.pause(tries, first=2, longest=300))
             )
