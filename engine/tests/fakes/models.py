@@ -52,3 +52,13 @@ def fails_on_rows():
     value = helper.make_tensor_value_info
     node = helper.make_node("Reshape", ["x", "one_row"], ["y"])
     return _model([node], [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", 2])], [shape])
+
+
+def slow(times=60):
+    """Rows of 300 x 300 numbers through many multiplications: a good part of a second for a few rows."""
+    rng = np.random.default_rng(1)
+    weights = numpy_helper.from_array((rng.random((300, 300)) / 300).astype(np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x" if at == 0 else f"h{at}", "w"], [f"h{at + 1}"]) for at in range(times)]
+    nodes.append(helper.make_node("ReduceMean", [f"h{times}"], ["y"], axes=[1, 2], keepdims=0))
+    value = helper.make_tensor_value_info
+    return _model(nodes, [value("x", FLOAT, ["N", 300, 300])], [value("y", FLOAT, ["N"])], [weights])
