@@ -59,6 +59,12 @@ class Journal:
             self._is_failing = True
         self._highest[self._current] = first + result.count - 1
 
+    def claim(self, last: int) -> None:
+        """What lies in the files from before, up to row `last`, is not in the store yet: `forget` is to empty them."""
+        for index, file in enumerate(self._files):
+            if os.fstat(file).st_size:
+                self._highest[index] = max(1, last)
+
     def switch(self) -> None:
         """Write to the other file from now on, if that is empty."""
         if not self._highest[1 - self._current]:

@@ -37,6 +37,7 @@ ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
 BUSY_SECONDS = 10.0
 SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
 JOURNAL_BYTES = 2**20
+JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 FAR = 2**60  # beyond any row number
 
 
@@ -155,8 +156,10 @@ class LogStore:
     def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
         packed = [(page, *_pack(page.batch)) for page in pages]
+        incoming = sum(len(body) + ROW_BYTES for _, body, _ in packed)
+        self._empty_journal(incoming)
         with self._transaction():
-            self._make_room(sum(len(body) + ROW_BYTES for _, body, _ in packed))
+            self._make_room(incoming)
             last = self._position().last
             for page, body, size in packed:
                 last = self._insert(page, body, size, last)
@@ -164,7 +167,6 @@ class LogStore:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
             self._set("last", last)
-        self._empty_journal()
         return last
 
     def next(self, max_rows: int) -> Shipment | Gap | None:
@@ -292,7 +294,7 @@ class LogStore:
         times = page.batch.column("time").view(pa.int64()).to_numpy()
         low, high = int(times.min()), int(times.max())
         first, last = last + 1, last + page.batch.num_rows
-        if 3 * len(body) > self._cap:
+        if 4 * len(body) > self._cap:
             self._note_gap(first, last, low, high, "storage_limit")
             return last
         assert kind is not None
@@ -301,8 +303,9 @@ class LogStore:
 
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
-        # Rows lie twice on the disk for a moment, in the journal and in the file.
-        excess = self._used() + self._journal_size() + 2 * incoming + SLACK_PAGES * self._page_bytes - self._cap
+        # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
+        reserve = min(self._cap // 4, JOURNAL_RESERVE)
+        excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
         if excess <= 0:
             return
         acked = self._position().acked
@@ -330,10 +333,10 @@ class LogStore:
             self._db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
         self._set("shed", self._position().shed + last - first + 1)
 
-    def _empty_journal(self) -> None:
-        """Bring the journal into the file before it is large: it counts into the cap."""
+    def _empty_journal(self, incoming: int) -> None:
+        """Bring the journal into the file before it grows too large: it counts into the cap."""
         with self._lock:
-            if self._journal_size() > min(JOURNAL_BYTES, self._cap // 8):
+            if self._journal_size() + incoming > min(self._cap // 4, JOURNAL_RESERVE) // 2:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _journal_size(self) -> int:
