@@ -10,6 +10,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 
+from catalog import definitions
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
 from common.errors import Forbidden, NotFound
 
@@ -92,8 +93,13 @@ def models_in(definition: dict[str, object]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     steps = definition.get("steps")
     for step in steps if isinstance(steps, list) else []:
-        found.extend(step.get("ModelInference", {}).get("models", []))
+        found.extend(definitions.references_in(step))
     return found
+
+
+def answering_in(definition: dict[str, object]) -> list[str]:
+    """The uuids of the model versions whose outputs go on from step to step: no shadows, of a split the first."""
+    return [model.version for model in definitions.answering(definitions.read(definition["steps"]))]
 
 
 def counted(workspaces: QuerySet[Workspace]) -> QuerySet[Workspace]:

@@ -214,7 +214,7 @@ class _Reader:
             raise PipelineError(f'Step {number}: "index" is a whole number of 0 or more.')
         if index >= len(draft.alive):
             raise PipelineError(
-                f"Step {number} takes result {index} (counted from 0), but step {draft.number} gives {len(draft.alive)}."
+                f"Step {number} takes result {index} (from 0), but step {draft.number} gives {len(draft.alive)}."
             )
         draft.alive = [draft.alive[index]]
 
