@@ -140,9 +140,9 @@ def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
 
 
 def newest_steps(pipeline: Pipeline) -> list[str]:
-    """The uuids of the model versions in the steps of the pipeline's newest version; none when there is none."""
+    """The uuids of the models that answer in the pipeline's newest version, step by step; none when there is none."""
     newest = pipeline.versions.first()
-    return [model["version"] for model in models_in(newest.definition)] if newest else []
+    return answering_in(newest.definition) if newest and newest.definition["steps"] else []
 
 
 def _require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
