@@ -102,8 +102,7 @@ def _replaceable(pipeline: Pipeline) -> QuerySet[Publish]:
 def _schemas(versions: list[PipelineVersion]) -> dict[int, tuple[str, str]]:
     """What a caller sends to each version and what comes back, as texts, by the version's id."""
     prefetch_related_objects(versions, "model_configs")
-    chains = {version.pk: catalog.models_in(version.definition) for version in versions}
-    references = {pk: [model["version"] for model in chain] for pk, chain in chains.items()}
+    references = {version.pk: catalog.answering_in(version.definition) for version in versions}
     uuids = {uuid for chain in references.values() for uuid in chain}
     models = {str(model.uuid): model for model in ModelVersion.objects.filter(uuid__in=uuids)}
     columns = {

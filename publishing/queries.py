@@ -79,7 +79,7 @@ def registry_in_use() -> RegistrySettings:
 
 def content_of(version: PipelineVersion) -> PipelineContent:
     """Everything that the artifact of a version is made from."""
-    fields = {config.model_version_id: config.tensor_fields for config in version.model_configs.all()}
+    configs = {config.model_version_id: config for config in version.model_configs.all()}
     return PipelineContent(
         name=version.pipeline.name,
         version=str(version.uuid),
@@ -95,7 +95,8 @@ def content_of(version: PipelineVersion) -> PipelineContent:
                 framework=model.framework,
                 arch=model.arch,
                 accel=model.accel,
-                tensor_fields=fields.get(model.pk),
+                tensor_fields=configs[model.pk].tensor_fields if model.pk in configs else None,
+                batching=configs[model.pk].batching if model.pk in configs else None,
                 inputs=model.inputs,
                 outputs=model.outputs,
                 open=partial(storage.open_file, model.sha256),

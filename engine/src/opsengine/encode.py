@@ -5,6 +5,7 @@ of a row is that of its numbers.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import orjson
@@ -135,13 +136,19 @@ def _classic_outputs(outputs: dict[str, Field], texts: dict[str, Piece]) -> Iter
     yield b"]"
 
 
+@cache
+def _value_name(dtype: np.dtype[np.generic]) -> str:
+    """Kept, because numpy makes a type's name anew each time it is asked."""
+    return VALUE_NAMES.get(dtype.name, dtype.name.capitalize())
+
+
 def _classic_output(before: bytes, value: Field, text: Piece) -> Iterator[Piece]:
-    axes, kind = (1, "object") if isinstance(value, list) else (value.ndim, value.dtype.name)
+    axes, kind = (1, "String") if isinstance(value, list) else (value.ndim, _value_name(value.dtype))
     shape = value.shape[1:] if isinstance(value, np.ndarray) else ()
     if isinstance(value, np.ndarray) and axes > 2:
         text = fields.to_json(value.reshape(len(value), -1))
     opened, closed = (b"[", b"]") if axes == 1 else (b"", b"")
-    yield b'%b{"%b":{"data":%b' % (before, VALUE_NAMES.get(kind, kind.capitalize()).encode(), opened)
+    yield b'%b{"%b":{"data":%b' % (before, kind.encode(), opened)
     yield text
     yield closed + b',"dim":' + orjson.dumps([1, *shape]) + b',"v":1}}'
 

@@ -59,7 +59,8 @@ class Result:
         """Results of the same kind fit into one page: same pipeline version, same columns, same types."""
         groups: list[Mapping[str, Field]] = [self.inputs, self.outputs, self.checks, *self.recorded.values()]
         described = [(name, _kind(value)) for group in groups for name, value in group.items()]
-        return (self.facts, len(self.inputs), len(self.elapsed), self.dropped, *self.recorded, *described)
+        # All results of a loaded pipeline hold the same facts, and hashing them anew for each would cost.
+        return (id(self.facts), len(self.inputs), len(self.elapsed), self.dropped, *self.recorded, *described)
 
     @property
     def size(self) -> int:
@@ -69,7 +70,7 @@ class Result:
 
 
 def _kind(value: Field) -> object:
-    return (value.dtype.str, value.shape[1:]) if isinstance(value, np.ndarray) else "list"
+    return (value.dtype.char, value.shape[1:]) if isinstance(value, np.ndarray) else "list"
 
 
 @dataclass(frozen=True, slots=True)

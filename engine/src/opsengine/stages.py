@@ -59,7 +59,7 @@ def _few(columns: Mapping[str, Field]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a stage made: outputs that go on, those recorded by label, and in a split the model's place a row."""
+    """What a stage made: outputs that go on, those recorded by label, after a split the place of the model a row."""
 
     outputs: dict[str, Field]
     recorded: dict[str, dict[str, Field]]
