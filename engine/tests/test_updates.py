@@ -6,7 +6,7 @@ import time
 import orjson
 import pytest
 
-from engine.tests.conftest import EngineProcess, eventually
+from engine.tests.conftest import ROOT, EngineProcess, eventually
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, V2, start_joined
@@ -51,6 +51,22 @@ def test_golden_request_that_fails_keeps_the_old_publish_and_says_why(start_engi
     assert told["update"]["error"] == ("The golden request of the publish gave 18.0 in row 0 of 'y' instead of 18.1.")
     assert told["serving"]["pipeline_version"] == V1
     assert engine.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [2.0, 2.0]}
+
+
+def test_golden_request_may_be_a_layer_of_its_own(make_updater, registry, data):
+    model = (data / "houseprice/rf_model.onnx").read_bytes()
+    url, digest = publish(registry, "houseprice", V1, [("rf", "m1", model, ["tensor"])])
+    shipped = orjson.loads((ROOT / "contract/golden.json").read_bytes())
+    made, plane = make_updater()
+    for value, serves in ((shipped["output"]["variable"][0][0], True), (700000.0, False)):
+        manifest = orjson.loads(registry.blobs[digest])
+        golden_bytes = orjson.dumps({**shipped, "output": {"variable": [[value]]}})
+        layer = {"mediaType": "application/json", "digest": registry.put(golden_bytes), "size": len(golden_bytes)}
+        manifest["layers"].append({**layer, "annotations": {"org.cncf.model.filepath": "golden.json"}})
+        changed = registry.push("ml/pipelines/houseprice", "changed", manifest)
+        bring(made, Wanted(url, changed))
+        assert (plane.current.digest == changed) is serves
+    assert "instead of 700000.0" in made.failure.message
 
 
 def test_golden_tolerance_is_the_publishs_own(load_pipeline):
