@@ -14,14 +14,22 @@ import orjson
 from engine.tests.fakes.registry import publish
 from opsengine import pipeline
 from opsengine.app import App, Environ, StartResponse
+from opsengine.engine import BODIES, SLOTS, SPARE_THREADS
+from opsengine.gate import Gate
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
+from opsengine.recorder import Recorder
 from opsengine.server import Server
 from opsengine.store import ContentStore
+from opsengine.traffic import Traffic
+from opsengine.views import Views
 
 CONSTANT = orjson.dumps([{"time": 1, "out": {"variable": [718013.7]}}])
 LARGEST_BODY = 64 * 2**20
+LARGEST_FIELD = 64 * 2**10
+QUEUE = 64
 
 
 class Shelf:
@@ -44,9 +52,11 @@ def main(model: str, folder: str, port: str) -> None:
     log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
     writer.start()
-    plane = DataPlane(writer.put, LARGEST_BODY)
+    gate, metrics = Gate(SLOTS, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
+    plane = DataPlane(Recorder(writer.put, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
-    app = App(plane, (log_store, writer), LARGEST_BODY)
+    traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
+    app = App(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
     def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/constant":
@@ -55,7 +65,7 @@ def main(model: str, folder: str, port: str) -> None:
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))])
         return [CONSTANT]
 
-    server = Server(serve, "127.0.0.1", int(port))
+    server = Server(serve, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()
