@@ -60,7 +60,7 @@ def wrk(target: Target, count: int, connections: int, seconds: int, folder: Path
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(f"{target.name} answered with errors:\n{said}")
-    late = re.search(r"99%\s+([0-9.]+)(us|ms|s)\n", said)
+    late = re.search(r"99%\s+([0-9.]+)(us|ms|s)\s", said)
     rate = re.search(r"Requests/sec:\s+([0-9.]+)", said)
     assert late and rate, said
     return {"rps": float(rate[1]), "p99": float(late[1]) * UNITS[late[2]]}
