@@ -50,7 +50,7 @@ def test_swap_under_load_fails_and_mixes_no_request(start_engine, registry, cent
     url, digest = publish(registry, "scale-new", V2, [("by-nine", "m2", models.scale(9.0), ["tensor"])])
     with center.lock:
         center.wish("scale-new", V2, url, digest, publish_id=13)
-    eventually(lambda: any(c["serving"]["digest"] == digest for c in center.checkins))
+    eventually(lambda: any(c["serving"] and c["serving"]["digest"] == digest for c in center.checkins))
     time.sleep(0.3)
     stop.set()
     for thread in threads:
