@@ -297,7 +297,10 @@ def references_in(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 def with_shas(steps: list[dict[str, Any]], shas: Mapping[str, str]) -> list[dict[str, Any]]:
     """The steps with every model's file named; `shas` by version. Keys that mean nothing are left out of the models."""
-    made = copy.deepcopy(steps)
+    try:
+        made = copy.deepcopy(steps)
+    except RecursionError:
+        raise UnusableDefinition("The steps are nested too deep.") from None
     for reference in (model for step in made for model in references_in(step)):
         name, version = reference["name"], reference["version"]
         reference.clear()

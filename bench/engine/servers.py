@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
+import pyarrow as pa
 
 from bench.engine.model import rows
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+ARROW = "application/vnd.apache.arrow.file"
 INSTALL_SECONDS, START_SECONDS = 900, 60
 
 
@@ -28,17 +30,36 @@ class Target:
     port: int
     path: str
     style: str  # records, arrow, v2, plain
+    accept: str = "application/json"
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """Content types of the request and of the answer that is asked for."""
+        return (ARROW if self.style == "arrow" else "application/json"), self.accept
 
     def body(self, count: int) -> bytes:
         """A request of `count` rows."""
         values = rows(count)
         if self.style == "records":
             return json.dumps([{"tensor": row} for row in values]).encode()
+        if self.style == "arrow":
+            return arrow_file(values)
         if self.style == "plain":
             return json.dumps({"rows": values}).encode()
         flat = [value for row in values for value in row]
         tensor = {"name": "float_input", "shape": [count, len(values[0])], "datatype": "FP32", "data": flat}
         return json.dumps({"inputs": [tensor]}).encode()
+
+
+def arrow_file(values: list[list[float]]) -> bytes:
+    """Rows as float32 lists of fixed size in an Arrow file."""
+    flat = pa.array([value for row in values for value in row], type=pa.float32())
+    table = pa.table({"tensor": pa.FixedSizeListArray.from_arrays(flat, len(values[0]))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    made: bytes = sink.getvalue().to_pybytes()
+    return made
 
 
 def free_port() -> int:
@@ -56,7 +77,7 @@ def start(command: list[str], log: Path, env: dict[str, str], cwd: Path = ROOT) 
 
 def is_answering(target: Target) -> bool:
     """Whether the server answers one inference well."""
-    headers = {"Content-Type": "application/json"}
+    headers = dict(zip(("Content-Type", "Accept"), target.types, strict=True))
     request = urllib.request.Request(f"http://127.0.0.1:{target.port}{target.path}", target.body(1), headers)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -84,7 +105,9 @@ def engine(model: Path, folder: Path) -> tuple[list[Target], subprocess.Popen[by
     path = os.pathsep.join([str(ROOT), str(ROOT / "engine" / "src")])
     process = start(command, folder / "engine.log", {"PYTHONPATH": path})
     paths = {"json": "/infer", "lean": "/infer?dataset[]=out", "constant": "/constant"}
-    return [Target(name, port, path, "records") for name, path in paths.items()], process
+    targets = [Target(name, port, path, "records") for name, path in paths.items()]
+    arrow = [Target("arrow in", port, "/infer", "arrow"), Target("arrow", port, "/infer", "arrow", ARROW)]
+    return [*targets, *arrow], process
 
 
 def requirements() -> dict[str, list[str]]:

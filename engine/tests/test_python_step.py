@@ -12,6 +12,7 @@ import pytest
 
 from engine.tests.conftest import ROOT, eventually
 from engine.tests.fakes import models
+from engine.tests.fakes.registry import publish
 from opsengine import pypackage
 from opsengine.errors import PipelineError, RequestError
 from opsengine.pymodel import PythonModel
@@ -204,3 +205,16 @@ def test_zip_that_would_write_elsewhere_is_refused(tmp_path, name):
     path.write_bytes(zipped(files={**FILES, name: ""}))
     with pytest.raises(PipelineError, match="outside"):
         pypackage.read(path, "prepare")
+
+
+def test_server_outlives_its_python_step(registry, start_engine):
+    parts = [("prepare", "p1", zipped(), ["tensor"], {"framework": "python", "runtime": "python"})]
+    location, _ = publish(registry, "prepared", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", parts)
+    engine = start_engine(PIPELINE_URL=location, OCI_REGISTRY=f"http://{registry.host}").ready()
+    for deadly, status in ((666, 500), (667, 504), (666, 500)):
+        assert engine.post("/infer", [{"tensor": [deadly, 1]}])[0] == status
+        assert engine.get("/healthz")[0] == 200
+        answered, rows = engine.post("/infer", [{"tensor": [1.0, 2.0]}])
+        assert (answered, rows[0]["out"]) == (200, {"y": [3.0, 6.0]})
+    assert engine.stop()[0] == 0
+    assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []
