@@ -73,7 +73,7 @@ def upload(window: Page, name: str, content: bytes) -> None:
     window.get_by_role("link", name="Upload").first.click()
     window.get_by_label("Name").fill(name)
     file = {"name": f"{name}.onnx", "mimeType": "application/octet-stream", "buffer": content}
-    window.get_by_label("ONNX file").set_input_files(file)  # type: ignore[arg-type]
+    window.get_by_label("File", exact=True).set_input_files(file)  # type: ignore[arg-type]
     window.get_by_role("button", name="Upload").click()
     expect(window.get_by_text("is ready.")).to_be_visible()
     expect(window.get_by_text("Ready", exact=True)).to_be_visible()
