@@ -242,7 +242,15 @@ OCI_EMAIL = env.text("OCI_EMAIL")
 OCI_USERNAME = env.text("OCI_USERNAME")
 OCI_PASSWORD = env.text("OCI_PASSWORD")
 OCI_PLAIN_HTTP = env.flag("OCI_PLAIN_HTTP")
+OCI_PROXY = env.text("OCI_PROXY")
+OCI_ENABLED = env.flag("OCI_ENABLED", default=True)
+DOCKER_CONFIG = env.text("DOCKER_CONFIG")  # a folder with config.json: logins for registries without a username
+# The engine image that publishes take along: one reference, or arch=reference,… (see docs/publishing.md).
 ENGINE_IMAGE = env.text("ENGINE_IMAGE")
+ENGINE_IMAGE_USERNAME = env.text("ENGINE_IMAGE_USERNAME")
+ENGINE_IMAGE_PASSWORD = env.text("ENGINE_IMAGE_PASSWORD")
+ENGINE_IMAGE_PLAIN_HTTP = env.flag("ENGINE_IMAGE_PLAIN_HTTP")
+ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
 
 # Edges. Where engines find us: the seeds' `<domain>/edge`; a scheme is kept only when it is not https.
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")

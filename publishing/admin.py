@@ -1,18 +1,22 @@
 """Publishing in the admin console: the registry's credentials, and what was published, to look at."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin
+from unfold.decorators import action
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
 
 from catalog.models import User
+from common.encryption import UnreadableSecret
 from common.errors import DomainError
-from publishing import operations, queries
+from publishing import doctor, jobs, operations, queries
 from publishing.models import Publish, RegistrySettings
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ else:
     ModelForm = forms.ModelForm  # not subscriptable at run time
 
 
-FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate")
+FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate", "proxy")
 
 
 class RegistrySettingsForm(ModelForm):
@@ -58,21 +62,59 @@ class RegistrySettingsForm(ModelForm):
         return text
 
 
+STATES = {doctor.OK: "✓", doctor.WARN: "!", doctor.FAIL: "✗"}
+
+
+def _remedy(check: Mapping[str, str]) -> str:
+    return f" {check['remedy']}" if check["remedy"] and check["state"] != doctor.OK else ""
+
+
 @admin.register(RegistrySettings)
 class RegistrySettingsAdmin(ModelAdmin):
     form = RegistrySettingsForm
-    readonly_fields = ("password_state", "source", "updated_at")
+    readonly_fields = ("password_state", "last_test", "checked_at", "source", "updated_at")
+    actions_detail = ("test_connection",)
     fieldsets = (
         (None, {"fields": ("enabled", "registry", "repository")}),
         ("Login", {"fields": ("email", "username", "password_state", "new_password", "forget_password")}),
-        ("Connection", {"fields": ("plain_http", "ca_certificate")}),
+        ("Connection", {"fields": ("plain_http", "ca_certificate", "proxy")}),
+        ("Last test", {"fields": ("last_test", "checked_at")}),
         ("From", {"fields": ("source", "updated_at")}),
     )
 
     @admin.display(description="Stored password")
     def password_state(self, row: RegistrySettings) -> str:
         """Whether there is one; that is all that is told."""
-        return "set" if getattr(row, "has_password", False) else "none"
+        state = "set" if getattr(row, "has_password", False) else "none"
+        return f"{state}. {queries.password_warning(row)}" if state == "set" else state
+
+    @admin.display(description="Result")
+    def last_test(self, row: RegistrySettings) -> str:
+        """A line for each check, with what to do."""
+        if not row.checks:
+            return "not tested yet: press Test connection"
+        lines = ((STATES[check["state"]], check["name"], check["said"], _remedy(check)) for check in row.checks)
+        return format_html_join("", "<p>{} <strong>{}</strong>: {}{}</p>", lines)
+
+    @action(description="Test connection", url_path="test-connection", permissions=["test_connection"])  # type: ignore[untyped-decorator]  # unfold's own
+    def test_connection(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """Runs the registry doctor; what it found is then on the page."""
+        page = HttpResponseRedirect(reverse("admin:publishing_registrysettings_change", args=[1]))
+        try:
+            report = jobs.check_registry()
+        except (DomainError, UnreadableSecret) as exc:
+            messages.error(request, str(exc))
+            return page
+        faults = sum(check.state == doctor.FAIL for check in report.checks)
+        if faults:
+            messages.error(request, f"The registry fails {faults} of {len(report.checks)} tests: see below.")
+        else:
+            messages.success(request, f"The registry passed {len(report.checks)} tests.")
+        return page
+
+    def has_test_connection_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        """As for the rest of the page."""
+        return self.has_view_permission(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RegistrySettings]:
         """The one row, without its password."""

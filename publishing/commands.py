@@ -23,6 +23,7 @@ class PublishView:
     chart_version: str
     chart_digest: str
     needs: Needs
+    image_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command
 
     `$OCI_USERNAME`, `$OCI_PASSWORD` and, without a configured engine image, `$ENGINE_IMAGE` are the reader's to set.
     """
+    alone = [Command("docker run, one image", _alone(publish, bundle))] if publish.image_url else []
     return [
+        *alone,
         Command("docker run", _container(publish, bundle, "docker")),
         Command("podman run", _container(publish, bundle, "podman")),
         Command("compose.yaml", _compose(publish, bundle)),
@@ -92,6 +95,17 @@ def _container(publish: PublishView, bundle: str | None, program: str) -> str:
     lines += [f'-e {name}="${name}"' for name in CREDENTIALS]
     lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
     lines.append(shlex.quote(publish.engine_url) if publish.engine_url else '"$ENGINE_IMAGE"')
+    return _joined(lines)
+
+
+def _alone(publish: PublishView, bundle: str | None) -> str:
+    """The image that holds the pipeline: nothing has to be said but how much of the machine it gets."""
+    lines = ["docker run -p 8080:8080", "-v ./data:/persist"]
+    if bundle:
+        lines.append(f"-e EDGE_BUNDLE={shlex.quote(bundle)}")
+    lines.append(f"-e CONFIG_CPUS={publish.needs.cpu:g}")
+    lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
+    lines.append(shlex.quote(publish.image_url))
     return _joined(lines)
 
 

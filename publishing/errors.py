@@ -33,3 +33,15 @@ class UnusableRegistry(errors.Invalid):
     """Registry settings that no registry could have."""
 
     code = "unusable_registry"
+
+
+class UnusableEngineImage(errors.Conflict):
+    """`ENGINE_IMAGE` names no image that fits."""
+
+    code = "unusable_engine_image"
+
+
+class NotRunning(errors.Conflict):
+    """Only a publish that waits or runs can be cancelled."""
+
+    code = "not_running"

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
+from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog import storage
 from catalog.models import Pipeline, PipelineVersion, Role
 from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
-from publishing import engine_config
+from publishing import doctor, engine_config, engine_image
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.commands import PublishView
+from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
 from publishing.models import Publish, RegistrySettings
 
@@ -122,6 +126,29 @@ def mount_sources(content: PipelineContent, registry: RegistrySettings) -> dict[
     }
 
 
+def engine_copy(publish: Publish, registry: RegistrySettings) -> EngineCopy | None:
+    """The engine image that goes with a publish; None when none is configured. Raises `UnusableEngineImage`."""
+    needs = engine_config.needs_of(publish.engine_config)
+    image = engine_image.chosen(settings.ENGINE_IMAGE, needs.arch, needs.accel)
+    return engine_image.copy_of(image, registry.repository) if image else None
+
+
+def known_layer(version: PipelineVersion) -> dict[str, Any]:
+    """What an earlier publish recorded of the layer with this version's models, so that it is not hashed again."""
+    found = Publish.objects.filter(pipeline_version=version).exclude(image_layer={}).order_by("-pk").first()
+    return found.image_layer if found else {}
+
+
+def password_warning(row: RegistrySettings | None, fault: Exception | None = None) -> str:
+    """That a token which the registry lets live shortly is too old by now; empty when it is not, or cannot tell.
+
+    With a `fault`, only where that was a refusal.
+    """
+    if row is None or row.password_saved_at is None or getattr(fault, "status", 401) not in {401, 403}:
+        return ""
+    return doctor.password_age(row.registry, row.password_saved_at, timezone.now())
+
+
 def view_of(publish: Publish) -> PublishView:
     """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read."""
     version = publish.pipeline_version
@@ -132,6 +159,7 @@ def view_of(publish: Publish) -> PublishView:
         plain_http=publish.plain_http,
         pipeline_url=publish.pipeline_url,
         engine_url=publish.engine_url,
+        image_url=publish.image_url,
         chart_url=publish.chart_url,
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,

@@ -26,6 +26,11 @@ class PublishIn(serializers.Serializer[Any]):
         max_length=1000,
         help_text="ids of published publishes whose edges move to this one when it has arrived",
     )
+    packaging = serializers.ChoiceField(
+        Publish.Packaging.choices,
+        default=Publish.Packaging.ARTIFACT,
+        help_text="image: also one image that holds engine and pipeline, which runs without any other variable",
+    )
 
 
 class ReplacedOut(serializers.ModelSerializer[Publish]):
@@ -89,6 +94,10 @@ class PublishOut(serializers.ModelSerializer[Publish]):
             "chart_version",
             "chart_digest",
             "engine_url",
+            "engine_digest",
+            "packaging",
+            "image_url",
+            "image_digest",
             "engine_config",
             "helm",
             "docker_run_variables",
@@ -116,8 +125,25 @@ class PublishOut(serializers.ModelSerializer[Publish]):
         return [asdict(command) for command in commands.for_publish(queries.view_of(publish))]
 
 
+class CheckOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    state = serializers.ChoiceField(["ok", "warn", "fail"])
+    said = serializers.CharField()
+    remedy = serializers.CharField(help_text="the one thing to do; empty where there is none")
+
+
+class ReportOut(serializers.Serializer[Any]):
+    state = serializers.ChoiceField(["ok", "warn", "fail"], help_text="the worst of all checks")
+    checks = CheckOut(many=True)
+
+
 class RegistrySettingsOut(serializers.ModelSerializer[RegistrySettings]):
     has_password = serializers.BooleanField(help_text="the password itself is never shown")
+    warning = serializers.SerializerMethodField(help_text="that a short-lived password is too old; empty else")
+    checks = CheckOut(many=True, help_text="what the last test found")
+
+    def get_warning(self, row: RegistrySettings) -> str:
+        return queries.password_warning(row)
 
     class Meta:
         model = RegistrySettings
@@ -130,6 +156,11 @@ class RegistrySettingsOut(serializers.ModelSerializer[RegistrySettings]):
             "has_password",
             "plain_http",
             "ca_certificate",
+            "proxy",
+            "password_saved_at",
+            "warning",
+            "checks",
+            "checked_at",
             "source",
             "updated_at",
         ]
@@ -151,3 +182,4 @@ class RegistrySettingsIn(serializers.Serializer[Any]):
     )
     plain_http = serializers.BooleanField(default=False)
     ca_certificate = serializers.CharField(max_length=256 * 1024, allow_blank=True, default="", trim_whitespace=False)
+    proxy = serializers.CharField(max_length=512, allow_blank=True, default="")

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from catalog import queries as catalog
 from catalog.models import PipelineVersion, Role, User
 from common.errors import NotFound
-from publishing import operations, queries
+from publishing import jobs, operations, queries
 from publishing.api import serializers
 from publishing.models import Publish
 
@@ -47,6 +47,7 @@ class Publishes(ListAPIView[Publish]):
             version=_version(actor_of(request), pk, given.get("pipeline_version")),
             engine_config=given.get("engine_config"),
             replaces=given.get("replaces", ()),
+            packaging=given["packaging"],
         )
         return Response(serializers.PublishOut(made).data, status=status.HTTP_202_ACCEPTED)
 
@@ -64,6 +65,24 @@ class PublishRetry(APIView):
         actor = actor_of(request)
         again = operations.retry(actor=actor, publish=queries.publish_for(actor, pk))
         return Response(serializers.PublishOut(again).data, status=status.HTTP_202_ACCEPTED)
+
+
+class PublishCancel(APIView):
+    @extend_schema(request=None, responses=serializers.PublishOut)
+    def post(self, request: Request, pk: int) -> Response:
+        """Stops a publish that waits or runs. It can be tried again."""
+        actor = actor_of(request)
+        stopped = operations.cancel(actor=actor, publish=queries.publish_for(actor, pk))
+        return Response(serializers.PublishOut(stopped).data)
+
+
+class RegistryCheck(APIView):
+    @extend_schema(request=None, responses=serializers.ReportOut)
+    def post(self, request: Request) -> Response:
+        """Tests the connection: what the registry can do, and what to do where it cannot. Takes seconds."""
+        queries.registry_settings_for(actor_of(request))
+        report = jobs.check_registry()
+        return Response(serializers.ReportOut(report).data)
 
 
 class Registry(APIView):

@@ -29,9 +29,12 @@ def published(
     make_model_version: Callable[..., ModelVersion],
     make_pipeline_version: Callable[..., PipelineVersion],
     settings: Any,
+    client: Client,
+    make_image: Callable[..., str],
 ) -> Publish:
-    """A published version of a model of 5 MiB."""
-    settings.ENGINE_IMAGE = "ghcr.io/example/opsengine:0.1.0"
+    """A published version of a model of 5 MiB, with an engine image of two platforms."""
+    make_image(client, "example/opsengine", "0.1.0", ("linux/amd64", "linux/arm64"))
+    settings.ENGINE_IMAGE = f"{real_registry.host}/example/opsengine:0.1.0"
     to_registry(real_registry.host, username=real_registry.username, password=real_registry.password)
     made = make_publish(make_pipeline_version(make_model_version(content=os.urandom(5 * 1024 * 1024))))
     jobs.publish(made.pk)
@@ -95,7 +98,7 @@ def test_publishing_again_uploads_nothing(
     assert jobs.publish(again.pk)
     again.refresh_from_db()
     assert (again.pipeline_digest, again.chart_digest) == (published.pipeline_digest, published.chart_digest)
-    assert set(calls) == {"HEAD"}
+    assert set(calls) == {"HEAD", "GET"}  # GET of the engine image's manifests
 
 
 def test_a_model_is_mounted_from_another_pipeline(

@@ -7,7 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
-from opsengine import __version__
+from opsengine import __version__, local
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
@@ -42,9 +42,10 @@ class Engine:
         self._server = Server(App(plane, log, settings.max_body), settings.host, settings.port)
         center = Center(settings.bundle, Identity(folder / "identity")) if settings.bundle else None
         self._agent = Agent(settings, plane, center, log, self._fail)
-        self._updater = Updater(
-            settings, ContentStore(folder / "store"), plane, folder / "served.json", self._agent.poke
-        )
+        store = ContentStore(folder / "store")
+        if settings.pipeline_dir:
+            local.lend(settings.pipeline_dir, store)
+        self._updater = Updater(settings, store, plane, folder / "served.json", self._agent.poke)
         self._updater.partition = settings.bundle.edge_name if settings.bundle else socket.gethostname()
 
     def run(self) -> int:

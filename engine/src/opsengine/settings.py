@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsengine import bundle
+from opsengine import bundle, local
 from opsengine.bundle import Bundle
 from opsengine.errors import SettingsError
 
@@ -42,6 +42,8 @@ class Settings:
     port: int = 8080
     persist_dir: Path = Path("/persist")
     checkin_seconds: float | None = None
+    pipeline_dir: Path | None = None
+    pipeline_digest: str | None = None  # of what is in pipeline_dir
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -49,7 +51,11 @@ def read(environ: Mapping[str, str]) -> Settings:
     env = _Environment(environ)
     text = env.secret("EDGE_BUNDLE")
     edge = bundle.parse(text) if text else None
-    pipeline_url = env.text("PIPELINE_URL") or (edge and edge.pipeline_url)
+    pipeline_url = env.text("PIPELINE_URL")
+    folder = None if pipeline_url else env.text("PIPELINE_DIR")
+    held = local.digest_of(Path(folder)) if folder else None
+    # With the digest in its name another image's pipeline is another location, and fetched anew.
+    pipeline_url = f"file://{folder}@{held}" if held else pipeline_url or (edge and edge.pipeline_url)
     if not pipeline_url:
         raise SettingsError(
             "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
@@ -73,6 +79,8 @@ def read(environ: Mapping[str, str]) -> Settings:
         checkin_seconds=env.number("CHECKIN_SECONDS", None, low=0.05, high=86400)
         if env.text("CHECKIN_SECONDS")
         else None,
+        pipeline_dir=Path(folder) if folder else None,
+        pipeline_digest=held,
     )
 
 
