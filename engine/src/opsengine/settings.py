@@ -51,11 +51,11 @@ def read(environ: Mapping[str, str]) -> Settings:
     env = _Environment(environ)
     text = env.secret("EDGE_BUNDLE")
     edge = bundle.parse(text) if text else None
-    pipeline_url = env.text("PIPELINE_URL")
-    folder = None if pipeline_url else env.text("PIPELINE_DIR")
+    given = env.text("PIPELINE_URL")
+    folder = None if given else env.text("PIPELINE_DIR")
     held = local.digest_of(Path(folder)) if folder else None
     # With the digest in its name another image's pipeline is another location, and fetched anew.
-    pipeline_url = f"file://{folder}@{held}" if held else pipeline_url or (edge and edge.pipeline_url)
+    pipeline_url = f"file://{folder}@{held}" if held else given or (edge and edge.pipeline_url)
     if not pipeline_url:
         raise SettingsError(
             "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
