@@ -191,7 +191,8 @@ class Client:
         if answer.status == 401:
             offers = auth.challenges(answer.headers.getlist("WWW-Authenticate"))
             self._auth.challenged(offers, scopes, None)
-            self._auth.header(scopes)
+            if (self._auth.header(scopes) or "").startswith("Basic "):
+                self.exchange(_PING)  # a token was proof of the password; Basic has not been tried yet
             if missing := self._auth.missing(scopes):
                 raise self._granted_less(missing, repository)
         elif answer.status != 200:

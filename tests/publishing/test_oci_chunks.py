@@ -146,10 +146,12 @@ def test_a_token_that_lapses_between_chunks_is_renewed(connect: Connect, blob: B
         client = connect(fake)
         client.plan = Plan(most_body=MIB, chunk_bytes=MIB)
         counted: list[int] = []
+        revoked: list[bool] = []
 
         def count(more: int) -> None:
             counted.append(more)
-            if sum(counted) == 2 * MIB and len(counted) < 20:
+            if sum(counted) == 2 * MIB and not revoked:
+                revoked.append(True)
                 fake.revoke_tokens()
 
         blobs.push(client, "ml/a", blob, count)

@@ -112,7 +112,7 @@ def test_a_model_is_mounted_from_another_pipeline(
     monkeypatch.setattr(
         blobs,
         "_send",
-        lambda client, repository, blob, *rest: (sent.append(blob), send(client, repository, blob, *rest)),
+        lambda target, blob, *rest: (sent.append(blob), send(target, blob, *rest)),
     )
     other = make_publish(make_pipeline_version(ModelVersion.objects.get(), name="other"))
     assert jobs.publish(other.pk)
@@ -154,7 +154,7 @@ def test_helm_pulls_the_exact_version_and_renders_it(published: Publish, helm: C
     shown = helm("template", "x", url, "--version", published.chart_version, "--plain-http")
     assert shown.returncode == 0, shown.stderr
     assert f'value: "{published.pipeline_url}"' in shown.stdout
-    assert 'image: "ghcr.io/example/opsengine:0.1.0"' in shown.stdout
+    assert f'image: "{published.engine_url}"' in shown.stdout
 
 
 def test_helms_own_push_of_the_chart_has_the_same_layer(
