@@ -27,6 +27,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 NAME = "doctor"
 CLOCK_SECONDS = 60  # beyond it tokens begin too early or end too soon
 ECR_HOURS = 12
+_ECR = re.compile(r"\.dkr\.ecr\..*amazonaws\.com(\.cn)?$")
 # Larger than GHCR's limit of a PATCH and than nginx's default of a body.
 BODY = b"OpsCenter registry doctor.\n".ljust(4096, b".") * (5 * MIB // 4096)
 RETRIES = Retries(tries=2, first=0.5, patience=5)
@@ -72,7 +73,7 @@ class Report:
 def password_age(host: str, saved_at: datetime, now: datetime) -> str:
     """That an ECR token is past its 12 hours; empty for younger ones and other registries."""
     age = now - saved_at
-    if not re.search(r"\.dkr\.ecr\..*amazonaws\.com(\.cn)?$", host) or age < timedelta(hours=ECR_HOURS):
+    if not _ECR.search(host) or age < timedelta(hours=ECR_HOURS):
         return ""
     return f"This token was saved {age.total_seconds() / 3600:.0f} h ago; ECR tokens last {ECR_HOURS} h."
 
