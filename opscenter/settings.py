@@ -88,6 +88,7 @@ INSTALLED_APPS = [
     "publishing",
     "edges",
     "logs",
+    "rollouts",
     "opscenter",
 ]
 MIDDLEWARE = [
@@ -172,6 +173,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover publishes": {"task": "publishing.tasks.recover_publishes", "schedule": 15.0},
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
+    "advance rollouts": {"task": "rollouts.tasks.advance_rollouts", "schedule": 5.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
     "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
@@ -210,6 +212,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Publish ML pipelines, run them at the edge, and read what every site infers.",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {"RolloutStateEnum": "rollouts.models.State", "EdgeStateEnum": "edges.states.State"},
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -14,6 +14,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("publishing.api.urls")),
     path("", include("edges.api.urls")),
     path("", include("logs.api.urls")),
+    path("", include("rollouts.api.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -32,6 +33,7 @@ urlpatterns += [
     path("", include("publishing.urls")),
     path("", include("edges.urls")),
     path("", include("logs.urls")),
+    path("", include("rollouts.urls")),
 ]
 
 handler403 = views.forbidden

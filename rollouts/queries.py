@@ -1,0 +1,144 @@
+"""Reads of rollouts: each fetches and authorises at once. A rollout concerns the workspaces of all its publishes."""
+
+import dataclasses
+
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+
+from catalog import queries as catalog
+from catalog.models import Pipeline, Role, Workspace
+from catalog.queries import Actor
+from common.errors import Forbidden, NotFound
+from edges.models import Edge
+from publishing.models import Publish
+from rollouts.models import Bucket, Rollout, RolloutEvent, RolloutGroup, RolloutMember
+
+REPLACED_IN = "replaced__pipeline_version__pipeline__workspace"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupProgress:
+    """A group with its members counted by bucket."""
+
+    group: RolloutGroup
+    counts: dict[str, int]
+    total: int
+
+    @property
+    def done(self) -> int:
+        """Edges that proved the target."""
+        return self.counts[Bucket.DONE]
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `open` or `passed`."""
+        if self.group.passed_at:
+            return "passed"
+        return "open" if self.group.opened_at else "waiting"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """A rollout's members counted by bucket, as a whole and by group. Every bucket is there."""
+
+    counts: dict[str, int]
+    total: int
+    groups: tuple[GroupProgress, ...]
+
+
+def rollouts_for(actor: Actor) -> QuerySet[Rollout]:
+    """The rollouts that the actor may see, newest first: a member of every workspace that one concerns."""
+    mine = catalog.workspaces_for(actor)
+    elsewhere = Rollout.replaced.through.objects.exclude(publish__pipeline_version__pipeline__workspace__in=mine)
+    found = _whole().filter(publish__pipeline_version__pipeline__workspace__in=mine)
+    return found.exclude(pk__in=elsewhere.values("rollout"))
+
+
+def of_pipeline(actor: Actor, pipeline: Pipeline) -> QuerySet[Rollout]:
+    """The rollouts to or from a pipeline that the actor may see, newest first."""
+    here = Q(publish__pipeline_version__pipeline=pipeline)
+    away = Rollout.replaced.through.objects.filter(publish__pipeline_version__pipeline=pipeline)
+    return rollouts_for(actor).filter(here | Q(pk__in=away.values("rollout")))
+
+
+def rollout_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Rollout:
+    """The rollout with this id. Raises `NotFound`, `Forbidden`."""
+    rollout = _whole().filter(pk=pk).first()
+    if rollout is None:
+        raise NotFound(f"There is no rollout {pk} for you.")
+    for workspace in {_workspace(publish) for publish in (rollout.publish, *rollout.replaced.all())}:
+        require(actor, workspace, at_least, f"rollout {pk}")
+    return rollout
+
+
+def publish_for(actor: Actor, pk: int, at_least: Role) -> Publish:
+    """A publish to roll out, or to be replaced. Raises `NotFound`, `Forbidden`."""
+    publish = Publish.objects.select_related("pipeline_version__pipeline__workspace").filter(pk=pk).first()
+    if publish is None:
+        raise NotFound(f"There is no publish {pk} for you.")
+    require(actor, _workspace(publish), at_least, f"publish {pk}")
+    return publish
+
+
+def require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
+    """Raises `NotFound` for a stranger, `Forbidden` for a role that is too small."""
+    role = catalog.role_in(actor, workspace)
+    if role is None:
+        raise NotFound(f"There is no {what} for you.")
+    if not role.covers(at_least):
+        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
+
+
+def progress_of(rollout: Rollout) -> Progress:
+    """How far a rollout is. Two queries, however many edges it has."""
+    rows = list(rollout.members.order_by().values_list("group", "bucket").annotate(total=Count("pk")))
+    groups = []
+    for group in rollout.groups.all():
+        counts = _filled({bucket: total for pk, bucket, total in rows if pk == group.pk})
+        groups.append(GroupProgress(group, counts, sum(counts.values())))
+    whole = {bucket.value: sum(found.counts[bucket] for found in groups) for bucket in Bucket}
+    return Progress(whole, sum(whole.values()), tuple(groups))
+
+
+def members_of(rollout: Rollout, bucket: str = "", group: int | None = None) -> QuerySet[RolloutMember]:
+    """The members in the order in which they are reached. One query, also for their edges."""
+    members = rollout.members.select_related("edge", "group")
+    if bucket:
+        members = members.filter(bucket=bucket)
+    return members if group is None else members.filter(group__order=group)
+
+
+def events_of(rollout: Rollout) -> QuerySet[RolloutEvent]:
+    """What happened to a rollout, newest first."""
+    return rollout.events.select_related("actor")
+
+
+def targets_for(actor: Actor, pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline that can be rolled out, newest first."""
+    return _in_use(actor).filter(pipeline_version__pipeline=pipeline)
+
+
+def replaceable_for(actor: Actor, pipeline: Pipeline) -> QuerySet[Publish]:
+    """The publishes of a pipeline's workspace that have edges to take over, newest first."""
+    found = _in_use(actor).filter(pipeline_version__pipeline__workspace=pipeline.workspace_id)
+    edges = Edge.objects.filter(removed_at=None, publish=OuterRef("pk"))
+    return found.filter(Exists(edges))
+
+
+def _in_use(actor: Actor) -> QuerySet[Publish]:
+    published = Publish.Status.PUBLISHED
+    mine = Publish.objects.filter(pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor))
+    found = mine.filter(status=published).exclude(replaced_by__status=published)
+    return found.select_related("pipeline_version__pipeline").order_by("-pk")
+
+
+def _filled(counts: dict[str, int]) -> dict[str, int]:
+    return {bucket.value: counts.get(bucket.value, 0) for bucket in Bucket}
+
+
+def _workspace(publish: Publish) -> Workspace:
+    return publish.pipeline_version.pipeline.workspace
+
+
+def _whole() -> QuerySet[Rollout]:
+    found = Rollout.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
+    return found.prefetch_related("replaced__pipeline_version__pipeline__workspace")
