@@ -94,6 +94,9 @@ def engine_image(docker: str, registry: str, tmp_path_factory: pytest.TempPathFa
     run(docker, "push", "-q", name)
     run(docker, "rmi", name)
     yield name
+    pulled = run(docker, "images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+    for one in (image for image in pulled if image.startswith(f"{registry}/")):
+        subprocess.run([docker, "rmi", "-f", one], capture_output=True)
 
 
 def distributions(names: tuple[str, ...]) -> set[str]:
