@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from common.errors import DomainError, NotAuthenticated
-from edges import jobs, jwts, queries, sessions, tokens
+from edges import enrolment, jobs, jwts, queries, sessions, tokens
 from edges.errors import (
     InvalidAssertion,
     JoinTokenExpired,
@@ -51,6 +51,7 @@ def join(
 
     The first key that presents the token owns it. The same key may repeat within 10 minutes, because an answer can get
     lost; nobody else ever gets in with it. Joining with a reissued token replaces the key of the edge.
+    A fleet token makes an edge of each key that presents it, see `enrolment`.
     Raises `Invalid`, `JoinTokenUnknown`, `JoinTokenExpired`, `JoinTokenUsed`, `EdgeRemoved`, `EdgeBanned`.
     """
     now = now or timezone.now()
@@ -59,7 +60,7 @@ def join(
     digest = tokens.join_token_digest(join_token, settings.SECRET_KEY)
     token = JoinToken.objects.filter(digest=digest).first()
     if token is None:
-        raise JoinTokenUnknown("This join token is not known here: use the newest bundle of the edge.")
+        return _enrolled(digest, jwk, thumbprint, engine, now)
     try:
         with transaction.atomic():
             edge = _spend(token, jwk, thumbprint, engine, now)
@@ -123,9 +124,33 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
             detail = {"from": edge.serving_digest, "to": serving}
             EdgeEvent.objects.create(edge=edge, kind=EdgeEvent.Kind.SERVING, at=now, detail=detail)
         edge.serving_digest = serving
-        edge.report = _kept(edge, report, now)
+        edge.report = kept(report, now)
         _contact(edge, now, "serving_digest", "report")
     return edge
+
+
+def current(*, edge: Edge, now: datetime | None = None) -> Edge:
+    """The edge with the publish that it should serve now, for one that only asks. Counts as contact."""
+    now = now or timezone.now()
+    _follow_replacement(edge, now)
+    note(edge, now=now)
+    return _read(edge.pk)
+
+
+def kept(report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """A report as it is stored: with when it came, and how far the edge's clock was off (ms)."""
+    moment = _milliseconds(now)
+    stored = {**report, "at": moment}
+    clock = report.get("clock")
+    # Positive when the edge's clock is ahead of ours, give or take the way of the message.
+    return stored if clock is None else {**stored, "clock_offset": clock - moment}
+
+
+def _enrolled(digest: str, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Joined:
+    edge = enrolment.join(digest=digest, jwk=jwk, thumbprint=thumbprint, engine=engine, now=now, repeat=REPEAT_WINDOW)
+    if edge is None:
+        raise JoinTokenUnknown("This join token is not known here: use the newest bundle of the edge.")
+    return Joined(edge, sessions.start(edge, now))
 
 
 def _spend(token: JoinToken, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Edge:
@@ -188,6 +213,10 @@ def _admitted(edge: Edge, now: datetime, stale: NotAuthenticated) -> Edge:
     return current
 
 
+def _read(pk: Any) -> Edge:
+    return Edge.objects.select_related("publish__pipeline_version__pipeline").get(pk=pk)
+
+
 def _locked(pk: Any) -> Edge:
     rows = Edge.objects.select_for_update(of=("self",))
     return rows.select_related("publish__pipeline_version__pipeline").get(pk=pk)
@@ -208,13 +237,6 @@ def _follow_replacement(edge: Edge, now: datetime) -> None:
     target = queries.successor_of(edge.publish)
     if target:
         jobs.move_edges(source=edge.publish, target=target, only=[edge], now=now)
-
-
-def _kept(edge: Edge, report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    kept = {"engine": edge.report.get("engine"), **report, "at": _milliseconds(now)}
-    clock = report.get("clock")
-    # Positive when the edge's clock is ahead of ours, give or take the way of the message.
-    return kept if clock is None else {**kept, "clock_offset": clock - _milliseconds(now)}
 
 
 def _milliseconds(moment: datetime) -> int:

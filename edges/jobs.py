@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from edges import queries
+from edges import queries, signing
 from edges.models import Assignment, Edge, EdgeEvent, UsedAssertion
 from publishing.models import Publish
 
@@ -43,6 +43,11 @@ def move_edges(*, source: Publish, target: Publish, now: datetime, only: Iterabl
 def prune_assertions(now: datetime) -> int:
     """Forgets the assertions that could not be presented again anyhow. Returns how many."""
     return UsedAssertion.objects.filter(expires_at__lte=now).delete()[0]
+
+
+def prune_signing_keys(now: datetime) -> int:
+    """Deletes rotated keys that no living token needs. Returns how many."""
+    return signing.prune(now)
 
 
 def _follow(sources: Iterable[Publish], now: datetime) -> int:

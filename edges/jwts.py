@@ -35,6 +35,16 @@ class Assertion:
     valid_until: datetime
 
 
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """What an access token says, its signature checked. `expires` is in epoch seconds."""
+
+    subject: str
+    thumbprint: str
+    audience: Any
+    expires: float
+
+
 def sign_access_token(
     *, subject: str, audience: str, thumbprint: str, key: ec.EllipticCurvePrivateKey, kid: str, now: datetime
 ) -> str:
@@ -66,18 +76,26 @@ def kid_of(token: str) -> str:
     return kid
 
 
-def verify_access_token(token: str, *, key: ec.EllipticCurvePublicKey, audience: str, now: datetime) -> tuple[str, str]:
-    """The SPIFFE ID and key thumbprint that one of our access tokens names. Raises `TokenInvalid`, `TokenExpired`."""
+def verify_access_token(token: str, *, key: ec.EllipticCurvePublicKey, audience: str, now: datetime) -> Claims:
+    """What one of our access tokens says. Raises `TokenInvalid`, `TokenExpired`."""
     try:
-        claims = jwt.decode(token, key, algorithms=[ALGORITHM], options=_NO_CLAIM_CHECKS)
+        found = jwt.decode(token, key, algorithms=[ALGORITHM], options=_NO_CLAIM_CHECKS)
     except jwt.PyJWTError as exc:
         raise TokenInvalid("The access token's signature is not ours: get one at the token endpoint.") from exc
-    subject, confirmation = claims.get("sub"), claims.get("cnf")
-    if not isinstance(subject, str) or not isinstance(confirmation, dict) or claims.get("aud") != [audience]:
+    subject, confirmation = found.get("sub"), found.get("cnf")
+    if not isinstance(subject, str) or not isinstance(confirmation, dict):
         raise TokenInvalid("The access token is not meant for this center: get one at the token endpoint.")
-    if now.timestamp() >= _time(claims, "exp"):
+    claims = Claims(subject, str(confirmation.get("jkt")), found.get("aud"), _time(found, "exp"))
+    require_current(claims, audience=audience, now=now)
+    return claims
+
+
+def require_current(claims: Claims, *, audience: str, now: datetime) -> None:
+    """Refuses claims for somebody else or that are over. Raises `TokenInvalid`, `TokenExpired`."""
+    if claims.audience != [audience]:
+        raise TokenInvalid("The access token is not meant for this center: get one at the token endpoint.")
+    if now.timestamp() >= claims.expires:
         raise TokenExpired("The access token is over: get a new one at the token endpoint.")
-    return subject, str(confirmation.get("jkt"))
 
 
 def subject_of(assertion: str) -> str:

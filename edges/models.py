@@ -34,6 +34,14 @@ class Edge(models.Model):
     last_contact = models.DateTimeField(null=True, blank=True)
     session_lapses_at = models.DateTimeField(null=True, blank=True)
 
+    # The token that made it, when people did not add it themselves.
+    fleet_token = models.ForeignKey(
+        "FleetToken", on_delete=models.PROTECT, null=True, blank=True, related_name="edges", db_index=False
+    )
+    joined_with = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="thumbprint of the key that used the fleet token"
+    )
+
     # What it reported at its last check-in.
     serving_digest = models.CharField(max_length=71, blank=True)
     report = models.JSONField(default=dict, blank=True)
@@ -42,6 +50,12 @@ class Edge(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["name"], condition=models.Q(removed_at=None), name="edge_name_once"),
+            # One key that joins many times, or at once, with a fleet token gets one edge.
+            models.UniqueConstraint(
+                fields=["fleet_token", "joined_with"],
+                condition=models.Q(fleet_token__isnull=False),
+                name="edge_of_fleet_key_once",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -88,6 +102,35 @@ class JoinToken(models.Model):
         return f"join token {self.pk} of {self.edge}"
 
 
+class FleetToken(models.Model):
+    """The right to make edges by joining: one token for many devices alike. It is shown once and never stored."""
+
+    publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="fleet_tokens")
+    digest = models.CharField(max_length=64, unique=True, help_text="HMAC-SHA256 of the token with a server key, hex")
+    pattern = models.CharField(max_length=128, help_text="of the edges' names, for example shop-{n:04}")
+    tags = models.JSONField(default=list, blank=True)
+    cpus = models.FloatField(default=1.0)
+    memory = models.CharField(max_length=16, default="1Gi", help_text="a Kubernetes quantity")
+    max_edges = models.PositiveIntegerField(help_text="how many edges it may make")
+    made = models.PositiveIntegerField(default=0, help_text="how many edges it made")
+    next_number = models.PositiveIntegerField(default=1)
+    expires_at = models.DateTimeField()
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+")
+    revoke_reason = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(made__lte=models.F("max_edges")), name="fleet_token_not_overused")
+        ]
+
+    def __str__(self) -> str:
+        return f"fleet token {self.pk} for {self.pattern}"
+
+
 class UsedAssertion(models.Model):
     """A `jti` that was presented. Kept until the assertion could no longer be valid."""
 
@@ -99,13 +142,13 @@ class UsedAssertion(models.Model):
 
 
 class SigningKey(models.Model):
-    """A key that signs access tokens of edges. The highest generation signs; all of them verify."""
+    """A key that signs access tokens of edges. The highest generation signs; `signing` says how long others verify."""
 
     # Unique, so that of two processes that make a generation at once one loses and takes the other's key.
     generation = models.PositiveIntegerField(unique=True)
     kid = models.CharField(max_length=64, unique=True, help_text="RFC 7638 thumbprint of the public key")
     private_key = EncryptedTextField(help_text="PEM, EC P-256")
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["-generation"]

@@ -28,6 +28,7 @@ TAG = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 TAGS = 32
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/, what makes sense for memory.
 MEMORY = re.compile(r"[1-9][0-9]{0,11}(\.[0-9]{1,3})?([kMGT]|[KMGT]i)?")
+REASON = 1000  # characters
 CPUS = (0.01, 1024.0)
 
 
@@ -55,8 +56,8 @@ def add_edge(
     """
     now = now or timezone.now()
     publish = publishing.publish_for(actor, publish.pk, Role.COLLABORATOR)
-    _check_fields(name, tags, cpus, memory)
-    _require_current(publish)
+    check_fields(name, tags, cpus, memory)
+    require_current(publish)
     try:
         with transaction.atomic():
             edge = Edge.objects.create(
@@ -75,10 +76,10 @@ def add_edge(
         if not Edge.objects.filter(name=name, removed_at=None).exists():
             raise
         raise EdgeNameTaken(f"There is an edge {name!r} already: choose another name, or remove that one.") from exc
-    return Added(edge, _bundle(edge, join_token))
+    return Added(edge, bundle_of(edge, join_token))
 
 
-def reissue_token(*, actor: User, edge: Edge, now: datetime | None = None) -> Added:
+def reissue_token(*, actor: User, edge: Edge, reason: str = "", now: datetime | None = None) -> Added:
     """A new bundle for the same edge: it keeps its id, name and history. Earlier unused tokens end.
 
     A session that still runs goes on until the new token is used; then the new key replaces the old one.
@@ -91,11 +92,11 @@ def reissue_token(*, actor: User, edge: Edge, now: datetime | None = None) -> Ad
             raise Conflict("This edge is banned: lift the ban before you give it a new bundle.", code="edge_banned")
         revoked = edge.join_tokens.filter(used_at=None, revoked_at=None).update(revoked_at=now)
         join_token = _give_token(edge, actor, now)
-        _record(edge, EdgeEvent.Kind.TOKEN_REISSUED, actor, now, revoked=revoked)
-    return Added(edge, _bundle(edge, join_token))
+        _record(edge, EdgeEvent.Kind.TOKEN_REISSUED, actor, now, revoked=revoked, reason=reason[:REASON])
+    return Added(edge, bundle_of(edge, join_token))
 
 
-def remove_edge(*, actor: User, edge: Edge, now: datetime | None = None) -> None:
+def remove_edge(*, actor: User, edge: Edge, reason: str = "", now: datetime | None = None) -> None:
     """Shuts an edge out for good and frees its name; its logs and history stay. Collaborators only.
 
     Raises `NotFound`, `Forbidden`.
@@ -106,7 +107,7 @@ def remove_edge(*, actor: User, edge: Edge, now: datetime | None = None) -> None
         # Conditional, so that of two removals at once only one is told of.
         if Edge.objects.filter(pk=edge.pk, removed_at=None).update(removed_at=now):
             edge.join_tokens.filter(used_at=None, revoked_at=None).update(revoked_at=now)
-            _record(edge, EdgeEvent.Kind.REMOVED, actor, now)
+            _record(edge, EdgeEvent.Kind.REMOVED, actor, now, reason=reason[:REASON])
 
 
 def ban_edge(*, actor: User, edge: Edge, reason: str = "", now: datetime | None = None) -> Edge:
@@ -118,11 +119,11 @@ def ban_edge(*, actor: User, edge: Edge, reason: str = "", now: datetime | None 
     edge = queries.edge_for(actor, edge.pk, Role.COLLABORATOR)
     with transaction.atomic():
         if Edge.objects.filter(pk=edge.pk, banned_at=None).update(banned_at=now):
-            _record(edge, EdgeEvent.Kind.BANNED, actor, now, reason=reason[:1000])
+            _record(edge, EdgeEvent.Kind.BANNED, actor, now, reason=reason[:REASON])
     return queries.edge_for(actor, edge.pk)
 
 
-def unban_edge(*, actor: User, edge: Edge, now: datetime | None = None) -> Edge:
+def unban_edge(*, actor: User, edge: Edge, reason: str = "", now: datetime | None = None) -> Edge:
     """Lifts a ban: the edge's session works again if it has not lapsed. Collaborators only.
 
     Raises `NotFound`, `Forbidden`.
@@ -131,11 +132,12 @@ def unban_edge(*, actor: User, edge: Edge, now: datetime | None = None) -> Edge:
     edge = queries.edge_for(actor, edge.pk, Role.COLLABORATOR)
     with transaction.atomic():
         if Edge.objects.filter(pk=edge.pk, banned_at__isnull=False).update(banned_at=None):
-            _record(edge, EdgeEvent.Kind.UNBANNED, actor, now)
+            _record(edge, EdgeEvent.Kind.UNBANNED, actor, now, reason=reason[:REASON])
     return queries.edge_for(actor, edge.pk)
 
 
-def _check_fields(name: str, tags: Sequence[str], cpus: float, memory: str) -> None:
+def check_fields(name: str, tags: Sequence[str], cpus: float, memory: str) -> None:
+    """Refuses with `Invalid` what no edge may be called or have."""
     if not NAME.fullmatch(name):
         raise Invalid(
             "An edge's name has 1 to 128 letters, digits, hyphens, dots and underscores, "
@@ -149,7 +151,8 @@ def _check_fields(name: str, tags: Sequence[str], cpus: float, memory: str) -> N
         raise Invalid('memory must be a Kubernetes quantity such as "512Mi" or "1.5Gi".')
 
 
-def _require_current(publish: Publish) -> None:
+def require_current(publish: Publish) -> None:
+    """Refuses a publish that no edge can be added to. Raises `NotPublished`, `PublishReplaced`."""
     if publish.status != Publish.Status.PUBLISHED:
         raise NotPublished(f"Publish {publish.pk} is {publish.status}: wait until it is Published, or publish again.")
     successor = queries.successor_of(publish)
@@ -180,7 +183,8 @@ def _give_token(edge: Edge, actor: User, now: datetime) -> str:
     return join_token
 
 
-def _bundle(edge: Edge, join_token: str) -> str:
+def bundle_of(edge: Edge, join_token: str) -> str:
+    """The bundle that lets an engine join as this edge. The edge comes with its publish and pipeline."""
     return bundle.encode(
         edge_name=edge.name,
         join_token=join_token,

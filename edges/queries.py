@@ -3,25 +3,27 @@
 import dataclasses
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models import Count, F, Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
 from common.errors import Forbidden, NotFound
-from edges import states
+from edges import health, states
 from edges.errors import PipelineNotAssigned
-from edges.models import Edge, EdgeEvent, JoinToken
+from edges.health import Health
+from edges.models import Edge, EdgeEvent, FleetToken, JoinToken
 from edges.states import Desired, EdgeState, State
 from publishing.models import Publish
 
 REFUSALS = (EdgeEvent.Kind.JOIN_REFUSED, EdgeEvent.Kind.TOKEN_REFUSED)
 # Enough to see a pattern; the whole history has an address of its own.
 EXPLAINED_EVENTS = 5
+LAPSING_SHOWN = 1000
 
 edge_state = states.edge_state
 
@@ -35,9 +37,32 @@ class Explanation:
     join_token: JoinToken | None
     last_refusal: EdgeEvent | None
     events: tuple[EdgeEvent, ...]
-    clock_offset: int | None
-    disk_free: float | None
+    health: Health
+    lines: tuple[str, ...]
     report: dict[str, Any]
+
+    @property
+    def clock_offset(self) -> int | None:
+        """ms that its clock was ahead at its last check-in."""
+        return self.health.clock_offset
+
+    @property
+    def disk_free(self) -> float | None:
+        """The share of its disk that was free."""
+        return self.health.disk_free
+
+
+@dataclasses.dataclass(frozen=True)
+class FleetSummary:
+    """How the edges that somebody may see are. `lapsing` end their sessions within `hours`, the first first."""
+
+    total: int
+    states: dict[State, int]
+    as_they_should: int
+    failed_updates: int
+    hours: float
+    lapsing: tuple[Edge, ...]
+    lapsing_total: int
 
 
 def edges_for(
@@ -83,6 +108,13 @@ def edge_counts(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     return dict.fromkeys(ids, 0) | dict(counted.annotate(total=Count("pk")))
 
 
+def edge_counts_by_publish(publishes: Iterable[Publish]) -> dict[int, int]:
+    """How many edges should run each publish, by its id."""
+    ids = [publish.pk for publish in publishes]
+    counted = Edge.objects.filter(removed_at=None, publish__in=ids).order_by().values_list("publish")
+    return dict.fromkeys(ids, 0) | dict(counted.annotate(total=Count("pk")))
+
+
 def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, removed: bool = False) -> Edge:
     """The edge with this id; with `removed`, also one that was removed. Raises `NotFound`, `Forbidden`."""
     edge = _with_publish().filter(pk=pk).first()
@@ -90,6 +122,26 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
         raise NotFound(f"There is no edge {pk} for you.")
     _require(actor, edge.publish, at_least, f"edge {pk}")
     return edge
+
+
+def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
+    """The fleet tokens of a publish, newest first. The caller has authorised the publish."""
+    return _fleet_tokens().filter(publish=publish)
+
+
+def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
+    """The fleet token with this id. Raises `NotFound`, `Forbidden`."""
+    token = _fleet_tokens().filter(pk=pk).first()
+    if token is None:
+        raise NotFound(f"There is no fleet token {pk} for you.")
+    _require(actor, token.publish, at_least, f"fleet token {pk}")
+    return token
+
+
+def _fleet_tokens() -> QuerySet[FleetToken]:
+    return FleetToken.objects.select_related(
+        "publish__pipeline_version__pipeline__workspace", "created_by", "revoked_by"
+    )
 
 
 def events_of(edge: Edge) -> QuerySet[EdgeEvent]:
@@ -102,16 +154,40 @@ def explanation_of(edge: Edge, now: datetime) -> Explanation:
     state = edge_state(edge, now)
     token = edge.join_tokens.filter(revoked_at=None).first()
     events = events_of(edge)
-    disk, clock_offset = edge.report.get("disk"), edge.report.get("clock_offset")
+    found, last_refusal = health.of_report(edge.report), events.filter(kind__in=REFUSALS).first()
+    next_step = _next_step(edge, state, token, now)
     return Explanation(
         state=state,
-        next_step=_next_step(edge, state, token, now),
+        next_step=next_step,
         join_token=token,
-        last_refusal=events.filter(kind__in=REFUSALS).first(),
+        last_refusal=last_refusal,
         events=tuple(events[:EXPLAINED_EVENTS]),
-        clock_offset=clock_offset if isinstance(clock_offset, int) else None,
-        disk_free=disk["free"] / disk["total"] if disk and disk.get("total") else None,
+        health=found,
+        lines=(*_lines(edge, state, found, last_refusal), next_step),
         report=edge.report,
+    )
+
+
+def summary_for(edges: QuerySet[Edge], now: datetime, hours: float) -> FleetSummary:
+    """How the edges of a query are, in two queries however many there are."""
+    live = {state: states.in_state(state, now) for state in State if state is not State.REMOVED}
+    joined = Q(joined_at__isnull=False, banned_at=None)
+    lapsing = joined & Q(session_lapses_at__gt=now, session_lapses_at__lte=now + timedelta(hours=hours))
+    counts = edges.order_by().aggregate(
+        total=Count("pk"),
+        right=Count("pk", filter=joined & ~Q(serving_digest="") & Q(serving_digest=F("publish__pipeline_digest"))),
+        failed=Count("pk", filter=joined & Q(report__update__state="failed")),
+        lapsing=Count("pk", filter=lapsing),
+        **{f"in_{state.name}": Count("pk", filter=condition) for state, condition in live.items()},
+    )
+    return FleetSummary(
+        total=counts["total"],
+        states={state: counts[f"in_{state.name}"] for state in live},
+        as_they_should=counts["right"],
+        failed_updates=counts["failed"],
+        hours=hours,
+        lapsing=tuple(edges.filter(lapsing).order_by("session_lapses_at", "name")[:LAPSING_SHOWN]),
+        lapsing_total=counts["lapsing"],
     )
 
 
@@ -179,6 +255,24 @@ def _require(actor: catalog.Actor, publish: Publish, at_least: Role, what: str) 
         raise NotFound(f"There is no {what} for you.")
     if not role.covers(at_least):
         raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
+
+
+def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | None) -> list[str]:
+    """The whole explanation, a sentence or two a line: the same for the page and for programs."""
+    should = state.should_run
+    lines = [f"It should run publish {should.publish_id} ({should.pipeline}, version {should.pipeline_version})."]
+    if state.serving_digest:
+        lines.append(f"It proved that it serves {state.serving_digest}.")
+    lines.append(state.explain)
+    live = state.state in {State.ONLINE, State.LATE, State.OFFLINE, State.LAPSING}
+    if live and state.lapses_at and state.state is State.ONLINE:
+        lines.append(f"If it fell silent now, it would need a new bundle after {state.lapses_at:%Y-%m-%d %H:%M} UTC.")
+    if live and edge.joined_at:
+        lines += health.sentences(found)
+    if refusal:
+        cause = refusal.detail.get("message") or refusal.detail.get("code") or refusal.kind
+        lines.append(f"Last refused at {refusal.at:%Y-%m-%d %H:%M} UTC: {cause}")
+    return lines
 
 
 def _next_step(edge: Edge, state: EdgeState, token: JoinToken | None, now: datetime) -> str:

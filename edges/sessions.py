@@ -1,4 +1,4 @@
-"""Access tokens of edges: signed with keys that are kept here, and checked on every call.
+"""Access tokens of edges: given to who proved itself, and checked on every call.
 
 An edge's session is not a row of its own: it is the key that the edge joined with and `session_lapses_at`, which every
 contact moves on. An access token only proves, for an hour, that the edge holds that key.
@@ -8,17 +8,17 @@ import dataclasses
 import uuid
 from datetime import datetime, timedelta
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
-from django.db import IntegrityError, transaction
 
-from edges import jwts, tokens
+from edges import jwts, signing
 from edges.errors import EdgeBanned, EdgeRemoved, SessionExpired, TokenInvalid
-from edges.models import Edge, SigningKey
+from edges.models import Edge
 
 # Seeds: without contact for 7 days an edge needs a new bundle.
 SESSION_LIFE = timedelta(days=7)
+# Tokens whose signature this process has checked: 1 KiB each. Cleared when full, which costs a check each again.
+VERIFIED_KEPT = 50_000
+_verified: dict[str, tuple[str, jwts.Claims]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,19 @@ class Session:
     access_token: str = dataclasses.field(repr=False)
     expires_in: int
     lapses_at: datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Whom an access token names: an edge, and the key that it had joined with when the token was given."""
+
+    subject: str
+    thumbprint: str
+
+    @property
+    def edge_id(self) -> str:
+        """The last part of the SPIFFE ID."""
+        return self.subject.rpartition("/")[2]
 
 
 def token_endpoint() -> str:
@@ -42,12 +55,12 @@ def audience() -> str:
 
 def start(edge: Edge, now: datetime) -> Session:
     """An access token for an edge that has just proved that it holds its key."""
-    signer = _signing_key()
+    signer = signing.signer(now)
     token = jwts.sign_access_token(
         subject=edge.spiffe_id,
         audience=audience(),
         thumbprint=edge.key_thumbprint,
-        key=_private_key(signer),
+        key=signer.private,
         kid=signer.kid,
         now=now,
     )
@@ -59,20 +72,45 @@ def edge_with(access_token: str, now: datetime) -> Edge:
 
     Raises `TokenInvalid`, `TokenExpired`, `EdgeRemoved`, `EdgeBanned`, `SessionExpired`.
     """
-    signer = SigningKey.objects.filter(kid=jwts.kid_of(access_token)).first()
-    if signer is None:
-        raise TokenInvalid("The access token was not signed by this center: get one at the token endpoint.")
-    subject, thumbprint = jwts.verify_access_token(
-        access_token, key=_private_key(signer).public_key(), audience=audience(), now=now
-    )
-    edge = edge_named(subject)
+    return edge_of(proven(access_token, now), now)
+
+
+def edge_of(identity: Identity, now: datetime) -> Edge:
+    """The edge that proved its identity, if it may talk to us, with its publish, pipeline version and pipeline.
+
+    Raises `TokenInvalid`, `EdgeRemoved`, `EdgeBanned`, `SessionExpired`.
+    """
+    edge = edge_named(identity.subject)
     if edge is None:
         raise TokenInvalid("The access token names no edge of this center: get a new bundle.")
     require_admitted(edge)
-    if edge.key_thumbprint != thumbprint:
+    if edge.key_thumbprint != identity.thumbprint:
         raise TokenInvalid("This edge joined again with another key: use the newer session.")
     require_live(edge, now)
     return edge
+
+
+def proven(access_token: str, now: datetime) -> Identity:
+    """Whom a good access token names. Raises `TokenInvalid`, `TokenExpired`.
+
+    A signature is checked once in a process: a token that was good stays so until it ends or its key does.
+    """
+    known = _verified.get(access_token)
+    if known is None:
+        kid = jwts.kid_of(access_token)
+        signer = signing.verifier(kid, now)
+        if signer is None:
+            raise TokenInvalid("The access token was not signed by this center: get one at the token endpoint.")
+        claims = jwts.verify_access_token(access_token, key=signer.public, audience=audience(), now=now)
+        if len(_verified) >= VERIFIED_KEPT:
+            _verified.clear()
+        _verified[access_token] = kid, claims
+        return _identity(claims)
+    kid, claims = known
+    if signing.verifier(kid, now) is None:
+        raise TokenInvalid("The key that signed this access token is gone: get one at the token endpoint.")
+    jwts.require_current(claims, audience=audience(), now=now)
+    return _identity(claims)
 
 
 def edge_named(spiffe_id: str) -> Edge | None:
@@ -101,25 +139,10 @@ def require_live(edge: Edge, now: datetime) -> None:
         )
 
 
-def _signing_key() -> SigningKey:
-    """The key that signs, made on first use by whichever process comes first."""
-    newest = SigningKey.objects.first()
-    if newest:
-        return newest
-    private = ec.generate_private_key(ec.SECP256R1())
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    kid = tokens.thumbprint(tokens.jwk_of(private.public_key()))
-    try:
-        with transaction.atomic():
-            return SigningKey.objects.create(generation=1, kid=kid, private_key=pem.decode())
-    except IntegrityError:
-        return SigningKey.objects.get(generation=1)
+def forget_tokens() -> None:
+    """Makes this process check every signature again."""
+    _verified.clear()
 
 
-def _private_key(signer: SigningKey) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(signer.private_key.encode(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"Signing key {signer.kid} is not an EC key.")
-    return key
+def _identity(claims: jwts.Claims) -> Identity:
+    return Identity(claims.subject, claims.thumbprint)

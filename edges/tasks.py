@@ -22,3 +22,9 @@ def follow_replacements() -> int:
 def prune_assertions() -> int:
     """Forgets old assertions."""
     return jobs.prune_assertions(timezone.now())
+
+
+@shared_task(ignore_result=True)
+def prune_signing_keys() -> int:
+    """Deletes rotated signing keys that no token needs any more."""
+    return jobs.prune_signing_keys(timezone.now())

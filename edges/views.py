@@ -97,7 +97,9 @@ def reissue(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Asks, with the effect, and shows a new bundle for the same edge."""
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
-        return _bundle(request, operations.reissue_token(actor=request.user, edge=edge))
+        return _bundle(
+            request, operations.reissue_token(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
+        )
     return pages.ask(request, "edges/_reissue.html", _of_edge(request, edge))
 
 
@@ -128,7 +130,7 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Asks, with the effect, and shuts an edge out for good."""
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
-        operations.remove_edge(actor=request.user, edge=edge)
+        operations.remove_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
         messages.success(request, f"Edge {edge.name} is removed. Its logs stay.")
         return redirect("edges:edges", edge.publish.pipeline_version.pipeline_id)
     return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))

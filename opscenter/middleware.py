@@ -1,4 +1,4 @@
-"""How pages answer refusals, how browsers may keep what they were shown, and what the admin console may run."""
+"""How pages answer refusals, how browsers may keep them, what the admin may run; the short way of engines' calls."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,40 @@ from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import reverse
+from django.template.response import SimpleTemplateResponse
+from django.urls import Resolver404, resolve, reverse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from common.errors import DomainError
 from opscenter import views
 
+DEVICE_API = "/edge/v1/"
 # Its widgets (Alpine) compile their attributes and set styles. Scripts between tags stay forbidden there too.
 ADMIN_POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF, UNSAFE_INLINE]}
+
+
+class DeviceCalls:
+    """Answers what engines call at once: they have no session, no cookie and no page, and call all the time.
+
+    An address that is none of theirs takes the usual way.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path_info.startswith(DEVICE_API):
+            return self.get_response(request)
+        try:
+            found = resolve(request.path_info)
+        except Resolver404:
+            return self.get_response(request)
+        response: HttpResponse = found.func(request, *found.args, **found.kwargs)
+        if isinstance(response, SimpleTemplateResponse):
+            response = response.render()
+        # Without it the web server would send in chunks.
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        return response
 
 
 class ContentSecurityPolicy(CSPMiddleware):

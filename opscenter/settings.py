@@ -92,6 +92,7 @@ INSTALLED_APPS = [
     "opscenter",
 ]
 MIDDLEWARE = [
+    "opscenter.middleware.DeviceCalls",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "opscenter.middleware.ContentSecurityPolicy",
@@ -174,6 +175,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover publishes": {"task": "publishing.tasks.recover_publishes", "schedule": 15.0},
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "advance rollouts": {"task": "rollouts.tasks.advance_rollouts", "schedule": 5.0},
+    "prune edge signing keys": {"task": "edges.tasks.prune_signing_keys", "schedule": 3600.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
     "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
@@ -202,7 +204,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "common.api.exception_handler",
     # Throttles know an address by what our proxy wrote down last; clients can write the rest of the header.
     "NUM_PROXIES": 1 if SECURE_PROXY_SSL_HEADER else 0,
-    "DEFAULT_THROTTLE_RATES": {"login": "20/min", "join": "60/min"},
+    "DEFAULT_THROTTLE_RATES": {"login": "20/min"},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 REST_KNOX = {"TOKEN_TTL": None, "AUTH_HEADER_PREFIX": "Token"}
@@ -263,6 +265,10 @@ ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")
 EDGE_HOST = f"{_public.netloc if _https else PUBLIC_URL}/edge"
 EDGE_CHECKIN_SECONDS = env.integer("OPSCENTER_EDGE_CHECKIN_SECONDS", 30)
+# Calls a minute. An address may be the gateway of a whole site, so it may do what thousands of edges do.
+EDGE_JOINS_PER_MINUTE = env.integer("OPSCENTER_EDGE_JOINS_PER_MINUTE", 60)
+EDGE_CALLS_PER_MINUTE = env.integer("OPSCENTER_EDGE_CALLS_PER_MINUTE", 600)
+EDGE_ADDRESS_CALLS_PER_MINUTE = env.integer("OPSCENTER_EDGE_ADDRESS_CALLS_PER_MINUTE", 30_000)
 
 LOGGING = {
     "version": 1,

@@ -19,6 +19,12 @@ class NotPublished(errors.Conflict):
     code = "not_published"
 
 
+class BreakingChange(errors.Conflict):
+    """What replaces changes what callers send or readers get. `data["differences"]` says what."""
+
+    code = "breaking_change"
+
+
 class NotFailed(errors.Conflict):
     """Only a publish that failed can be tried again."""
 

@@ -11,6 +11,8 @@ from publishing.models import Publish
 class ReplaceForm(forms.Form):
     """Which publishes hand their edges over. The page draws a checkbox a candidate, all named `replaces`."""
 
+    allow_breaking = forms.BooleanField(required=False)
+
     def __init__(self, candidates: list[Candidate], data: Any = None) -> None:
         super().__init__(data)
         by_pk = {str(candidate.publish.pk): candidate.publish for candidate in candidates}

@@ -1,13 +1,14 @@
 """What the Version History shows: each version of a pipeline beside its newest publish."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from django.db.models import Prefetch, QuerySet, prefetch_related_objects
+from django.db.models import Prefetch, QuerySet
 
 from catalog import queries as catalog
-from catalog.models import ModelVersion, Pipeline, PipelineVersion
+from catalog.models import Pipeline, PipelineVersion
+from publishing import queries, schema_changes
 from publishing.models import Publish
+from publishing.schema_changes import Change, Comparison
 
 PAGE_LENGTH = 20
 CANDIDATES = 50  # publishes to choose from when one is to be replaced; older ones first lost their edges
@@ -36,7 +37,17 @@ class Candidate:
 
     publish: Publish
     models: list[dict[str, str]]
-    changes: list[str]
+    comparison: Comparison
+
+    @property
+    def changes(self) -> list[str]:
+        """What changes, a sentence each."""
+        return [found.text for found in self.comparison.differences]
+
+    @property
+    def is_breaking(self) -> bool:
+        """Whether requests or readers of today stop working."""
+        return self.comparison.change is Change.BREAKING
 
 
 def rows_of(pipeline: Pipeline, before: int | None = None) -> list[VersionRow]:
@@ -61,12 +72,13 @@ def candidates_for(version: PipelineVersion) -> list[Candidate]:
         .select_related("pipeline_version__pipeline", "created_by")[:CANDIDATES]
     )
     versions = [version, *(publish.pipeline_version for publish in publishes)]
-    schemas = _schemas(versions)
+    interfaces = queries.interfaces_of(versions)
+    new = interfaces[version.pk]
     return [
         Candidate(
             publish,
             catalog.models_in(publish.pipeline_version.definition),
-            _changes(schemas[publish.pipeline_version_id], schemas[version.pk]),
+            schema_changes.compare(interfaces[publish.pipeline_version_id], new),
         )
         for publish in publishes
     ]
@@ -97,33 +109,3 @@ def _replaceable(pipeline: Pipeline) -> QuerySet[Publish]:
     published = Publish.Status.PUBLISHED
     found = Publish.objects.filter(status=published, pipeline_version__pipeline__workspace=pipeline.workspace_id)
     return found.exclude(replaced_by__status=published)
-
-
-def _schemas(versions: list[PipelineVersion]) -> dict[int, tuple[str, str]]:
-    """What a caller sends to each version and what comes back, as texts, by the version's id."""
-    prefetch_related_objects(versions, "model_configs")
-    chains = {version.pk: catalog.models_in(version.definition) for version in versions}
-    references = {pk: [model["version"] for model in chain] for pk, chain in chains.items()}
-    uuids = {uuid for chain in references.values() for uuid in chain}
-    models = {str(model.uuid): model for model in ModelVersion.objects.filter(uuid__in=uuids)}
-    columns = {
-        (version.pk, config.model_version_id): config.tensor_fields
-        for version in versions
-        for config in version.model_configs.all()
-    }
-    found = {}
-    for pk, chain in references.items():
-        first, last = models[chain[0]], models[chain[-1]]
-        found[pk] = _tensors(first.inputs, columns.get((pk, first.pk))), _tensors(last.outputs)
-    return found
-
-
-def _tensors(tensors: list[dict[str, Any]], names: list[str] | None = None) -> str:
-    """`names` are the dataset columns, where they are not called as the model's tensors."""
-    called = names or [tensor["name"] for tensor in tensors]
-    return ", ".join(f"{name} ({tensor['type']})" for name, tensor in zip(called, tensors, strict=False)) or "unknown"
-
-
-def _changes(old: tuple[str, str], new: tuple[str, str]) -> list[str]:
-    named = zip(("inputs", "outputs"), old, new, strict=True)
-    return [f"The {what} change from {before} to {after}." for what, before, after in named if before != after]

@@ -1,5 +1,6 @@
 """Verbs of publishing. Each is one short transaction; the work itself is a task's."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any
@@ -15,8 +16,9 @@ from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
 from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
-from publishing import queries, tasks
+from publishing import queries, schema_changes, tasks
 from publishing.errors import (
+    BreakingChange,
     ModelsNotReady,
     NotFailed,
     NotPublished,
@@ -41,6 +43,14 @@ EDITABLE = frozenset(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A publish that would be replaced, and what would be different for its callers."""
+
+    publish: Publish
+    comparison: schema_changes.Comparison
+
+
 def publish(
     *,
     actor: User,
@@ -48,12 +58,14 @@ def publish(
     engine_config: Mapping[str, Any] | None = None,
     replaces: Sequence[int] = (),
     packaging: str = Publish.Packaging.ARTIFACT,
+    allow_breaking: bool = False,
 ) -> Publish:
     """A publish of a version, accepted and on its way to the registry; every call makes one, also of the same version.
 
     `replaces` are ids of published publishes whose edges move to this one when it has arrived; `packaging` "image"
     makes an image of engine and pipeline too. Refuses, beside wrong roles: `RegistryNotConfigured`, `ModelsNotReady`,
-    `NotPublished`, `UnusableEngineConfig`, `UnusableEngineImage`.
+    `NotPublished`, `UnusableEngineConfig`, `UnusableEngineImage`, and, unless it is allowed, `BreakingChange` when
+    callers or readers of a replaced one would break.
     """
     version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
     registry = queries.registry_in_use()
@@ -61,6 +73,8 @@ def publish(
     given = engine_config if engine_config is not None else version.deployment_config or None
     checked = engines.checked(given, arch=models[0].arch, accel=models[0].accel)
     replaced = [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)]
+    if not allow_breaking:
+        _require_unbroken(version, replaced)
     made = Publish(
         pipeline_version=version,
         engine_config=checked,
@@ -74,6 +88,12 @@ def publish(
         made.replaces.set(replaced)
         _enqueue(made.pk)
     return queries.publish_for(actor, made.pk)
+
+
+def compared(*, actor: User, version: PipelineVersion, replaces: Sequence[int]) -> list[Compared]:
+    """What a publish of this version would change for callers of each one that it replaces. Refuses as `publish`."""
+    version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
+    return _compared(version, [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)])
 
 
 def retry(*, actor: User, publish: Publish) -> Publish:
@@ -253,6 +273,29 @@ def _replaceable(actor: User, pk: int) -> Publish:
     if found.status != Publish.Status.PUBLISHED:
         raise NotPublished(f"Publish {pk} is {found.status}; only a Published one can be replaced.")
     return found
+
+
+def _compared(version: PipelineVersion, replaced: list[Publish]) -> list[Compared]:
+    interfaces = queries.interfaces_of([version, *(publish.pipeline_version for publish in replaced)])
+    new = interfaces[version.pk]
+    return [
+        Compared(publish, schema_changes.compare(interfaces[publish.pipeline_version_id], new)) for publish in replaced
+    ]
+
+
+def _require_unbroken(version: PipelineVersion, replaced: list[Publish]) -> None:
+    differences = [
+        {"publish": found.publish.pk, **dataclasses.asdict(difference), "change": str(difference.change)}
+        for found in _compared(version, replaced)
+        for difference in found.comparison.differences
+        if difference.change is schema_changes.Change.BREAKING
+    ]
+    if differences:
+        raise BreakingChange(
+            f"This would break callers of what it replaces: {differences[0]['text']} Send allow_breaking if that is "
+            "meant, and change the requests to match.",
+            differences=differences,
+        )
 
 
 def _enqueue(publish_id: int) -> None:

@@ -5,20 +5,21 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog import storage
-from catalog.models import Pipeline, PipelineVersion, Role
+from catalog.models import ModelVersion, Pipeline, PipelineVersion, Role
 from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
-from publishing import doctor, engine_config, engine_image
+from publishing import doctor, engine_config, engine_image, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.commands import PublishView
 from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
 from publishing.models import Publish, RegistrySettings
+from publishing.schema_changes import Interface
 
 NOT_CONFIGURED = (
     "No registry is configured to publish to: an administrator sets one in the admin console under Registry settings "
@@ -38,6 +39,17 @@ def publish_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
     if not role.covers(at_least):
         raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
     return publish
+
+
+def version_to_publish(actor: Actor, pipeline_id: int, version_id: int | None) -> PipelineVersion:
+    """A version of a pipeline, the newest when none is named, for a collaborator. Raises `NotFound`, `Forbidden`."""
+    pipeline = catalog.pipeline_for(actor, pipeline_id, Role.COLLABORATOR)
+    versions = pipeline.versions.select_related("pipeline")
+    found = versions.filter(pk=version_id).first() if version_id is not None else versions.first()
+    if found is None:
+        which = f"version {version_id}" if version_id is not None else "version yet"
+        raise NotFound(f"The pipeline {pipeline.name} has no {which}.")
+    return found
 
 
 def publishes_of(pipeline: Pipeline) -> QuerySet[Publish]:
@@ -106,6 +118,29 @@ def content_of(version: PipelineVersion) -> PipelineContent:
             )
             for model in catalog.model_versions_of(version)
         ),
+    )
+
+
+def interfaces_of(versions: list[PipelineVersion]) -> dict[int, Interface]:
+    """What each version takes and gives, by its id. The versions come with their pipeline; two queries for them all."""
+    prefetch_related_objects(versions, "model_configs")
+    chains = {version.pk: catalog.models_in(version.definition) for version in versions}
+    uuids = {model["version"] for chain in chains.values() for model in chain}
+    models = {str(model.uuid): model for model in ModelVersion.objects.filter(uuid__in=uuids)}
+    return {version.pk: _interface(version, chains[version.pk], models) for version in versions}
+
+
+def _interface(version: PipelineVersion, chain: list[dict[str, str]], models: dict[str, ModelVersion]) -> Interface:
+    columns = {config.model_version_id: config.tensor_fields for config in version.model_configs.all()}
+    first, last = (
+        models.get(chain[0]["version"]) if chain else None,
+        models.get(chain[-1]["version"]) if chain else None,
+    )
+    return Interface(
+        pipeline=version.pipeline.name,
+        models=tuple(dict.fromkeys(model["name"] for model in chain)),
+        inputs=schema_changes.tensors(first.inputs, columns.get(first.pk)) if first else (),
+        outputs=schema_changes.tensors(last.outputs) if last else (),
     )
 
 

@@ -53,9 +53,12 @@ def replace(request: SignedInRequest, pk: int) -> HttpResponse:
     form = forms.ReplaceForm(candidates, request.POST if request.method == "POST" else None)
     if form.is_valid():
         with pages.refusals_on(form):
-            operations.publish(actor=request.user, version=version, replaces=[chosen.pk for chosen in form.chosen])
+            chosen = [publish.pk for publish in form.chosen]
+            allowed = form.cleaned_data["allow_breaking"]
+            operations.publish(actor=request.user, version=version, replaces=chosen, allow_breaking=allowed)
             return _done(request, version)
     found = {"version": version, "pipeline": version.pipeline, "candidates": candidates, "form": form}
+    found["is_breaking"] = any(candidate.is_breaking for candidate in candidates)
     context = pages.in_workspace(request, version.pipeline.workspace, **found)
     return pages.ask(request, "publishing/_replace.html", context, status=422 if form.errors else 200)
 

@@ -23,6 +23,7 @@ from catalog.models import (
     User,
     Workspace,
 )
+from edges import hot, limits, sessions, signing
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -40,6 +41,15 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_memory_between_tests() -> None:
+    """What a process remembers of the database it talks to."""
+    signing.forget_ring()
+    sessions.forget_tokens()
+    hot.forget()
+    limits.forget()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 from django.urls import URLPattern, path
 
-from edges.api import device
+from edges.api import calls
 
 urlpatterns: list[URLPattern] = [
-    path("join", device.Join.as_view(), name="edge-join"),
-    path("token", device.Token.as_view(), name="edge-token"),
-    path("checkin", device.Checkin.as_view(), name="edge-checkin"),
+    path("join", calls.join, name="edge-join"),
+    path("token", calls.token, name="edge-token"),
+    path("checkin", calls.checkin, name="edge-checkin"),
+    path("desired", calls.desired, name="edge-desired"),
+    path("jwks", calls.jwks, name="edge-jwks"),
 ]

@@ -78,38 +78,41 @@ class EdgeDetail(APIView):
         """One edge, also when it was removed."""
         return Response(serializers.EdgeOut(queries.edge_for(actor_of(request), pk, removed=True)).data)
 
-    @extend_schema(responses={204: None})
+    @extend_schema(parameters=[serializers.ReasonIn], responses={204: None})
     def delete(self, request: Request, pk: UUID) -> Response:
-        """Removes an edge for good. Its logs and history stay, its name is free again."""
+        """Removes an edge for good, with a reason in the query if wanted. Its logs and history stay."""
         edge = queries.edge_for(actor_of(request), pk, Role.COLLABORATOR)
-        operations.remove_edge(actor=actor_of(request), edge=edge)
+        given = checked(serializers.ReasonIn(data=request.query_params))
+        operations.remove_edge(actor=actor_of(request), edge=edge, **given)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class Reissue(APIView):
-    @extend_schema(request=None, responses={201: serializers.BundledEdgeOut})
+    @extend_schema(request=serializers.ReasonIn, responses={201: serializers.BundledEdgeOut})
     def post(self, request: Request, pk: UUID) -> Response:
         """A new bundle for the same edge, in this answer only. Earlier unused bundles end."""
         edge = queries.edge_for(actor_of(request), pk, Role.COLLABORATOR)
-        return bundled(operations.reissue_token(actor=actor_of(request), edge=edge))
+        given = checked(serializers.ReasonIn(data=request.data))
+        return bundled(operations.reissue_token(actor=actor_of(request), edge=edge, **given))
 
 
 class Ban(APIView):
-    @extend_schema(request=serializers.BanIn, responses={200: serializers.EdgeOut})
+    @extend_schema(request=serializers.ReasonIn, responses={200: serializers.EdgeOut})
     def post(self, request: Request, pk: UUID) -> Response:
         """Refuses everything that an edge sends, from its next request on."""
         edge = queries.edge_for(actor_of(request), pk, Role.COLLABORATOR)
-        given = checked(serializers.BanIn(data=request.data))
+        given = checked(serializers.ReasonIn(data=request.data))
         banned = operations.ban_edge(actor=actor_of(request), edge=edge, reason=given["reason"])
         return Response(serializers.EdgeOut(banned).data)
 
 
 class Unban(APIView):
-    @extend_schema(request=None, responses={200: serializers.EdgeOut})
+    @extend_schema(request=serializers.ReasonIn, responses={200: serializers.EdgeOut})
     def post(self, request: Request, pk: UUID) -> Response:
         """Lifts a ban."""
         edge = queries.edge_for(actor_of(request), pk, Role.COLLABORATOR)
-        return Response(serializers.EdgeOut(operations.unban_edge(actor=actor_of(request), edge=edge)).data)
+        given = checked(serializers.ReasonIn(data=request.data))
+        return Response(serializers.EdgeOut(operations.unban_edge(actor=actor_of(request), edge=edge, **given)).data)
 
 
 class Events(ListAPIView[EdgeEvent]):

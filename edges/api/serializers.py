@@ -22,8 +22,10 @@ class EdgeIn(serializers.Serializer[Any]):
     memory = serializers.CharField(default="1Gi", max_length=16, help_text="A Kubernetes quantity.")
 
 
-class BanIn(serializers.Serializer[Any]):
-    reason = serializers.CharField(max_length=1000, default="", allow_blank=True)
+class ReasonIn(serializers.Serializer[Any]):
+    reason = serializers.CharField(
+        max_length=1000, default="", allow_blank=True, help_text="Why; kept in the edge's history."
+    )
 
 
 class EdgeFilters(serializers.Serializer[Any]):
@@ -124,12 +126,25 @@ class JoinTokenOut(serializers.ModelSerializer[JoinToken]):
         fields = ["created_at", "expires_at", "used_at"]
 
 
+class HealthOut(serializers.Serializer[Any]):
+    reported_at = serializers.IntegerField(allow_null=True, help_text="epoch ms, by the center's clock")
+    engine_version = serializers.CharField(allow_null=True)
+    arch = serializers.CharField(allow_null=True)
+    uptime = serializers.IntegerField(allow_null=True, help_text="seconds")
+    clock_offset = serializers.IntegerField(allow_null=True, help_text="ms that the edge's clock was ahead")
+    disk_free = serializers.FloatField(allow_null=True, help_text="share of the disk")
+    log_backlog = serializers.IntegerField(allow_null=True, help_text="rows that wait at the site")
+    shed_rows = serializers.IntegerField(allow_null=True, help_text="rows that it had to drop, each in a gap record")
+
+
 class ExplanationOut(serializers.Serializer[Any]):
     status = StatusOut(source="state")
     next_step = serializers.CharField()
     join_token = JoinTokenOut(allow_null=True)
     last_refusal = EventOut(allow_null=True)
     events = EventOut(many=True)
+    lines = serializers.ListField(child=serializers.CharField(), help_text="All of it in sentences, as on the page.")
+    health = HealthOut()
     clock_offset = serializers.IntegerField(
         allow_null=True, help_text="ms that the edge's clock was ahead at its last check-in"
     )

@@ -2,10 +2,16 @@
 
 from django.urls import URLPattern, path
 
-from edges.api import operator
+from edges.api import fleet, operator
 
 urlpatterns: list[URLPattern] = [
     path("publishes/<int:pk>/edges", operator.PublishEdges.as_view(), name="api-publish-edges"),
+    path("publishes/<int:pk>/edges/bulk", fleet.BulkEdges.as_view(), name="api-publish-edges-bulk"),
+    path("publishes/<int:pk>/edge-bundles", fleet.EdgeBundles.as_view(), name="api-publish-edge-bundles"),
+    path("publishes/<int:pk>/fleet-tokens", fleet.FleetTokens.as_view(), name="api-fleet-tokens"),
+    path("fleet-tokens/<int:pk>/revoke", fleet.RevokeFleetToken.as_view(), name="api-fleet-token-revoke"),
+    path("fleet/summary", fleet.Summary.as_view(), name="api-fleet-summary"),
+    path("pipelines/<int:pk>/publishes/preview", fleet.PublishPreview.as_view(), name="api-publish-preview"),
     path("edges", operator.Edges.as_view(), name="api-edges"),
     path("edges/<uuid:pk>", operator.EdgeDetail.as_view(), name="api-edge"),
     path("edges/<uuid:pk>/reissue", operator.Reissue.as_view(), name="api-edge-reissue"),

@@ -32,6 +32,10 @@ class PublishIn(serializers.Serializer[Any]):
         help_text="image: also one image that holds engine and pipeline, which runs without any other variable",
     )
 
+    allow_breaking = serializers.BooleanField(
+        default=False, help_text="replace although callers or readers of today break"
+    )
+
 
 class ReplacedOut(serializers.ModelSerializer[Publish]):
     pipeline_name = serializers.CharField(source="pipeline_version.pipeline.name")

@@ -11,8 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from catalog import queries as catalog
-from catalog.models import PipelineVersion, Role, User
-from common.errors import NotFound
+from catalog.models import User
 from publishing import jobs, operations, queries
 from publishing.api import serializers
 from publishing.models import Publish
@@ -44,10 +43,11 @@ class Publishes(ListAPIView[Publish]):
         given = checked(serializers.PublishIn(data=request.data))
         made = operations.publish(
             actor=actor_of(request),
-            version=_version(actor_of(request), pk, given.get("pipeline_version")),
+            version=queries.version_to_publish(actor_of(request), pk, given.get("pipeline_version")),
             engine_config=given.get("engine_config"),
             replaces=given.get("replaces", ()),
             packaging=given["packaging"],
+            allow_breaking=given["allow_breaking"],
         )
         return Response(serializers.PublishOut(made).data, status=status.HTTP_202_ACCEPTED)
 
@@ -97,13 +97,3 @@ class Registry(APIView):
         given = checked(serializers.RegistrySettingsIn(data=request.data))
         changed = operations.change_registry(actor=actor_of(request), **given)
         return Response(serializers.RegistrySettingsOut(changed).data)
-
-
-def _version(actor: User, pipeline_id: int, version_id: int | None) -> PipelineVersion:
-    pipeline = catalog.pipeline_for(actor, pipeline_id, Role.COLLABORATOR)
-    versions = pipeline.versions.all()
-    found = versions.filter(pk=version_id).first() if version_id is not None else versions.first()
-    if found is None:
-        which = f"version {version_id}" if version_id is not None else "version yet"
-        raise NotFound(f"The pipeline {pipeline.name} has no {which}.")
-    return found

@@ -12,7 +12,6 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from django.core.cache import cache
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -35,11 +34,6 @@ def refusals() -> dict[str, int]:
     """Every code that the device API may answer, and its status."""
     codes: dict[str, int] = golden("errors.json")
     return codes
-
-
-@pytest.fixture(autouse=True)
-def no_throttling_between_tests() -> None:
-    cache.clear()
 
 
 class Clock:

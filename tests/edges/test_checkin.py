@@ -86,12 +86,12 @@ def test_calls_within_ten_seconds_write_no_contact(
 ) -> None:
     # The other device calls authenticate in the same way and must not cost a write each.
     clock.forward(seconds=9)
-    with django_assert_num_queries(2):
-        device.client.post("/edge/v1/checkin", {})
+    with django_assert_num_queries(1):
+        device.client.post("/edge/v1/gaps", {})
 
     clock.forward(seconds=2)
-    with django_assert_num_queries(3):
-        device.client.post("/edge/v1/checkin", {})
+    with django_assert_num_queries(2):
+        device.client.post("/edge/v1/gaps", {})
     edge.refresh_from_db()
     assert edge.last_contact == clock.now
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from catalog.models import User
 from common.errors import DomainError
-from edges import contacts, jobs, operations, tokens
+from edges import contacts, jobs, operations, provisioning, signing, tokens
 from edges.models import Edge, JoinToken, SigningKey, UsedAssertion
 from publishing.models import Publish
 from tests.edges.conftest import ENGINE, Device, join_token_in
@@ -171,6 +171,57 @@ def test_check_in_while_edges_move_is_told_the_new_publish(
     results = at_once(*[check_in] * 6, lambda: jobs.follow_replacements(now) or "none")
     assert results[:6] == [new.pk] * 6
     assert edge.events.filter(kind="moved").count() == 1
+
+
+def test_fleet_token_never_makes_more_edges_than_allowed(owner: User, publish: Publish) -> None:
+    token = provisioning.make_fleet_token(actor=owner, publish=publish, pattern="shop-{n:02}", max_edges=7)
+    secret = join_token_in(token.bundle)
+    results = at_once(*(joining(secret, a_device().jwk) for _ in range(20)))
+
+    assert results.count("join_token_used") == 13
+    assert sorted(Edge.objects.values_list("name", flat=True)) == [f"shop-0{number}" for number in range(1, 8)]
+
+
+def test_same_key_with_a_fleet_token_at_once_is_one_edge(owner: User, publish: Publish) -> None:
+    token = provisioning.make_fleet_token(actor=owner, publish=publish, pattern="shop-{n}", max_edges=7)
+    jwk = a_device().jwk
+    results = at_once(*(joining(join_token_in(token.bundle), jwk) for _ in range(8)))
+
+    assert results == [tokens.thumbprint(jwk)] * 8
+    assert Edge.objects.count() == 1
+
+
+def test_two_replacements_at_once_end_in_one_state(
+    owner: User, publish: Publish, make_publish: Callable[..., Publish]
+) -> None:
+    for number in range(12):
+        operations.add_edge(actor=owner, publish=publish, name=f"e{number}")
+    waiting = [make_publish(publish, status=Publish.Status.PUBLISHING, published_at=None) for _ in range(2)]
+
+    def arrive(new: Publish) -> Callable[[], str]:
+        def run() -> str:
+            Publish.objects.filter(pk=new.pk).update(status=Publish.Status.PUBLISHED, published_at=timezone.now())
+            jobs.follow_publish(new.pk, timezone.now())
+            return "arrived"
+
+        return run
+
+    assert at_once(*map(arrive, waiting)) == ["arrived"] * 2
+    jobs.follow_replacements(timezone.now())
+    owners = set(Edge.objects.values_list("publish", flat=True))
+    assert len(owners) == 1 and owners <= {new.pk for new in waiting}
+    for edge in Edge.objects.all():
+        assert edge.events.filter(kind="moved").count() == 1
+        assert [a.publish_id for a in edge.assignments.order_by("id")] == [publish.pk, edge.publish_id]
+
+
+def test_keys_rotated_many_times_at_once_leave_one_that_signs(device: Device) -> None:
+    now = timezone.now()
+    at_once(*[lambda: signing.rotate(now)] * 4)
+
+    signing.forget_ring()
+    assert signing.signer(now).generation == SigningKey.objects.count()
+    assert device.token().status_code == 200
 
 
 def test_removed_while_it_calls_is_refused_or_was_in_time(device: Device, edge: Edge, owner: User) -> None:

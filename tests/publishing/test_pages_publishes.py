@@ -178,8 +178,10 @@ def test_replacing_lists_what_will_change(
     old = published(version)
     page = browser(member).get(f"/pipeline-versions/{other.pk}/replace", headers=HTMX).content.decode()
     assert f'value="{old.pk}"' in page
-    assert "The outputs change from variable (float32) to price (float64)." in page
-    assert "The inputs change" not in page
+    assert "The output variable (float32[any, 1]) goes away." in page
+    assert "The output price (float64[any, 1]) is new." in page
+    assert "The input" not in page
+    assert 'name="allow_breaking"' in page
     assert "Its edges move from houseprice to other" in page
     assert f'hx-get="/publishes/{old.pk}/edges"' in page
 

@@ -1,0 +1,154 @@
+"""The calls that every engine makes all the time, as plain Django views: thousands of edges check in every 30 seconds,
+and a DRF view costs each of them more than its work does. The views of other apps use `edges.api.device.DeviceView`;
+refusals, limits and identity are the same.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+
+from common.api import error_body, status_of
+from common.errors import DomainError, Invalid, NotAuthenticated, RateLimited
+from edges import contacts, hot, limits, queries, sessions, signing
+from edges.api import callers, reading
+from edges.api.callers import milliseconds
+from edges.sessions import Session
+
+MAX_BODY = 16 * 1024
+View = Callable[[HttpRequest], HttpResponse]
+
+
+def _call(method: str) -> Callable[[View], View]:
+    """A view of the device API: one method, a bounded body, every refusal in the contract's shape."""
+
+    def decorate(view: View) -> View:
+        def answer(request: HttpRequest) -> HttpResponse:
+            try:
+                callers.bound(request.META, MAX_BODY)
+                limits.spend(limits.calls_from(callers.address(request.META)))
+                if request.method != method:
+                    return _json({"code": "method_not_allowed", "message": f"Use {method}."}, 405, Allow=method)
+                return view(request)
+            except DomainError as refusal:
+                return _refusal(refusal)
+
+        return csrf_exempt(answer)
+
+    return decorate
+
+
+@_call("POST")
+def join(request: HttpRequest) -> HttpResponse:
+    """`POST join`: a join token and a key for an identity and a session. 201."""
+    limits.spend(limits.joins(callers.address(request.META)))
+    given = reading.join(_body(request))
+    joined = contacts.join(**given)
+    edge = joined.edge
+    return _json(
+        {
+            "edge": {"id": str(edge.pk), "name": edge.name, "spiffe_id": edge.spiffe_id},
+            "session": {**_session(joined.session), "token_endpoint": sessions.token_endpoint()},
+            "desired": dataclasses.asdict(queries.desired(edge)),
+            "next_checkin": settings.EDGE_CHECKIN_SECONDS,
+        },
+        HTTPStatus.CREATED,
+    )
+
+
+@_call("POST")
+def token(request: HttpRequest) -> HttpResponse:
+    """`POST token`: a signed assertion for an access token. 200."""
+    given = reading.token(_body(request))
+    return _json(_session(contacts.token(assertion=given["client_assertion"])))
+
+
+@_call("POST")
+def checkin(request: HttpRequest) -> HttpResponse:
+    """`POST checkin`: what an edge serves and how it is, for what it should serve. 200, or 304 when it knows that."""
+    now = timezone.now()
+    identity = callers.identity(request.META, now)
+    limits.spend(limits.calls_of(identity.subject))
+    found = hot.checkin(identity, lambda: reading.checkin(_body(request)), now)
+    known = {
+        "desired": dataclasses.asdict(found.desired),
+        "logs": {"acked": found.acked},
+        "next_checkin": settings.EDGE_CHECKIN_SECONDS,
+    }
+    return _tagged(request, known, lapses_at=milliseconds(found.lapses_at))
+
+
+@_call("GET")
+def desired(request: HttpRequest) -> HttpResponse:
+    """`GET desired`: what the edge that asks should serve, and nobody else's. 200, or 304 when it knows that."""
+    now = timezone.now()
+    identity = callers.identity(request.META, now)
+    limits.spend(limits.calls_of(identity.subject))
+    edge = contacts.current(edge=sessions.edge_of(identity, now), now=now)
+    return _tagged(request, {"desired": dataclasses.asdict(queries.desired(edge))})
+
+
+@_call("GET")
+def jwks(request: HttpRequest) -> HttpResponse:
+    """`GET jwks`: the public keys that verify access tokens (RFC 7517 section 5)."""
+    seconds = int(signing.RING_LIFE.total_seconds())
+    return _json({"keys": signing.jwks(timezone.now())}, cache=f"public, max-age={seconds}")
+
+
+def _body(request: HttpRequest) -> Any:
+    if not (request.content_type or "application/json").startswith("application/json"):
+        raise Invalid("The body must be JSON: send Content-Type: application/json.")
+    try:
+        return json.loads(request.body, parse_constant=_no_number)
+    except UnreadablePostError as exc:
+        raise Invalid("The body broke off: send it again.") from exc
+    except RecursionError as exc:
+        raise Invalid("The JSON is nested too deeply.") from exc
+    except ValueError as exc:
+        raise Invalid(f"The body must be JSON: {exc}") from exc
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON.")
+
+
+def _session(session: Session) -> dict[str, Any]:
+    """What join and token say alike about a session."""
+    return {
+        "access_token": session.access_token,
+        "token_type": "Bearer",
+        "expires_in": session.expires_in,
+        "lapses_at": milliseconds(session.lapses_at),
+    }
+
+
+def _tagged(request: HttpRequest, known: dict[str, Any], **moving: Any) -> HttpResponse:
+    """An answer whose ETag stands for `known`; what moves with every call is not part of it."""
+    tag = f'"{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]}"'
+    asked = request.META.get("HTTP_IF_NONE_MATCH", "")
+    if tag in (word.strip().removeprefix("W/") for word in asked.split(",")):
+        return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag, "Cache-Control": "no-store"})
+    return _json({**known, **moving}, ETag=tag)
+
+
+def _refusal(refusal: DomainError) -> HttpResponse:
+    headers = {}
+    if isinstance(refusal, RateLimited):
+        headers["Retry-After"] = str(refusal.data.get("retry_after", 1))
+    if isinstance(refusal, NotAuthenticated):
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 section 3
+    return _json(error_body(refusal), status_of(refusal), **headers)
+
+
+def _json(
+    body: dict[str, Any], status: int = HTTPStatus.OK, *, cache: str = "no-store", **headers: str
+) -> HttpResponse:
+    text = json.dumps({**body, "server_time": milliseconds(timezone.now())})
+    return HttpResponse(text, "application/json", status, headers={"Cache-Control": cache, **headers})

@@ -1,0 +1,184 @@
+"""What changes for callers and readers when one publish takes the place of another. Pure.
+
+The interface of a version is what is sent to its first step and what its last step gives back. Inputs are compared
+under the names that callers use: the dataset columns (`tensor_fields`), or the model's own names where there are none.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+
+class Change(IntEnum):
+    """How much a difference asks of the people around an edge; the largest decides."""
+
+    SAME = 0
+    WIDENING = 1
+    BREAKING = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A named input or output. `shape` has None where any length is taken."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        shape = "" if self.shape is None else f"[{', '.join('any' if n is None else str(n) for n in self.shape)}]"
+        return f"{self.type}{shape}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Interface:
+    """What a pipeline version is from outside, and what drift detection hangs on: the pipeline's and models' names."""
+
+    pipeline: str
+    models: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One difference. `where` is `input` or `output`; `old` or `new` is empty where the field is not there."""
+
+    where: str
+    name: str
+    old: str
+    new: str
+    change: Change
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Old against new. `renamed` says in sentences which names changed that drift detection is based on."""
+
+    change: Change
+    differences: tuple[Difference, ...]
+    renamed: tuple[str, ...]
+
+
+# numpy's lossless casts between kinds: integers up to these bits are whole in a float of that many.
+_EXACT_IN_FLOAT = {"float16": 11, "float32": 24, "float64": 53}
+
+# The seeds' considerations, in-line model updates: what people should think of before they replace.
+LOGS = "Inference logs: rows from before stay as they are, with the pipeline that made them; "
+DRIFT = "Model drift detection: assays are based on the pipeline and the model name; "
+REQUESTS = "Inference requests: "
+
+
+def tensors(found: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+    """The tensors of a model's stored schema; `names` are the dataset columns in the order of the inputs."""
+    called = names if names and len(names) == len(found) else [str(tensor["name"]) for tensor in found]
+    return tuple(
+        Tensor(name, str(tensor["type"]), None if tensor.get("shape") is None else tuple(tensor["shape"]))
+        for name, tensor in zip(called, found, strict=True)
+    )
+
+
+def compare(old: Interface, new: Interface) -> Comparison:
+    """What is different when `new` answers the callers of `old`."""
+    differences = (*_inputs(old.inputs, new.inputs), *_outputs(old.outputs, new.outputs))
+    change = max((found.change for found in differences), default=Change.SAME)
+    return Comparison(change, differences, tuple(_renamed(old, new)))
+
+
+def considerations(comparison: Comparison) -> tuple[str, str, str]:
+    """The three things to think of before replacing, for this comparison: logs, drift detection, requests."""
+    changed = comparison.change is not Change.SAME
+    logs = LOGS + ("new rows have the new fields." if changed else "new rows have the same fields.")
+    drift = DRIFT + (
+        f"{' '.join(comparison.renamed)} Pause the assays of the old names and create new ones."
+        if comparison.renamed
+        else "neither changes, so they go on."
+    )
+    match comparison.change:
+        case Change.BREAKING:
+            requests = "they must be changed to match: " + _joined(comparison, Change.BREAKING)
+        case Change.WIDENING:
+            requests = "what is sent today still works; new is: " + _joined(comparison, Change.WIDENING)
+        case _:
+            requests = "fields and types are the same, so they stay as they are."
+    return logs, drift, REQUESTS + requests
+
+
+def _joined(comparison: Comparison, change: Change) -> str:
+    return " ".join(found.text for found in comparison.differences if found.change is change)
+
+
+def _inputs(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Difference]:
+    before, after = {t.name: t for t in old}, {t.name: t for t in new}
+    found = [_made("input", t, None, Change.BREAKING) for t in old if t.name not in after]
+    # A caller of today does not send it, so the engine would refuse every request.
+    found += [_made("input", None, t, Change.BREAKING) for t in new if t.name not in before]
+    pairs = [(before[t.name], t) for t in new if t.name in before]
+    return found + [_made("input", a, b, _takes(b, a)) for a, b in pairs if a != b]
+
+
+def _outputs(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Difference]:
+    before, after = {t.name: t for t in old}, {t.name: t for t in new}
+    found = [_made("output", t, None, Change.BREAKING) for t in old if t.name not in after]
+    found += [_made("output", None, t, Change.WIDENING) for t in new if t.name not in before]
+    pairs = [(before[t.name], t) for t in new if t.name in before]
+    # The other way round: who reads the old output must be able to read the new one.
+    return found + [_made("output", a, b, _takes(a, b)) for a, b in pairs if a != b]
+
+
+def _takes(taker: Tensor, given: Tensor) -> Change:
+    """Whether a place for `taker` holds everything that `given` may be."""
+    return Change.WIDENING if _holds(taker.type, given.type) and _fits(taker.shape, given.shape) else Change.BREAKING
+
+
+def _holds(taker: str, given: str) -> bool:
+    """Whether every value of a type is exact in another: what the engine casts without refusing or rounding."""
+    if taker == given:
+        return True
+    (taken, bits), (kind, given_bits) = _kind(taker), _kind(given)
+    match kind, taken:
+        case ("int", "int") | ("uint", "uint") | ("float", "float"):
+            return bits > given_bits
+        case "uint", "int":
+            return bits > given_bits
+        case (("int" | "uint"), "float"):
+            return _EXACT_IN_FLOAT.get(taker, 0) >= given_bits
+    return False
+
+
+def _kind(name: str) -> tuple[str, int]:
+    kind = name.rstrip("0123456789")
+    return kind, int(name[len(kind) :] or 0)
+
+
+def _fits(taker: tuple[int | None, ...] | None, given: tuple[int | None, ...] | None) -> bool:
+    if taker is None:
+        return True
+    if given is None or len(taker) != len(given):
+        return False
+    return all(a is None or a == b for a, b in zip(taker, given, strict=True))
+
+
+def _made(where: str, old: Tensor | None, new: Tensor | None, change: Change) -> Difference:
+    name = (old or new).name  # type: ignore[union-attr]
+    if old and new:
+        text = f"The {where} {name} changes from {old} to {new}."
+    elif old:
+        text = f"The {where} {name} ({old}) goes away."
+    else:
+        text = f"The {where} {name} ({new}) is new."
+    return Difference(where, name, str(old or ""), str(new or ""), change, text)
+
+
+def _renamed(old: Interface, new: Interface) -> list[str]:
+    found = []
+    if old.pipeline != new.pipeline:
+        found.append(f"The pipeline changes from {old.pipeline} to {new.pipeline}.")
+    if old.models != new.models:
+        found.append(f"The models change from {', '.join(old.models)} to {', '.join(new.models)}.")
+    return found
