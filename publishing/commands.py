@@ -23,6 +23,8 @@ class PublishView:
     chart_version: str
     chart_digest: str
     needs: Needs
+    pipeline_digest: str = ""
+    signed: bool = False
 
 
 @dataclass(frozen=True)

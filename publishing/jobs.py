@@ -17,6 +17,7 @@ from common.encryption import UnreadableSecret
 from common.errors import DomainError
 from publishing import artifact, chart, queries
 from publishing.chart import ChartContent
+from publishing.describing import Describing
 from publishing.engine_config import needs_of
 from publishing.models import Publish, RegistrySettings
 from publishing.oci import packages
@@ -118,7 +119,7 @@ def claim(publish_id: int) -> Attempt | None:
     )
     if not taken:
         return None
-    return Attempt(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id), attempt)
+    return Attempt(Publish.objects.select_related("pipeline_version__pipeline__workspace", "created_by").get(pk=publish_id), attempt)
 
 
 def take_abandoned() -> list[int]:
@@ -143,7 +144,9 @@ def _publish(attempt: Attempt) -> None:
     helm = chart.build(_chart_content(attempt.publish, registry, location), registry.repository)
     attempt.write(bytes_total=pipeline.size + helm.size)
     sources = queries.mount_sources(content, registry)
-    _push(attempt, registry, pipeline, helm, sources)
+    key = queries.signing_key_in_use()
+    describing = Describing(attempt.publish, content, registry, key, settings.ENGINE_IMAGE)
+    _push(attempt, registry, pipeline, helm, sources, describing)
     attempt.write(
         status=Publish.Status.PUBLISHED,
         error="",
@@ -156,7 +159,11 @@ def _publish(attempt: Attempt) -> None:
         chart_digest=helm.manifest.digest,
         engine_url=settings.ENGINE_IMAGE,
         plain_http=registry.plain_http,
-        notes=[ENGINE_AT_SOURCE.format(image=settings.ENGINE_IMAGE) if settings.ENGINE_IMAGE else NO_ENGINE],
+        signing_key=key,
+        notes=[
+            ENGINE_AT_SOURCE.format(image=settings.ENGINE_IMAGE) if settings.ENGINE_IMAGE else NO_ENGINE,
+            *describing.notes,
+        ],
         published_at=Now(),
     )
 
@@ -176,7 +183,12 @@ def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: s
 
 
 def _push(
-    attempt: Attempt, registry: RegistrySettings, pipeline: Package, helm: Package, sources: dict[str, str]
+    attempt: Attempt,
+    registry: RegistrySettings,
+    pipeline: Package,
+    helm: Package,
+    sources: dict[str, str],
+    describing: Describing,
 ) -> None:
     meter = Meter()
     where = Registry(
@@ -187,6 +199,7 @@ def _push(
             ("Logging in to the registry", lambda: client.log_in(pipeline.repository)),
             ("Pushing the pipeline", lambda: packages.push(client, pipeline, meter.add, sources)),
             ("Pushing the Helm chart", lambda: packages.push(client, helm, meter.add)),
+            (describing.step, lambda: describing.run(client, pipeline, helm, lambda _more: meter.add(0))),
         )
         for step, work in steps:
             attempt.write(step=step)

@@ -12,10 +12,11 @@ from django.db.models.functions import Now
 
 from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
+from common.errors import NotFound
 from publishing import engine_config as engines
-from publishing import queries, tasks
-from publishing.errors import ModelsNotReady, NotFailed, NotPublished, UnusableRegistry
-from publishing.models import Publish, RegistrySettings
+from publishing import queries, signing, tasks
+from publishing.errors import ModelsNotReady, NotFailed, NotPublished, UnusableRegistry, UnusableSigningKey
+from publishing.models import Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -117,6 +118,47 @@ def ensure_registry_settings() -> RegistrySettings | None:
         row.source = source
         _save(row, fields)
     return queries.registry_settings()
+
+
+def create_signing_key(*, actor: User | None, name: str, pem: bytes | None = None, password: str = "") -> SigningKey:
+    """A key that publishes are signed with from now on, generated or brought as PEM; the one before is retired.
+
+    For an administrator, or nobody: a command on the center's own machine. Raises `Forbidden`, `UnusableSigningKey`.
+    """
+    if actor is not None:
+        queries.require_administrator(actor)
+    private = signing.generate() if pem is None else signing.imported(pem, password)
+    public = signing.public_pem(private)
+    row = SigningKey(
+        name=name, private_key=private, public_key=public, fingerprint=signing.fingerprint_of(public), active=True
+    )
+    try:
+        row.clean_fields()
+    except ValidationError as exc:
+        raise UnusableSigningKey(f"name: {exc.messages[0]}", field="name") from exc
+    with transaction.atomic():
+        _refuse_known(row)
+        SigningKey.objects.filter(active=True).update(active=False)
+        row.save(force_insert=True)
+    return row
+
+
+def use_signing_key(*, actor: User | None, pk: int | None) -> None:
+    """Signs with this key from now on, or with none. Raises `Forbidden`, `NotFound`."""
+    if actor is not None:
+        queries.require_administrator(actor)
+    with transaction.atomic():
+        SigningKey.objects.filter(active=True).exclude(pk=pk).update(active=False)
+        if pk is not None and not SigningKey.objects.filter(pk=pk).update(active=True):
+            raise NotFound(f"There is no signing key {pk}.")
+
+
+def _refuse_known(row: SigningKey) -> None:
+    for known in queries.signing_keys():
+        if known.name == row.name:
+            raise UnusableSigningKey(f"There is a signing key {row.name} already: give another name.", field="name")
+        if known.fingerprint == row.fingerprint:
+            raise UnusableSigningKey(f"This key is here already, as {known.name}: activate it instead.")
 
 
 def check_certificate(text: str) -> None:

@@ -14,7 +14,7 @@ from publishing import engine_config
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.commands import PublishView
 from publishing.errors import RegistryNotConfigured
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
 
 NOT_CONFIGURED = (
     "No registry is configured to publish to: an administrator sets one in the admin console under Registry settings "
@@ -77,6 +77,24 @@ def registry_in_use() -> RegistrySettings:
     return found
 
 
+def signing_keys() -> QuerySet[SigningKey]:
+    """All keys, newest first, without their private halves."""
+    return SigningKey.objects.defer("private_key")
+
+
+def signing_key_for(pk: int) -> SigningKey:
+    """A key by its id, without its private half; everybody who is logged in may verify. Raises `NotFound`."""
+    found = signing_keys().filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"There is no signing key {pk}.")
+    return found
+
+
+def signing_key_in_use() -> SigningKey | None:
+    """The key that publishes are signed with, private half and all: for a worker only."""
+    return SigningKey.objects.filter(active=True).first()
+
+
 def content_of(version: PipelineVersion) -> PipelineContent:
     """Everything that the artifact of a version is made from."""
     fields = {config.model_version_id: config.tensor_fields for config in version.model_configs.all()}
@@ -136,6 +154,8 @@ def view_of(publish: Publish) -> PublishView:
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,
         needs=engine_config.needs_of(publish.engine_config),
+        pipeline_digest=publish.pipeline_digest,
+        signed=publish.signing_key_id is not None,
     )
 
 

@@ -71,6 +71,7 @@ class FakeRegistry:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.mounts = True
+        self.referrers = False  # the registry lists what has a subject; else it answers 404, as GHCR does
         self.upload_base = ""  # "http://other:port": where uploads are sent instead of here
         self.storing = threading.Event()  # set when the first body bytes arrive
         self.gate: threading.Event | None = None  # bodies wait for it in the middle
@@ -182,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def needed_scope(self) -> str:
-        found = re.match(r"/v2/(.+)/(?:blobs|manifests)/", self.path)
+        found = re.match(r"/v2/(.+)/(?:blobs|manifests|referrers)/", self.path)
         if not found:
             return ""
         return f"repository:{found[1]}:{'pull' if self.command in {'GET', 'HEAD'} else 'push'}"
@@ -212,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             (r"/v2/(?P<name>.+)/blobs/uploads/(?P<upload>[^/]*)", self.upload),
             (r"/v2/(?P<name>.+)/blobs/(?P<digest>[^/]+)", self.blob),
             (r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)", self.manifest),
+            (r"/v2/(?P<name>.+)/referrers/(?P<digest>[^/]+)", self.referrers),
         ):
             if found := re.fullmatch(pattern, path):
                 return method(**found.groupdict())
@@ -260,6 +262,22 @@ class _Handler(BaseHTTPRequestHandler):
         digest = f"sha256:{hashlib.sha256(found[0]).hexdigest()}"
         return self.answer(200, found[0], {"Content-Type": found[1], "Docker-Content-Digest": digest})
 
+    def referrers(self, name: str, digest: str) -> None:
+        """One page each, so that clients must follow the links."""
+        if not self.registry.referrers:
+            return self.problem(404, "NOT_FOUND", "no referrers API")
+        found = []
+        for (repository, reference), (content, media_type) in self.registry.manifests.items():
+            manifest = json.loads(content)
+            if repository == name and ":" in reference and manifest.get("subject", {}).get("digest") == digest:
+                entry = {"mediaType": media_type, "digest": reference, "size": len(content)}
+                kept = {key: manifest[key] for key in ("artifactType", "annotations") if key in manifest}
+                found.append(entry | kept)
+        page = int(self.seen.query.get("page", ["0"])[0])
+        link = {"Link": f'</v2/{name}/referrers/{digest}?page={page + 1}>; rel="next"'} if page + 1 < len(found) else {}
+        index = {"schemaVersion": 2, "manifests": found[page : page + 1]}
+        return self.answer(200, json.dumps(index).encode(), link)
+
     def read_body(self) -> tuple[bytes, str]:
         left, found, kept = int(self.headers.get("Content-Length") or 0), hashlib.sha256(), bytearray()
         size = left
@@ -295,4 +313,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _parts(manifest: bytes) -> list[dict[str, Any]]:
     found = json.loads(manifest)
-    return [found["config"], *found["layers"]]
+    return [found["config"], *found["layers"]] if "config" in found else []  # an index has no blobs

@@ -1,0 +1,94 @@
+"""The step of a publish that signs and describes what was pushed. Reads the database when made, not while it runs."""
+
+from django.conf import settings
+
+from publishing import attachments, descriptions, signing
+from publishing.artifact import PipelineContent
+from publishing.attachments import Told
+from publishing.descriptions import Engine, Origin
+from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.oci import manifests
+from publishing.oci.blobs import Progress
+from publishing.oci.client import Client
+from publishing.oci.packages import Package
+from publishing.oci.referrers import Subject
+
+
+class Describing:
+    """What will be said of one publish's pipeline, chart and, where it is in the same repository, engine image."""
+
+    def __init__(
+        self,
+        publish: Publish,
+        content: PipelineContent,
+        registry: RegistrySettings,
+        key: SigningKey | None,
+        engine_url: str,
+    ) -> None:
+        """`engine_url` is where engines pull their image from; empty for none. Raises `UnusableSigningKey`."""
+        self._content, self._registry = content, registry
+        self._key = signing.signer(key.private_key) if key else None
+        self._origin = _origin(publish)
+        self._engine_url = engine_url
+        self.notes: list[str] = []  # what the registry would not take
+
+    @property
+    def step(self) -> str:
+        """For people who watch."""
+        return "Signing and describing" if self._key else "Describing"
+
+    def run(self, client: Client, pipeline: Package, helm: Package, progress: Progress) -> None:
+        """Raises `RegistryFault`, `Unavailable` and what `progress` raises."""
+        image = self._image(client)
+        engine = Engine(self._engine_url, image.digest if image else "") if self._engine_url else None
+        told = [
+            self._told(_subject(pipeline), descriptions.provenance(self._content, self._origin, engine), engine),
+            self._told(_subject(helm), descriptions.provenance(self._content, self._origin, engine)),
+        ]
+        if image:
+            told.append(self._told(image))
+        for each in told:
+            found = attachments.attach_all(client, each, self._key, progress)
+            self.notes += [note for note in found if note not in self.notes]
+
+    def _told(
+        self, subject: Subject, provenance: dict[str, object] | None = None, engine: Engine | None = None
+    ) -> Told:
+        bom: dict[str, object] = {}
+        if subject.repository.endswith(f"/pipelines/{self._content.name}"):
+            bom = descriptions.bill_of_materials(self._content, subject.digest, engine, settings.CENTER_VERSION)
+        return Told(subject, f"{self._registry.registry}/{subject.repository}", bom, provenance or {})
+
+    def _image(self, client: Client) -> Subject | None:
+        """The engine image, when it was copied beside the pipelines: only there may we write."""
+        prefix = f"{self._registry.registry}/{self._registry.repository}/engines/"
+        if not self._engine_url.startswith(prefix):
+            return None
+        repository, reference = split_reference(self._engine_url.removeprefix(f"{self._registry.registry}/"))
+        found = manifests.get(client, repository, reference)
+        return Subject(repository, found.digest, len(found.content), found.media_type)
+
+
+def split_reference(path: str) -> tuple[str, str]:
+    """`repository` and the tag or digest behind it; `latest` when there is neither."""
+    name, at, digest = path.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        return repository, digest if at else tag
+    return name, digest if at else "latest"
+
+
+def _subject(package: Package) -> Subject:
+    return Subject(package.repository, package.manifest.digest, len(package.manifest.content), package.manifest.media_type)
+
+
+def _origin(publish: Publish) -> Origin:
+    return Origin(
+        center=settings.PUBLIC_URL,
+        center_version=settings.CENTER_VERSION,
+        publish=publish.pk,
+        workspace=publish.pipeline_version.pipeline.workspace.name,
+        requested_by=str(publish.created_by.public_id),  # not the address: registries may be public
+        requested_at=publish.created_at,
+        engine_config=publish.engine_config,
+    )
