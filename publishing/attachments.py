@@ -86,7 +86,9 @@ def _artifacts(told: Told, key: Signer | None) -> list[tuple[str, str, bytes, di
         ):
             if predicate or what == "signature":
                 content = signing.statement(told.reference, digest, predicate_type, dict(predicate))
-                found.append((what, signing.BUNDLE_TYPE, signing.bundle(key, content), _bundle_notes(what, predicate_type, key)))
+                found.append(
+                    (what, signing.BUNDLE_TYPE, signing.bundle(key, content), _bundle_notes(what, predicate_type, key))
+                )
     return found
 
 
@@ -124,7 +126,9 @@ def _sign_in_tag(client: Client, told: Told, key: Signer, progress: Progress) ->
     if layer.descriptor() in layers:
         return
     if len(layers) >= MOST_SIGNATURES:
-        raise RegistryFault(f"{told.reference}:{tag} has {len(layers)} signatures already, which is more than makes sense.")
+        raise RegistryFault(
+            f"{told.reference}:{tag} has {len(layers)} signatures already, which is more than makes sense."
+        )
     manifest, config = _signature_manifest([*layers, layer.descriptor()])
     blobs.push_all(client, subject.repository, (config, layer), progress)
     manifests.put(client, subject.repository, tag, manifest)

@@ -41,23 +41,23 @@ class Describing:
         """Raises `RegistryFault`, `Unavailable` and what `progress` raises."""
         image = self._image(client)
         engine = Engine(self._engine_url, image.digest if image else "") if self._engine_url else None
-        told = [
-            self._told(_subject(pipeline), descriptions.provenance(self._content, self._origin, engine), engine),
-            self._told(_subject(helm), descriptions.provenance(self._content, self._origin, engine)),
-        ]
-        if image:
-            told.append(self._told(image))
+        told = [self._told(_subject(pipeline), engine, described=True)]
+        if self._key:  # the chart only wraps the pipeline: described where somebody checks it
+            told.append(self._told(_subject(helm), engine, described=True))
+            told += [self._told(image, engine, described=False)] if image else []
         for each in told:
             found = attachments.attach_all(client, each, self._key, progress)
             self.notes += [note for note in found if note not in self.notes]
 
-    def _told(
-        self, subject: Subject, provenance: dict[str, object] | None = None, engine: Engine | None = None
-    ) -> Told:
-        bom: dict[str, object] = {}
-        if subject.repository.endswith(f"/pipelines/{self._content.name}"):
-            bom = descriptions.bill_of_materials(self._content, subject.digest, engine, settings.CENTER_VERSION)
-        return Told(subject, f"{self._registry.registry}/{subject.repository}", bom, provenance or {})
+    def _told(self, subject: Subject, engine: Engine | None, *, described: bool) -> Told:
+        reference = f"{self._registry.registry}/{subject.repository}"
+        if not described:
+            return Told(subject, reference)
+        origin = descriptions.provenance(self._content, self._origin, engine)
+        if not subject.repository.endswith(f"/pipelines/{self._content.name}"):
+            return Told(subject, reference, provenance=origin)
+        bom = descriptions.bill_of_materials(self._content, subject.digest, engine, settings.CENTER_VERSION)
+        return Told(subject, reference, bom, origin)
 
     def _image(self, client: Client) -> Subject | None:
         """The engine image, when it was copied beside the pipelines: only there may we write."""
@@ -79,7 +79,9 @@ def split_reference(path: str) -> tuple[str, str]:
 
 
 def _subject(package: Package) -> Subject:
-    return Subject(package.repository, package.manifest.digest, len(package.manifest.content), package.manifest.media_type)
+    return Subject(
+        package.repository, package.manifest.digest, len(package.manifest.content), package.manifest.media_type
+    )
 
 
 def _origin(publish: Publish) -> Origin:

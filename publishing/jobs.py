@@ -119,7 +119,10 @@ def claim(publish_id: int) -> Attempt | None:
     )
     if not taken:
         return None
-    return Attempt(Publish.objects.select_related("pipeline_version__pipeline__workspace", "created_by").get(pk=publish_id), attempt)
+    return Attempt(
+        Publish.objects.select_related("pipeline_version__pipeline__workspace", "created_by").get(pk=publish_id),
+        attempt,
+    )
 
 
 def take_abandoned() -> list[int]:

@@ -102,7 +102,9 @@ class Publish(models.Model):
     chart_version = models.CharField(max_length=64, blank=True)
     chart_digest = models.CharField(max_length=71, blank=True)
     engine_url = models.CharField(max_length=512, blank=True)
-    signing_key = models.ForeignKey(SigningKey, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes")
+    signing_key = models.ForeignKey(
+        SigningKey, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes"
+    )
     plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
     notes = models.JSONField(
         default=list, blank=True, help_text="what a person should know, for example that no engine image is configured"

@@ -12,7 +12,6 @@ from django.db.models.functions import Now
 
 from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
-from common.errors import NotFound
 from publishing import engine_config as engines
 from publishing import queries, signing, tasks
 from publishing.errors import ModelsNotReady, NotFailed, NotPublished, UnusableRegistry, UnusableSigningKey
@@ -143,14 +142,17 @@ def create_signing_key(*, actor: User | None, name: str, pem: bytes | None = Non
     return row
 
 
-def use_signing_key(*, actor: User | None, pk: int | None) -> None:
-    """Signs with this key from now on, or with none. Raises `Forbidden`, `NotFound`."""
+def use_signing_key(*, actor: User | None, pk: int, active: bool) -> SigningKey:
+    """Signs with this key from now on and with no other, or no longer. Raises `Forbidden`, `NotFound`."""
     if actor is not None:
         queries.require_administrator(actor)
+    found = queries.signing_key_for(pk)
     with transaction.atomic():
-        SigningKey.objects.filter(active=True).exclude(pk=pk).update(active=False)
-        if pk is not None and not SigningKey.objects.filter(pk=pk).update(active=True):
-            raise NotFound(f"There is no signing key {pk}.")
+        if active:
+            SigningKey.objects.filter(active=True).exclude(pk=pk).update(active=False)
+        SigningKey.objects.filter(pk=pk).update(active=active)
+    found.active = active
+    return found
 
 
 def _refuse_known(row: SigningKey) -> None:

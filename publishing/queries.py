@@ -64,7 +64,7 @@ def registry_settings_for(actor: Actor) -> RegistrySettings:
 def require_administrator(actor: Actor) -> None:
     """Raises `Forbidden` for anyone else."""
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may see or change the registry settings.")
+        raise Forbidden("Only an administrator may see or change the registry settings and signing keys.")
 
 
 def registry_in_use() -> RegistrySettings:

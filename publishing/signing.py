@@ -58,7 +58,9 @@ def imported(pem: bytes, password: str = "") -> str:
     try:
         key = serialization.load_pem_private_key(pem, password.encode() if password else None)
     except TypeError as exc:  # a password is missing, or given to a key without one
-        raise UnusableSigningKey("The key has a password that was not given, or was given one it does not have.") from exc
+        raise UnusableSigningKey(
+            "The key has a password that was not given, or was given one it does not have."
+        ) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise UnusableSigningKey("This is not a private key in PEM format, or its password is another.") from exc
     return _private_pem(_p256(key))
@@ -76,9 +78,11 @@ def signer(private_pem: str) -> Signer:
 def public_pem(private_pem: str) -> str:
     """The public half, which verifiers are given (`cosign verify --key`)."""
     key = serialization.load_pem_private_key(private_pem.encode(), None)
-    return key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode()
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
 
 
 def fingerprint_of(public: str) -> str:

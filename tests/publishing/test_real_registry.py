@@ -95,7 +95,7 @@ def test_publishing_again_uploads_nothing(
     assert jobs.publish(again.pk)
     again.refresh_from_db()
     assert (again.pipeline_digest, again.chart_digest) == (published.pipeline_digest, published.chart_digest)
-    assert set(calls) == {"HEAD"}
+    assert set(calls) == {"HEAD", "GET"}
 
 
 def test_a_model_is_mounted_from_another_pipeline(

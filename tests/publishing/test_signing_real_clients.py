@@ -117,9 +117,7 @@ def test_cosign_refuses_another_key(
 
 @pytest.mark.parametrize("kind", ["slsaprovenance1", "cyclonedx"])
 def test_cosign_verifies_what_is_said_of_the_pipeline(signed: Publish, cosign: Callable[..., Any], kind: str):
-    done = cosign(
-        "verify-attestation", *KEY, "--new-bundle-format", "--type", kind, references(signed)[0]
-    )
+    done = cosign("verify-attestation", *KEY, "--new-bundle-format", "--type", kind, references(signed)[0])
     assert done.returncode == 0, done.stderr
     envelope = json.loads(done.stdout.splitlines()[0])
     statement = json.loads(base64.b64decode(envelope["payload"]))
