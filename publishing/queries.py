@@ -12,9 +12,9 @@ from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
 from publishing import engine_config
 from publishing.artifact import ModelFile, PipelineContent
-from publishing.commands import PublishView
 from publishing.errors import RegistryNotConfigured
 from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.publish_view import PublishView
 
 NOT_CONFIGURED = (
     "No registry is configured to publish to: an administrator sets one in the admin console under Registry settings "

@@ -46,6 +46,7 @@ class ProgressOut(serializers.Serializer[Publish]):
 class CommandOut(serializers.Serializer[Any]):
     title = serializers.CharField()
     text = serializers.CharField()
+    language = serializers.CharField(help_text="`sh` for what is typed, `yaml` for a file that the title names")
 
 
 class HelmOut(serializers.Serializer[Any]):
