@@ -113,6 +113,7 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
     lines += [f'--set-literal ociRegistry.{name[4:].lower()}="${name}"' for name in CREDENTIALS]
     if bundle:
         lines.append(f"--set-literal edgeBundle={shlex.quote(bundle)}")
+        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []  # an edge is one engine
     if not publish.engine_url:
         lines.append('--set-literal image="$ENGINE_IMAGE"')
     if publish.moved:

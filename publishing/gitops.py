@@ -58,6 +58,7 @@ def values(publish: PublishView, bundle: str | None) -> dict[str, Any]:
     }
     if bundle:
         found["edgeBundleInSecret"] = True
+        found |= {"replicas": 1} if publish.needs.replicas != 1 else {}  # an edge is one engine
     if not publish.engine_url:
         found["image"] = "registry.example.com/ml/engines/opsengine:CHANGE-ME"
     if publish.moved:
