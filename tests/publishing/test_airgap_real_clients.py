@@ -5,13 +5,12 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import oras.layout
 import pytest
 
 from catalog.models import ModelVersion, PipelineVersion
-from publishing import exports, jobs, operations, signing
+from publishing import exports, jobs, operations
 from publishing.models import Publish, RegistrySettings
 from tests.publishing.conftest import RealRegistry, tool
 
