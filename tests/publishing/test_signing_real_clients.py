@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,29 @@ from publishing.oci import manifests, referrers
 from publishing.oci.client import Client, Registry
 from publishing.oci.referrers import Subject
 from tests.publishing.conftest import RealRegistry, tool
+from tests.registry.test_e2e_clients import ACCOUNT, Server
 
 pytestmark = pytest.mark.e2e
 
 # A key needs no roots of trust, but cosign fetches Sigstore's own before it looks at a bundle: an empty file keeps it
 # from the Internet.
 KEY = ("--key", "k.pub", "--insecure-ignore-tlog=true", "--trusted-root", "roots.json")
+
+
+@pytest.fixture(scope="module")
+def built_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
+    """The center's own registry behind its web server, which has the referrers API."""
+    folder = tmp_path_factory.mktemp("built-in")
+    server = Server(folder)
+    server.start()
+    yield RealRegistry(server.host, *ACCOUNT.split(":"), folder)
+    server.kill()
+
+
+@pytest.fixture(params=["distribution", "built-in"])
+def real_registry(request: pytest.FixtureRequest, real_registry: RealRegistry) -> RealRegistry:
+    """CNCF distribution, which has no referrers API, and the built-in registry, which has."""
+    return real_registry if request.param == "distribution" else request.getfixturevalue("built_in")
 
 
 @pytest.fixture
@@ -33,7 +50,7 @@ def signed(
     make_model_version: Callable[..., ModelVersion],
     make_pipeline_version: Callable[..., PipelineVersion],
 ) -> Publish:
-    """A published version, signed, in CNCF distribution, which has no referrers API."""
+    """A published version, signed."""
     operations.create_signing_key(actor=None, name="site")
     to_registry(real_registry.host, username=real_registry.username, password=real_registry.password)
     made = make_publish(make_pipeline_version(make_model_version(content=os.urandom(100_000))))
@@ -124,12 +141,12 @@ def test_cosign_verifies_what_is_said_of_the_pipeline(signed: Publish, cosign: C
     assert statement["subject"][0]["digest"] == {"sha256": signed.pipeline_digest.removeprefix("sha256:")}
 
 
-def test_the_fallback_tag_lists_everything_with_its_type(signed: Publish, client: Client):
+def test_everything_is_listed_with_its_type(signed: Publish, client: Client, request: pytest.FixtureRequest):
     repository = signed.pipeline_url.partition("/")[2].rpartition(":")[0]
     with client:
         content = manifests.get(client, repository, str(signed.pipeline_version.uuid))
         known = referrers.listed(client, Subject(repository, content.digest, len(content.content)))
-    assert known.served is False
+    assert known.served is ("built-in" in request.node.name)
     assert sorted(entry["artifactType"] for entry in known.found) == [
         "application/vnd.cyclonedx+json",
         *["application/vnd.dev.sigstore.bundle.v0.3+json"] * 3,
@@ -157,3 +174,16 @@ def test_another_key_signs_beside_the_first(
     for name in ("k.pub", "other.pub"):
         done = cosign("verify", "--key", name, *KEY[2:], references(signed)[0])
         assert done.returncode == 0, done.stderr
+
+
+def test_helm_pulls_and_lints_the_signed_chart(signed: Publish, real_registry: RealRegistry, tmp_path: Path):
+    program = tool("helm")
+    homes = {name: str(tmp_path / name) for name in ("HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    login = ("-u", real_registry.username, "-p", real_registry.password)
+    for words in (
+        ("registry", "login", real_registry.host, *login, "--insecure"),
+        ("pull", f"oci://{signed.chart_url}", "--version", signed.chart_version, "--plain-http", "--untar"),
+        ("lint", "--strict", "houseprice"),
+    ):
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
