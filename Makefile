@@ -27,7 +27,7 @@ lint: ## check style and the direction of imports
 	@$(SETUP) --dev
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
-	@$(VENV)/djlint --quiet --check --lint templates
+	@$(VENV)/djlint --quiet --lint templates
 	@PYTHONPATH=.:engine/src $(VENV)/lint-imports
 
 types: ## check types

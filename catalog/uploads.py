@@ -1,18 +1,34 @@
 """Uploaded files go straight to the model store, hashed as they arrive, in constant memory.
 
-This is the project's only upload handler, because models are the only files that people upload.
+Models are the only files that people upload, so a file part is read past (`NoFiles`, the default) but in the views that
+ask for one with `expect_model`.
 """
 
 from typing import Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.core.files.uploadhandler import FileUploadHandler
+from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from django.http import HttpRequest
 
 from catalog import storage
 from common.errors import StorageFull, TooLarge
 
 FORM_ROOM = 1 << 20  # what the other fields and the boundaries of a form may take
+
+
+class NoFiles(FileUploadHandler):
+    """Reads file parts past: what nobody asked for is never written to disk."""
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        """Passes over a file part."""
+        raise SkipFile
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """Never called."""
+
+    def file_complete(self, file_size: int) -> None:
+        """There is no file."""
 
 
 class UploadedModel(UploadedFile):  # type: ignore[type-arg]  # generic in the stubs only
@@ -59,3 +75,8 @@ class ModelUploadHandler(FileUploadHandler):
         """The sender went away: nothing stays."""
         if hasattr(self, "writer"):
             self.writer.discard()
+
+
+def expect_model(request: HttpRequest) -> None:
+    """Lets this request bring a model's file. To be called before anything of the body is read."""
+    request.upload_handlers = [ModelUploadHandler(request)]

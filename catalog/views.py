@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from catalog import forms, operations, pages, queries
+from catalog import forms, operations, pages, queries, uploads
 from catalog.models import ModelVersion, Role
 from catalog.pages import SignedInRequest, signed_in
 from common.errors import Invalid, NotFound
@@ -98,6 +98,7 @@ def models(request: SignedInRequest, pk: int) -> HttpResponse:
 def upload_model(request: SignedInRequest, pk: int) -> HttpResponse:
     """The form for a model's file, and what it does."""
     queries.workspace_for(request.user, pk, Role.COLLABORATOR)
+    uploads.expect_model(request)
     return _receive_model(request, pk)
 
 

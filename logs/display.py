@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 SHORT_LIST = 4
 SHORT = 60  # characters of a value in the table; all of it is in the row's details
 
@@ -73,7 +75,11 @@ def _short(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """A few decimals, and an exponent only where digits alone would mislead."""
+    """A few decimals, and an exponent only where digits alone would mislead. A float32 keeps its few digits."""
+    with np.errstate(over="ignore"):
+        narrow = np.float32(value)
+    if narrow == value and 1e-4 <= abs(value) < 1e15:
+        return np.format_float_positional(narrow, unique=True, trim="-")
     if value and math.isfinite(value) and not 1e-4 <= abs(value) < 1e15:
         return f"{value:.4g}"
     return f"{value:.4f}".rstrip("0").rstrip(".") if math.isfinite(value) else str(value)

@@ -1,12 +1,32 @@
-"""How pages answer refusals, and how browsers may keep what they were shown."""
+"""How pages answer refusals, how browsers may keep what they were shown, and what the admin console may run."""
 
 from collections.abc import Callable
 
+from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from csp.middleware import CSPMiddleware, PolicyParts
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import reverse
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from common.errors import DomainError
 from opscenter import views
+
+# Its widgets (Alpine) compile their attributes and set styles. Scripts between tags stay forbidden there too.
+ADMIN_POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF, UNSAFE_INLINE]}
+
+
+class ContentSecurityPolicy(CSPMiddleware):
+    """The strict policy of the settings, with what the admin console needs under its addresses only."""
+
+    def get_policy_parts(
+        self, request: HttpRequest, response: HttpResponseBase, report_only: bool = False
+    ) -> PolicyParts:
+        """What the library builds the header from."""
+        parts = super().get_policy_parts(request, response, report_only)
+        if not report_only and request.path_info.startswith(reverse("admin:index")):
+            parts.update = {**(parts.update or {}), **ADMIN_POLICY}
+        return parts
 
 
 class PageAnswers:

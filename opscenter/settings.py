@@ -94,7 +94,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "opscenter.middleware.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -136,6 +136,8 @@ if DATABASE_URL:
 else:
     DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA / "opscenter.sqlite3"}}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Opening is dear, and the last connection to close writes the whole WAL back: a thread keeps its own.
+    DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",  # a transaction that upgrades to write later cannot wait, it fails at once
         "timeout": 30,
@@ -197,6 +199,8 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "EXCEPTION_HANDLER": "common.api.exception_handler",
+    # Throttles know an address by what our proxy wrote down last; clients can write the rest of the header.
+    "NUM_PROXIES": 1 if SECURE_PROXY_SSL_HEADER else 0,
     "DEFAULT_THROTTLE_RATES": {"login": "20/min", "join": "60/min"},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -228,7 +232,7 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
-FILE_UPLOAD_HANDLERS = ["catalog.uploads.ModelUploadHandler"]
+FILE_UPLOAD_HANDLERS = ["catalog.uploads.NoFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 12 * 1024**2  # above the largest log page; models and blobs are streamed past it
 
 # The built-in OCI registry of the embedded default: off as soon as another registry is configured by the environment.

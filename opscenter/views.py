@@ -1,8 +1,11 @@
 """Health of the process, and the pages that belong to no single app."""
 
+from http import HTTPStatus
+
 from django.contrib.auth.views import LoginView
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.views.decorators.http import require_safe
@@ -10,12 +13,13 @@ from django.views.decorators.http import require_safe
 from catalog import pages, queries
 from catalog.pages import SignedInRequest, signed_in
 from common.api import error_body, status_of
-from common.errors import DomainError, Forbidden, NotFound
+from common.errors import DomainError, Forbidden, NotFound, RateLimited
 from opscenter import overview
 from opscenter.forms import LoginForm
+from opscenter.logins import LoginThrottle
 
 PROGRAM_PATHS = ("/api/", "/edge/", "/v2/")  # programs ask there, so refusals are JSON
-login = LoginView.as_view(
+login_form = LoginView.as_view(
     template_name="opscenter/login.html", authentication_form=LoginForm, redirect_authenticated_user=True
 )
 
@@ -37,6 +41,20 @@ def readyz(request: HttpRequest) -> JsonResponse:
             {"status": "unready", "reason": f"The database does not answer: {type(exc).__name__}."}, status=503
         )
     return JsonResponse({"status": "ready"})
+
+
+def login(request: HttpRequest) -> HttpResponseBase:
+    """The login page. Raises `RateLimited` after too many wrong attempts from one address."""
+    if request.method != "POST":
+        return login_form(request)
+    throttle = LoginThrottle()
+    if not throttle.allow_request(request, None):  # type: ignore[arg-type]
+        wait = int(throttle.wait() or 1) + 1
+        raise RateLimited(f"Too many wrong attempts from your address: try again in {wait} seconds.", retry_after=wait)
+    answer = login_form(request)
+    if answer.status_code == HTTPStatus.FOUND:
+        throttle.forgive()
+    return answer
 
 
 @require_safe
@@ -63,7 +81,10 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
         return JsonResponse(error_body(error), status=status)
     if pages.wants_fragment(request):
         return _notice(error.message, status)
-    return render(request, "refusal.html", {"message": error.message, "status": status}, status=status)
+    answer = render(request, "refusal.html", {"message": error.message, "status": status}, status=status)
+    if isinstance(error, RateLimited):
+        answer["Retry-After"] = str(error.data["retry_after"])
+    return answer
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -93,5 +114,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _notice(text: str, status: int) -> HttpResponse:
     # Not into the target that htmx meant: what is there stays as it was.
-    headers = {"HX-Retarget": "#notices", "HX-Reswap": "innerHTML"}
+    headers = {"HX-Retarget": "#toasts", "HX-Reswap": "innerHTML"}
     return HttpResponse(render_to_string("parts/_notice.html", {"text": text}), status=status, headers=headers)

@@ -80,7 +80,6 @@ def newest_publishes(versions: list[PipelineVersion]) -> dict[int, Publish]:
 
 def _versions() -> QuerySet[PipelineVersion]:
     publishes = Publish.objects.select_related("created_by").prefetch_related(
-        "replaces__pipeline_version__pipeline",
         Prefetch("replaced_by", Publish.objects.filter(status=Publish.Status.PUBLISHED), "successors"),
     )
     return PipelineVersion.objects.select_related("created_by", "pipeline__workspace").prefetch_related(

@@ -41,13 +41,19 @@
     setTimeout(() => (label.textContent = "Copy"), 2000);
   });
 
+  document.addEventListener("click", (event) => event.target.closest("[data-dismiss]")?.closest(".alert").remove());
+
+  let shown = null; // the title of what is in the dialog
+
   // What htmx puts into the dialog is shown as one.
   document.addEventListener("htmx:after:swap", () => {
     const body = document.getElementById("dialog-body");
-    if (!body.childElementCount || dialog.open) return;
-    const title = body.querySelector("h1, h2");
-    if (title) dialog.setAttribute("aria-label", title.textContent.trim());
-    dialog.showModal();
+    if (!body.childElementCount) return;
+    const title = body.querySelector("h2");
+    dialog.setAttribute("aria-label", title.textContent.trim());
+    if (!dialog.open) dialog.showModal();
+    else if (title !== shown) body.querySelector("[aria-invalid=true], h2").focus(); // what had the focus is gone
+    shown = title;
   });
   document.addEventListener("click", (event) => {
     if (!event.target.closest("[data-close]") || !dialog.open) return;

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 from rest_framework.test import APIClient
 
 from catalog import storage
@@ -105,6 +106,27 @@ def browser() -> Callable[..., Client]:
         return client
 
     return make
+
+
+@pytest.fixture
+def statuses(
+    browser: Callable[..., Client], owner: User, member: User, viewer: User, stranger: User
+) -> Callable[..., dict[str, int]]:
+    """`statuses(address)` is how each kind of person is answered; nobody must be sent to the login page."""
+    people = {"owner": owner, "member": member, "viewer": viewer, "stranger": stranger}
+
+    def ask(address: str, method: str = "get", without: tuple[str, ...] = (), **data: Any) -> dict[str, int]:
+        found = {
+            name: getattr(browser(user), method)(address, data).status_code
+            for name, user in people.items()
+            if name not in without
+        }
+        answer = getattr(browser(), method)(address, data)
+        assert answer.status_code == 302, answer.status_code
+        assert answer["Location"].startswith(reverse("login")), answer["Location"]
+        return found
+
+    return ask
 
 
 @pytest.fixture

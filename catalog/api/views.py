@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from django.contrib.auth import authenticate
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from knox.models import AuthToken
 from rest_framework import status
@@ -18,7 +19,7 @@ from rest_framework.views import APIView
 from catalog import operations, queries
 from catalog.api import serializers
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
-from catalog.uploads import UploadedModel
+from catalog.uploads import UploadedModel, expect_model
 from common.errors import Invalid, NotAuthenticated, NotFound
 
 
@@ -109,6 +110,12 @@ class MemberDetail(APIView):
 class Models(ListAPIView[Model]):
     serializer_class = serializers.ModelOut
     parser_classes = (MultiPartParser,)
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Authentication may read the body already, so who handles its file is said before."""
+        if request.method == "POST":
+            expect_model(request)
+        return super().initialize_request(request, *args, **kwargs)
 
     def get_queryset(self) -> QuerySet[Model]:
         workspace = queries.workspace_for(actor_of(self.request), self.kwargs["pk"])

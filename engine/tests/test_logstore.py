@@ -267,13 +267,65 @@ def test_full_queue_loses_rows_but_not_their_count(log, tmp_path, monkeypatch):
     assert kept + position.shed == 100
 
 
-def test_rows_cut_off_by_a_kill_are_counted_at_the_next_start(log, tmp_path):
+def test_rows_answered_just_before_a_kill_are_stored_at_the_next_start(log, tmp_path):
     writer = LogWriter(log, tmp_path / "taken")  # never started: as if killed before the first write
     for value in range(7):
         writer.put(result(value))
     LogWriter(log, tmp_path / "taken")
+    assert values(log.next(10)) == list(range(7))
+    assert log.position.shed == 0
+
+
+def test_rows_that_were_stored_are_not_stored_again_from_the_journal(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.start()
+    writer.put(result(1))
+    assert writer.flush(5)
+    left = [path.read_bytes() for path in (tmp_path / "tail-0", tmp_path / "tail-1")]
+    writer.put(result(2))
+    assert writer.flush(5)
+    writer.stop()
+    LogWriter(log, tmp_path / "taken")
+    assert values(log.next(10)) == [1, 2]
+    assert left == [b"", b""], "what is stored need not stay in the journal"
+
+
+def test_a_new_epoch_takes_the_journal_along(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.put(result(1, 2))
+    writer.begin_epoch()
+    writer.put(result(3))
+    LogWriter(log, tmp_path / "taken")
+    assert values(log.next(10)) == [1, 2, 3]
+
+
+def test_rows_that_a_power_cut_took_from_the_journal_are_counted_at_the_next_start(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")
+    for value in range(7):
+        writer.put(result(value))
+    for path in (tmp_path / "tail-0", tmp_path / "tail-1"):
+        path.write_bytes(b"")
+    LogWriter(log, tmp_path / "taken")
     gap = log.next(10)
     assert (gap.first, gap.last, gap.reason, log.position.last) == (1, 7, "cut_off", 7)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_journal_gives_what_is_whole_and_counts_the_rest(log, tmp_path, damage):
+    writer = LogWriter(log, tmp_path / "taken")
+    for value in range(7):
+        writer.put(result(value))
+    path = next(path for path in (tmp_path / "tail-0", tmp_path / "tail-1") if path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[-3:]
+    else:
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    LogWriter(log, tmp_path / "taken")
+    kept = values(log.next(10))
+    assert kept == list(range(len(kept))) and 0 < len(kept) < 7
+    assert (log.position.last, log.position.shed) == (7, 7 - len(kept))
 
 
 def test_failing_disk_delays_rows_and_loses_none(log, make_writer, monkeypatch):

@@ -50,7 +50,7 @@ def test_swap_under_load_fails_and_mixes_no_request(start_engine, registry, cent
     url, digest = publish(registry, "scale-new", V2, [("by-nine", "m2", models.scale(9.0), ["tensor"])])
     with center.lock:
         center.wish("scale-new", V2, url, digest, publish_id=13)
-    eventually(lambda: any(c["serving"]["digest"] == digest for c in center.checkins))
+    eventually(lambda: any(c["serving"] and c["serving"]["digest"] == digest for c in center.checkins))
     time.sleep(0.3)
     stop.set()
     for thread in threads:
@@ -94,14 +94,14 @@ def test_restart_without_any_network_serves_and_keeps_logging(start_engine, regi
         assert again.stop()[0] == 0
 
 
-def test_kill_9_with_unshipped_rows_loses_none_uncounted(start_engine, registry, center):
+def test_kill_9_with_unshipped_rows_loses_none(start_engine, registry, center):
     engine = start_joined(start_engine, registry, center)
     center.stop()
     sent = 0
     for _ in range(40):
         status, _ = engine.post("/infer", [{"tensor": [1.0, 2.0]}] * 5)
         sent += 5 if status == 200 else 0
-    engine.kill()  # the last rows cannot have reached the disk yet
+    engine.kill()  # the last rows cannot have reached the store yet
     center.start()
     again = EngineProcess(engine.folder, **engine.env).start().ready()
     try:
@@ -109,11 +109,9 @@ def test_kill_9_with_unshipped_rows_loses_none_uncounted(start_engine, registry,
         again.post("/infer", [{"tensor": [1.0, 2.0]}])
         eventually(lambda: sum(center.total()) > sent, 15)
         received, lost = center.total()
-        assert received + lost == sent + 1
-        assert lost <= 200 and all(gap["reason"] == "cut_off" for gap in center.gaps)
+        assert (received, lost) == (sent + 1, 0)
         (kept,) = center.rows.values()
-        numbers = sorted(kept) + [n for gap in center.gaps for n in range(gap["first"], gap["last"] + 1)]
-        assert sorted(numbers) == list(range(1, sent + 2))
+        assert sorted(kept) == list(range(1, sent + 2))
     finally:
         again.stop()
 

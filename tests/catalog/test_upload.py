@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
 from rest_framework.test import APIClient
 
 from catalog import storage
@@ -127,3 +128,15 @@ def test_a_stranger_gets_404(api: Api, stranger: User, workspace: Workspace, mak
 
 def test_nobody_gets_401(api: Api, workspace: Workspace, make_onnx: MakeOnnx) -> None:
     assert upload(api(), workspace, make_onnx()).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/login", "/api/v1/auth/token", "/api/v1/workspaces"])
+def test_a_file_that_nobody_asked_for_is_not_written_to_disk(
+    client: Client, db: None, settings: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def refuse() -> None:
+        raise AssertionError("a file was begun")
+
+    monkeypatch.setattr(storage, "Writer", refuse)
+    answer = client.post(path, {"file": SimpleUploadedFile("m.onnx", b"x" * 100_000)})
+    assert 400 <= answer.status_code < 500 or path == "/login"

@@ -1,8 +1,8 @@
 """From the request path to the log store: a bounded queue, and one thread that writes it down.
 
-The request path only appends a reference. The thread writes at least every 200 ms. A counter in a memory-mapped file
-knows how many rows were ever taken, so rows that a kill cut off between queue and disk are counted, and told as a gap,
-at the next start.
+The request path appends a reference, and a copy to the journal, which outlives a kill of the process. The thread writes
+at least every 200 ms. A counter in a memory-mapped file knows how many rows were ever taken, so rows that a power cut
+took from the journal are counted, and told as a gap, at the next start.
 """
 
 import logging
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from opsengine import rows
+from opsengine import journal, rows
+from opsengine.journal import Journal
 from opsengine.logstore import LogStore, Lost, NewPage
 from opsengine.rows import Result
 
@@ -61,6 +62,7 @@ class LogWriter:
     def __init__(self, store: LogStore, counter_path: Path) -> None:
         self._store = store
         self._counter = TakenCounter(counter_path)
+        self._journal = Journal(counter_path.parent)
         self._queue: deque[Result] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -70,9 +72,9 @@ class LogWriter:
         self._stopping = False
         self._lost: Lost | None = None
         self.wrote = threading.Event()
+        self._epoch = uuid.UUID(store.position.epoch).bytes
         self._taken = self._recover()
         self._done = self._taken
-        self._epoch = uuid.UUID(store.position.epoch).bytes
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     def start(self) -> None:
@@ -81,8 +83,9 @@ class LogWriter:
 
     def put(self, result: Result) -> None:
         """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
-        size = result.size
+        size, body = result.size, _journaled(result)
         with self._lock:
+            first = self._taken + 1
             self._taken += result.count
             self._counter.write(self._epoch, self._taken)
             if self._queue and self._bytes + size > QUEUE_BYTES:
@@ -90,6 +93,8 @@ class LogWriter:
             else:
                 self._queue.append(result)
                 self._bytes += size
+                if body is not None:
+                    self._journal.add(self._epoch, first, result, body)
         if self._bytes > QUEUE_BYTES // 2:
             self._hurry.set()
         if not self._waiting.is_set():
@@ -110,7 +115,9 @@ class LogWriter:
         self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self._counter.close()
+        with self._lock:
+            self._counter.close()
+            self._journal.close()
 
     def begin_epoch(self, known: int = 0, owner: str | None = None) -> None:
         """Begin a new epoch of the store (LogStore.begin_epoch), with nothing half-way between queue and disk."""
@@ -122,18 +129,36 @@ class LogWriter:
                 self._epoch = uuid.UUID(position.epoch).bytes
                 self._taken, self._done = position.last + queued, position.last
                 self._counter.write(self._epoch, self._taken)
+                self._journal_again(position.last)
+
+    def _journal_again(self, last: int) -> None:
+        """Give the journal's rows the numbers that they have in a new epoch."""
+        self._journal.clear()
+        for result in self._queue:
+            body = _journaled(result)
+            if body is not None:
+                self._journal.add(self._epoch, last + 1, result, body)
+            last += result.count
 
     def _recover(self) -> int:
-        """Rows that were taken but never written become a gap; returns the number of the last row."""
+        """Writes down what a kill left in the journal; what a power cut took becomes a gap. The last row's number."""
         position = self._store.position
         missing = self._counter.read(position.epoch) - position.last
-        if missing <= 0:
-            return position.last
-        now = int(time.time() * 1000)
-        logger.warning(
-            "%d rows were answered but not yet on the disk when the engine was cut off: told as a gap", missing
-        )
-        return self._store.append([], Lost(missing, now, now, "cut_off"))
+        results = self._journal.read(self._epoch, position.last)
+        pages, unfit = _pages(results)
+        missing -= sum(page.batch.num_rows for page in pages)
+        lost = None
+        for result in unfit:
+            lost = _added(lost, result, "not_storable")
+            missing -= result.count
+        if missing > 0:
+            now = int(time.time() * 1000)
+            logger.warning("%d answered rows were lost when the engine was cut off: told as a gap", missing)
+            lost = _both(lost, Lost(missing, now, now, "cut_off"))
+        last = self._store.append(pages, lost) if pages or lost else position.last
+        self._counter.write(self._epoch, last)
+        self._journal.clear()
+        return last
 
     def _run(self) -> None:
         while not self._stopping:
@@ -152,6 +177,7 @@ class LogWriter:
                 results, self._queue = self._queue, deque()
                 lost, self._lost = self._lost, None
                 self._bytes = 0
+                self._journal.switch()
             if not results and lost is None:
                 self._written.notify_all()
                 return
@@ -164,6 +190,8 @@ class LogWriter:
                 logger.error("The inference log cannot be written (%s): check the disk of PERSIST_DIR", error)
                 self._put_back(results, unfit, lost)
                 return
+            with self._lock:
+                self._journal.forget(self._done)
             self._written.notify_all()
         self.wrote.set()
 
@@ -177,6 +205,13 @@ class LogWriter:
         timer = threading.Timer(RETRY_SECONDS, self._waiting.set)
         timer.daemon = True
         timer.start()
+
+
+def _journaled(result: Result) -> bytes | None:
+    try:
+        return journal.body_of(result)
+    except TypeError:  # a column that no model reads holds what JSON has no word for: a kill may cost this row
+        return None
 
 
 def _added(lost: Lost | None, result: Result, reason: str) -> Lost | None:

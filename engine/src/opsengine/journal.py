@@ -1,0 +1,137 @@
+"""What was answered but is not yet in the log store, in files that a kill of the process leaves whole.
+
+Before an answer goes out its rows are written to the end of a file: into the operating system's memory, not to the
+disk, so it costs microseconds. A killed process loses nothing of it; only a power cut can, and a checksum tells where.
+There are two files, because one is emptied while the other is written to. A record is
+
+    u32 CRC-32 of what follows | u32 length of the body | u64 number of its first row | 16 bytes epoch | body
+
+and the body is the length of a JSON description, that description, and the columns' bytes one after another.
+"""
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from opsengine.fields import Field
+from opsengine.rows import Facts, Result
+
+logger = logging.getLogger(__name__)
+
+HEAD = struct.Struct("<IIQ16s")
+LENGTH = struct.Struct("<I")
+CHECKED_FROM = 4  # the checksum covers everything behind itself
+
+
+class Journal:
+    """Two files beside the store. Not safe for several threads: the caller holds a lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = (folder / "tail-0", folder / "tail-1")
+        self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for path in self._paths]
+        self._highest = [0, 0]  # number of the last row in each file, 0: empty
+        self._current = 0
+
+    def read(self, epoch: bytes, after: int) -> list[Result]:
+        """Results of this epoch with rows behind number `after`, in order, up to the first damaged record of a file."""
+        found = [
+            (number, result) for path in self._paths for number, result in _records(path.read_bytes(), epoch, after)
+        ]
+        return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+
+    def add(self, epoch: bytes, first: int, result: Result, body: bytes) -> None:
+        """Write a result whose first row has this number. A full disk is not an error: the rows are still in memory."""
+        tail = LENGTH.pack(len(body)) + struct.pack("<Q16s", first, epoch)
+        checksum = zlib.crc32(body, zlib.crc32(tail))
+        try:
+            os.writev(self._files[self._current], (LENGTH.pack(checksum), tail, body))
+        except OSError as error:
+            logger.error("The log's journal cannot be written (%s): check the disk of PERSIST_DIR", error)
+        self._highest[self._current] = first + result.count - 1
+
+    def switch(self) -> None:
+        """Write to the other file from now on, if that is empty."""
+        if not self._highest[1 - self._current]:
+            self._current = 1 - self._current
+
+    def forget(self, last: int) -> None:
+        """Rows up to number `last` are in the store: empty the files that hold no other."""
+        for index, highest in enumerate(self._highest):
+            if 0 < highest <= last:
+                self._empty(index)
+
+    def clear(self) -> None:
+        """Empty both files."""
+        for index in range(len(self._files)):
+            self._empty(index)
+
+    def close(self) -> None:
+        """Close both files."""
+        for file in self._files:
+            os.close(file)
+
+    def _empty(self, index: int) -> None:
+        os.ftruncate(self._files[index], 0)
+        self._highest[index] = 0
+
+
+def body_of(result: Result) -> bytes:
+    """A record's body. Raises TypeError for columns that JSON cannot describe."""
+    described: list[object] = []
+    buffers: list[bytes] = []
+    for group in (result.inputs, result.outputs, result.checks):
+        described.append([_described(name, value, buffers) for name, value in group.items()])
+    head = orjson.dumps(
+        [tuple(result.facts), result.time, result.count, result.elapsed, described], option=orjson.OPT_SERIALIZE_NUMPY
+    )
+    return b"".join((LENGTH.pack(len(head)), head, *buffers))
+
+
+def _described(name: str, value: Field, buffers: list[bytes]) -> list[object]:
+    if not isinstance(value, np.ndarray):
+        return [name, "list", value]
+    if value.dtype.kind not in "biuf":
+        return [name, "text", value.tolist()]
+    buffers.append(value.tobytes())
+    return [name, value.dtype.str, value.shape]
+
+
+def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Result]]:
+    at = 0
+    while at + HEAD.size <= len(content):
+        checksum, length, first, of_epoch = HEAD.unpack_from(content, at)
+        start, end = at + HEAD.size, at + HEAD.size + length
+        if end > len(content) or zlib.crc32(memoryview(content)[at + CHECKED_FROM : end]) != checksum:
+            logger.warning("The log's journal ends in a damaged record: what is behind it is told as a gap")
+            return
+        if of_epoch == epoch and first > after:
+            yield first, _result(content[start:end])
+        at = end
+
+
+def _result(body: bytes) -> Result:
+    (length,) = LENGTH.unpack_from(body)
+    facts, time, count, elapsed, described = orjson.loads(body[LENGTH.size : LENGTH.size + length])
+    at = LENGTH.size + length
+    groups: list[dict[str, Field]] = []
+    for columns in described:
+        group: dict[str, Field] = {}
+        for name, kind, value in columns:
+            if kind == "list":
+                group[name] = value
+            elif kind == "text":
+                group[name] = np.array(value, dtype=object)
+            else:
+                array = np.frombuffer(body, np.dtype(kind), int(np.prod(value, dtype=np.int64)), at).reshape(value)
+                at += array.nbytes
+                group[name] = array
+        groups.append(group)
+    inputs, outputs, checks = groups
+    arrays = {name: value for name, value in checks.items() if isinstance(value, np.ndarray)}
+    return Result(Facts(*facts), time, count, inputs, outputs, tuple(elapsed), arrays)

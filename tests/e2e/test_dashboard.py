@@ -1,0 +1,274 @@
+"""The whole job in a browser: from an empty workspace to rows that an edge inferred, and on to a replaced publish."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from examples.center import Engine, wait_for
+from scripts import services
+from tests.e2e.centers import RunningCenter
+
+pytestmark = pytest.mark.e2e
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+PUBLISH = 60_000  # milliseconds
+CHECK_IN = 30_000
+RECORDS = json.dumps([{"x": [1.0, 2.0, 3.0]}]).encode()
+PAGES = ("", "/workspaces", "/workspaces/new")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = services.find("chromium")
+    if not path:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(chromium: Browser, center: RunningCenter) -> Iterator[Page]:
+    """A window in which the administrator is logged in. What the browser complains of fails the test."""
+    context = chromium.new_context(base_url=center.url, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    log_in(page, center)
+    yield page
+    context.close()
+    assert not complaints
+
+
+def log_in(page: Page, center: RunningCenter) -> None:
+    page.goto("/")
+    page.get_by_label("E-mail address").fill(center.admin_email)
+    page.get_by_label("Password").fill(center.admin_password)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator(".workspace-menu")).to_be_visible()
+
+
+def weighted_sum(weight: float) -> bytes:
+    """A model whose `y` is the sum of three numbers, each times `weight`."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])]
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [3, 1], [weight] * 3)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "sum", inputs, outputs, [weights])
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
+def upload(window: Page, name: str, content: bytes) -> None:
+    window.get_by_role("link", name="Models", exact=True).first.click()
+    window.get_by_role("link", name="Upload").first.click()
+    window.get_by_label("Name").fill(name)
+    file = {"name": f"{name}.onnx", "mimeType": "application/octet-stream", "buffer": content}
+    window.get_by_label("ONNX file").set_input_files(file)  # type: ignore[arg-type]
+    window.get_by_role("button", name="Upload").click()
+    expect(window.get_by_text("is ready.")).to_be_visible()
+    expect(window.get_by_text("Ready", exact=True)).to_be_visible()
+
+
+def choose_step(window: Page, model: str) -> None:
+    select = window.get_by_label("Model version of step 1")
+    select.select_option(select.locator("option", has_text=model).get_attribute("value"))
+    window.get_by_role("button", name="Create version").click()
+
+
+def newest(window: Page) -> Locator:
+    return window.locator("li.version").first
+
+
+@pytest.fixture
+def published(window: Page) -> str:
+    """The name of a workspace and of its pipeline, of which one version was published by the black box."""
+    name = f"job-{secrets.token_hex(4)}"
+    window.goto("/workspaces/new")
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create workspace").click()
+    upload(window, "sum-once", weighted_sum(1.0))
+    window.get_by_role("link", name="Pipelines", exact=True).first.click()
+    window.get_by_role("link", name="Create the first pipeline").click()
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create pipeline").click()
+    choose_step(window, "sum-once")
+    newest(window).get_by_role("button", name="Publish").click()
+    expect(newest(window).locator(".box-published")).to_be_visible(timeout=PUBLISH)
+    expect(window.get_by_role("button", name="Publish")).to_have_count(0)
+    return name
+
+
+def add_edge(window: Page, name: str) -> str:
+    """Adds an edge in the dialog; the bundle that it shows."""
+    window.get_by_role("link", name="Edges", exact=True).click()
+    window.get_by_role("link", name="Add").first.click()
+    dialog = window.get_by_role("dialog")
+    dialog.get_by_label("Name").fill(name)
+    dialog.get_by_role("button", name="Add edge").click()
+    expect(dialog.get_by_text("shown only once")).to_be_visible()
+    bundle = dialog.locator("#bundle").inner_text()
+    expect(dialog.locator("pre", has_text="docker run").first).to_contain_text(bundle)
+    dialog.get_by_text("I have copied it").click()
+    expect(dialog).to_be_hidden()
+    return bundle
+
+
+def answer(engine: Engine) -> float:
+    return float(engine.infer(RECORDS, "application/json; format=pandas-records")[0]["out"]["y"][0])
+
+
+def test_from_an_empty_workspace_to_rows_and_a_replaced_publish(
+    window: Page, published: str, engine: Callable[..., Engine]
+) -> None:
+    details = newest(window)
+    details.get_by_text("Check info").click()
+    expect(details.get_by_text("Pipeline location", exact=True)).to_be_visible()
+    expect(details.locator("pre", has_text="helm install")).to_be_visible()
+
+    edge = f"{published}-edge"
+    running = engine(add_edge(window, edge))
+    expect(window.get_by_role("row", name=edge).get_by_text("Never joined")).to_be_visible()
+    wait_for("the engine to serve", running.is_ready)
+    row = window.get_by_role("row", name=edge)
+    expect(row.get_by_text("Online")).to_be_visible(timeout=CHECK_IN)
+    expect(row.get_by_text("the same")).to_be_visible(timeout=CHECK_IN)
+    assert answer(running) == 6.0
+
+    window.get_by_role("link", name="Logs", exact=True).click()
+    log = window.locator(".logs tbody tr:not(.whole)")
+    expect(log).to_have_count(1, timeout=CHECK_IN)  # by itself, also when the page was open before the row came
+    expect(log.first).to_contain_text(edge)
+    expect(log.first).to_contain_text("sum-once")
+    log.first.get_by_text("JSON").click()
+    expect(window.locator(".logs .whole pre").first).to_contain_text('"partition"')
+
+    upload(window, "sum-twice", weighted_sum(2.0))
+    window.get_by_role("link", name="Pipelines", exact=True).first.click()
+    window.get_by_role("link", name=published, exact=True).click()
+    window.get_by_role("link", name="New version").click()
+    choose_step(window, "sum-twice")
+    newest(window).get_by_role("link", name="Replace").click()
+    dialog = window.get_by_role("dialog")
+    expect(dialog.get_by_text(f"1 edge switches: {edge}.")).to_be_visible()
+    dialog.get_by_role("checkbox").check()
+    dialog.get_by_role("button", name="Publish and replace").click()
+    expect(dialog).to_be_hidden()
+    expect(newest(window).locator(".box-published")).to_be_visible(timeout=PUBLISH)
+    wait_for("the engine to switch", lambda: answer(running) == 12.0)
+
+    window.get_by_role("link", name="Edges", exact=True).click()
+    expect(window.get_by_role("row", name=edge).get_by_text("the same")).to_be_visible(timeout=CHECK_IN)
+    window.get_by_role("link", name="Logs", exact=True).click()
+    wait_for("the new model's row", lambda: window.reload() and log.first.inner_text().find("sum-twice") >= 0)
+
+
+def test_removal_is_confirmed_with_its_effect(window: Page, published: str) -> None:
+    edge = f"{published}-edge"
+    add_edge(window, edge)
+    row = window.get_by_role("row", name=edge)
+    row.get_by_role("link", name="Remove").click()
+    dialog = window.get_by_role("dialog")
+    expect(dialog.get_by_text("cannot come back")).to_be_visible()
+    window.keyboard.press("Escape")
+    expect(row).to_be_visible()
+    row.get_by_role("link", name="Remove").click()
+    dialog.get_by_role("button", name="Remove edge").click()
+    expect(window.get_by_text(f"Edge {edge} is removed.")).to_be_visible()
+    expect(row).to_have_count(0)
+
+
+def test_filter_stays_in_the_address_over_back_and_reload(window: Page, published: str) -> None:
+    for name in ("oven", "gate"):
+        add_edge(window, f"{published}-{name}")
+    rows = window.locator("#edges tbody tr")
+    expect(rows).to_have_count(2)
+    window.get_by_label("Filter Edges").fill("oven")
+    expect(rows).to_have_count(1)
+    assert "q=oven" in window.url
+    window.reload()
+    expect(rows).to_have_count(1)
+    expect(window.get_by_label("Filter Edges")).to_have_value("oven")
+    window.get_by_role("link", name=f"{published}-oven", exact=True).click()
+    expect(window.get_by_role("heading", name=f"{published}-oven")).to_be_visible()
+    window.go_back()
+    expect(rows).to_have_count(1)
+    expect(window.get_by_role("banner")).to_be_visible()
+
+
+def test_theme_follows_the_system_until_one_is_chosen(window: Page) -> None:
+    root = window.locator("html")
+    window.emulate_media(color_scheme="dark")
+    expect(root).to_have_attribute("data-bs-theme", "dark")
+    window.get_by_role("button", name="Change between light and dark").click()
+    expect(root).to_have_attribute("data-bs-theme", "light")
+    window.reload()
+    expect(root).to_have_attribute("data-bs-theme", "light")
+
+
+def test_no_page_is_wider_than_a_phone(window: Page, published: str) -> None:
+    add_edge(window, f"{published}-edge-with-a-rather-long-name")
+    tabs = [window.url, window.url.replace("/edges", ""), window.url.replace("/edges", "/logs")]
+    add = window.url + "/add"
+    window.set_viewport_size({"width": 360, "height": 740})
+    for address in (*PAGES, *tabs, add, window.url.replace("/edges", "/versions/new"), "/publishes/1"):
+        window.goto(address or "/")
+        wider = window.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wider <= 0, f"{window.url} is {wider} px too wide"
+
+
+def test_publishing_works_by_keyboard_alone(window: Page, published: str) -> None:
+    window.get_by_role("link", name="New version").focus()
+    window.keyboard.press("Enter")
+    window.get_by_role("button", name="Create version").focus()
+    window.keyboard.press("Enter")
+    black_box = newest(window).get_by_role("button", name="Publish")
+    expect(black_box).to_be_visible()
+    for _ in range(40):
+        window.keyboard.press("Tab")
+        if black_box.evaluate("element => element === document.activeElement"):
+            break
+    window.keyboard.press("Space")
+    expect(newest(window).locator(".box-published")).to_be_visible(timeout=PUBLISH)
+
+
+def test_everything_works_without_scripts(chromium: Browser, center: RunningCenter, tmp_path: Path) -> None:
+    context = chromium.new_context(base_url=center.url, java_script_enabled=False)
+    window = context.new_page()
+    log_in(window, center)
+    name = f"plain-{secrets.token_hex(4)}"
+    window.goto("/workspaces/new")
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create workspace").click()
+    upload(window, "sum", weighted_sum(1.0))
+    window.get_by_role("link", name="Pipelines", exact=True).first.click()
+    window.get_by_role("link", name="Create the first pipeline").click()
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create pipeline").click()
+    choose_step(window, "sum")
+    newest(window).get_by_role("button", name="Publish").click()
+
+    def arrived() -> bool:
+        window.reload()
+        return newest(window).locator(".box-published").count() == 1
+
+    wait_for("the publish to arrive", arrived)
+    newest(window).get_by_text("Check info").click()
+    newest(window).get_by_role("link", name="Open the details").click()
+    expect(window.get_by_text("Pipeline location", exact=True)).to_be_visible()
+    window.get_by_role("link", name="add an edge").click()
+    window.get_by_label("Name").fill(f"{name}-edge")
+    window.get_by_role("button", name="Add edge").click()
+    expect(window.locator("#bundle")).to_be_visible()
+    window.get_by_text("I have copied it").click()
+    expect(window.get_by_role("link", name=f"{name}-edge", exact=True)).to_be_visible()
+    context.close()
