@@ -21,6 +21,7 @@ PORT = env.integer("PORT", 8000)
 BIND = env.text("OPSCENTER_BIND", "127.0.0.1")
 WEB_THREADS = env.integer("OPSCENTER_WEB_THREADS", 8)
 WORKER_CONCURRENCY = env.integer("OPSCENTER_WORKER_CONCURRENCY", 2)
+CENTER_VERSION = "0.1.0"  # as in pyproject.toml, which an installed center does not have beside it
 PUBLIC_URL = env.text("OPSCENTER_PUBLIC_URL", f"http://127.0.0.1:{PORT}").rstrip("/")
 DEBUG = env.flag("OPSCENTER_DEBUG")
 

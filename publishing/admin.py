@@ -8,21 +8,22 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget, UnfoldBooleanSwitchWidget
 
 from catalog.models import User
 from common.encryption import UnreadableSecret
 from common.errors import DomainError
-from publishing import doctor, jobs, operations, queries
-from publishing.models import Publish, RegistrySettings
+from publishing import doctor, jobs, operations, queries, signing
+from publishing.models import Publish, RegistrySettings, SigningKey
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[RegistrySettings]
+    KeyForm = forms.ModelForm[SigningKey]
 else:
-    ModelForm = forms.ModelForm  # not subscriptable at run time
+    ModelForm = KeyForm = forms.ModelForm  # not subscriptable at run time
 
 
 FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate", "proxy")
@@ -143,6 +144,98 @@ class RegistrySettingsAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Switched off, not deleted."""
+        return False
+
+
+class SigningKeyForm(KeyForm):
+    """A key is generated unless one is brought; the private half is only ever taken."""
+
+    private_key_pem = forms.CharField(
+        label="Private key",
+        required=False,
+        strip=False,
+        max_length=16 * 1024,
+        widget=UnfoldAdminTextareaWidget(attrs={"autocomplete": "off"}),
+        help_text="ECDSA P-256 in PEM. Left empty, one is generated.",
+    )
+    password = forms.CharField(
+        required=False,
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
+        help_text="Of the private key, when it has one.",
+    )
+
+    class Meta:
+        model = SigningKey
+        fields = ("name",)
+
+    def clean(self) -> dict[str, Any]:
+        """Refused here, where the page can show why."""
+        given = super().clean() or {}
+        pem = given.get("private_key_pem")
+        try:
+            given["private"] = signing.imported(pem.encode(), given.get("password", "")) if pem else None
+        except DomainError as exc:
+            raise forms.ValidationError(exc.message) from exc
+        return given
+
+
+@admin.register(SigningKey)
+class SigningKeyAdmin(ModelAdmin):
+    list_display = ("name", "active", "fingerprint", "created_at")
+    actions = ("use", "retire")
+    fields = ("name", "active", "fingerprint", "public_key", "download", "created_at")
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SigningKey]:
+        """Without private halves."""
+        return queries.signing_keys()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """A form only to add one; afterwards a key is looked at."""
+        return super().get_form(request, obj, change, **kwargs) if change else SigningKeyForm
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields if obj else ("name", "private_key_pem", "password")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields if obj else ()
+
+    @admin.display(description="For cosign verify --key")
+    def download(self, key: SigningKey) -> str:
+        """The public half as a file."""
+        return format_html('<a href="{}">{}.pub</a>', reverse("api-signing-key-pem", args=[key.pk]), key.name)
+
+    def save_model(self, request: HttpRequest, obj: SigningKey, form: SigningKeyForm, change: bool) -> None:
+        """One rule for the API and this page."""
+        pem = form.cleaned_data.get("private")
+        made = operations.create_signing_key(
+            actor=cast(User, request.user), name=form.cleaned_data["name"], pem=pem.encode() if pem else None
+        )
+        obj.pk = made.pk
+
+    @admin.action(description="Sign with this key from now on")
+    def use(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
+        """One at a time is used."""
+        if keys.count() != 1:
+            self.message_user(request, "Choose the one key to sign with.", messages.ERROR)
+            return
+        operations.use_signing_key(actor=cast(User, request.user), pk=keys.get().pk, active=True)
+
+    @admin.action(description="Sign with it no more")
+    def retire(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
+        """Its public half stays."""
+        for key in keys:
+            operations.use_signing_key(actor=cast(User, request.user), pk=key.pk, active=False)
+
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Administrators only."""
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    has_add_permission = has_change_permission = has_view_permission
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """What it signed is still to be verified."""
         return False
 
 

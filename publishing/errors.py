@@ -51,3 +51,15 @@ class NotRunning(errors.Conflict):
     """Only a publish that waits or runs can be cancelled."""
 
     code = "not_running"
+
+
+class UnusableSigningKey(errors.Invalid):
+    """A key that cosign could not verify with, or a name that is taken."""
+
+    code = "unusable_signing_key"
+
+
+class UnusableExport(errors.Invalid):
+    """A file that is no OCI layout of an export, or a publish that cannot be written to one."""
+
+    code = "unusable_export"

@@ -18,6 +18,7 @@ from common.encryption import UnreadableSecret
 from common.errors import DomainError
 from publishing import artifact, chart, connections, doctor, queries
 from publishing.chart import ChartContent
+from publishing.describing import Describing
 from publishing.doctor import Report
 from publishing.engine_config import needs_of
 from publishing.errors import RegistryNotConfigured
@@ -127,7 +128,10 @@ def claim(publish_id: int) -> Attempt | None:
     )
     if not taken:
         return None
-    return Attempt(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id), attempt)
+    return Attempt(
+        Publish.objects.select_related("pipeline_version__pipeline__workspace", "created_by").get(pk=publish_id),
+        attempt,
+    )
 
 
 def take_abandoned() -> list[int]:
@@ -146,7 +150,7 @@ def _abandoned() -> Q:
 def _publish(attempt: Attempt) -> None:
     queries.registry_in_use()
     registry = RegistrySettings.objects.get(pk=1)  # with the password, which only we decrypt
-    work = _work(attempt.publish, registry)
+    work, describing = _work(attempt.publish, registry)
     meter = Meter()
     with ExitStack() as stack:
         client = stack.enter_context(connections.to_registry(registry, retries=RETRIES, sleep=meter.sleep))
@@ -157,16 +161,27 @@ def _publish(attempt: Attempt) -> None:
         if source is not client:
             stack.enter_context(source)
         running = Transfer(client, source, work, meter.add)
+
+        def describe() -> None:
+            describing.run(
+                client,
+                work.pipeline,
+                work.chart,
+                lambda _more: meter.add(0),
+                engine_digest=running.engine_digest,
+                image=running.image,
+            )
+
         try:
-            for step, action in running.steps():
+            for step, action in [*running.steps(), (describing.step, describe)]:
                 attempt.write(step=step, bytes_total=running.total)
                 _watch(attempt, meter, action)
         finally:
             _keep_plan(registry, client.plan)
-    _record(attempt, registry, work, running)
+    _record(attempt, registry, work, running, describing)
 
 
-def _work(publish: Publish, registry: RegistrySettings) -> Work:
+def _work(publish: Publish, registry: RegistrySettings) -> tuple[Work, Describing]:
     version = publish.pipeline_version
     content = queries.content_of(version)
     pipeline = artifact.build(content, registry.repository)
@@ -175,7 +190,7 @@ def _work(publish: Publish, registry: RegistrySettings) -> Work:
     engine_url = f"{registry.registry}/{engine.repository}:{engine.tag}" if engine else ""
     helm = chart.build(_chart_content(publish, registry, location, engine_url), registry.repository)
     is_image = publish.packaging == Publish.Packaging.IMAGE
-    return Work(
+    work = Work(
         pipeline=pipeline,
         chart=helm,
         sources=queries.mount_sources(content, registry),
@@ -185,9 +200,10 @@ def _work(publish: Publish, registry: RegistrySettings) -> Work:
         image_repository=f"{registry.repository}/images/{content.name}",
         known_layer=queries.known_layer(version),
     )
+    return work, Describing(publish, content, registry, queries.signing_key_in_use(), engine_url)
 
 
-def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Transfer) -> None:
+def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Transfer, describing: Describing) -> None:
     host, engine = registry.registry, work.engine
     attempt.write(
         status=Publish.Status.PUBLISHED,
@@ -206,7 +222,8 @@ def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Tran
         image_digest=done.image_digest,
         image_layer=done.layer,
         plain_http=registry.plain_http,
-        notes=[] if engine else [NO_ENGINE],
+        signing_key=describing.key,
+        notes=[*([] if engine else [NO_ENGINE]), *describing.notes],
         published_at=Now(),
     )
 

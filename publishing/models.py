@@ -70,6 +70,29 @@ class RegistrySettings(models.Model):
         return f"{self.registry}/{self.repository}"
 
 
+class SigningKey(models.Model):
+    """An ECDSA P-256 key that publishes are signed with while it is active; at most one is.
+
+    A retired key stays, so that its public half can still be had for what it signed.
+    """
+
+    name = models.SlugField(max_length=64, unique=True)
+    private_key = EncryptedTextField(editable=False)
+    public_key = models.TextField(editable=False, help_text="PEM, for cosign verify --key")
+    fingerprint = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the public key")
+    active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["active"], condition=models.Q(active=True), name="one_active_signing_key")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Publish(models.Model):
     """One version on its way to, or in, the registry. A published one never changes."""
 
@@ -104,6 +127,9 @@ class Publish(models.Model):
     image_digest = models.CharField(max_length=71, blank=True)
     image_layer = models.JSONField(
         default=dict, blank=True, help_text="layout, digest and size of the layer with the models, not hashed again"
+    )
+    signing_key = models.ForeignKey(
+        SigningKey, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes"
     )
     plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
     notes = models.JSONField(

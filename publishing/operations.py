@@ -16,7 +16,7 @@ from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
 from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
-from publishing import queries, schema_changes, tasks
+from publishing import queries, schema_changes, signing, tasks
 from publishing.errors import (
     BreakingChange,
     ModelsNotReady,
@@ -25,8 +25,9 @@ from publishing.errors import (
     NotRunning,
     UnusableEngineImage,
     UnusableRegistry,
+    UnusableSigningKey,
 )
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -181,6 +182,50 @@ def ensure_registry_settings() -> RegistrySettings | None:
         )
         _save(row, fields)
     return queries.registry_settings()
+
+
+def create_signing_key(*, actor: User | None, name: str, pem: bytes | None = None, password: str = "") -> SigningKey:
+    """A key that publishes are signed with from now on, generated or brought as PEM; the one before is retired.
+
+    For an administrator, or nobody: a command on the center's own machine. Raises `Forbidden`, `UnusableSigningKey`.
+    """
+    if actor is not None:
+        queries.require_administrator(actor)
+    private = signing.generate() if pem is None else signing.imported(pem, password)
+    public = signing.public_pem(private)
+    row = SigningKey(
+        name=name, private_key=private, public_key=public, fingerprint=signing.fingerprint_of(public), active=True
+    )
+    try:
+        row.clean_fields()
+    except ValidationError as exc:
+        raise UnusableSigningKey(f"name: {exc.messages[0]}", field="name") from exc
+    with transaction.atomic():
+        _refuse_known(row)
+        SigningKey.objects.filter(active=True).update(active=False)
+        row.save(force_insert=True)
+    return row
+
+
+def use_signing_key(*, actor: User | None, pk: int, active: bool) -> SigningKey:
+    """Signs with this key from now on and with no other, or no longer. Raises `Forbidden`, `NotFound`."""
+    if actor is not None:
+        queries.require_administrator(actor)
+    found = queries.signing_key_for(pk)
+    with transaction.atomic():
+        if active:
+            SigningKey.objects.filter(active=True).exclude(pk=pk).update(active=False)
+        SigningKey.objects.filter(pk=pk).update(active=active)
+    found.active = active
+    return found
+
+
+def _refuse_known(row: SigningKey) -> None:
+    for known in queries.signing_keys():
+        if known.name == row.name:
+            raise UnusableSigningKey(f"There is a signing key {row.name} already: give another name.", field="name")
+        if known.fingerprint == row.fingerprint:
+            raise UnusableSigningKey(f"This key is here already, as {known.name}: activate it instead.")
 
 
 def check_certificate(text: str) -> None:

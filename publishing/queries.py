@@ -15,10 +15,10 @@ from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
 from publishing import doctor, engine_config, engine_image, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
-from publishing.commands import PublishView
 from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
 NOT_CONFIGURED = (
@@ -80,7 +80,7 @@ def registry_settings_for(actor: Actor) -> RegistrySettings:
 def require_administrator(actor: Actor) -> None:
     """Raises `Forbidden` for anyone else."""
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may see or change the registry settings.")
+        raise Forbidden("Only an administrator may see or change the registry settings and signing keys.")
 
 
 def registry_in_use() -> RegistrySettings:
@@ -91,6 +91,24 @@ def registry_in_use() -> RegistrySettings:
     if not found.enabled:
         raise RegistryNotConfigured(DISABLED)
     return found
+
+
+def signing_keys() -> QuerySet[SigningKey]:
+    """All keys, newest first, without their private halves."""
+    return SigningKey.objects.defer("private_key")
+
+
+def signing_key_for(pk: int) -> SigningKey:
+    """A key by its id, without its private half; everybody who is logged in may verify. Raises `NotFound`."""
+    found = signing_keys().filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"There is no signing key {pk}.")
+    return found
+
+
+def signing_key_in_use() -> SigningKey | None:
+    """The key that publishes are signed with, private half and all: for a worker only."""
+    return SigningKey.objects.filter(active=True).first()
 
 
 def content_of(version: PipelineVersion) -> PipelineContent:
@@ -199,6 +217,8 @@ def view_of(publish: Publish) -> PublishView:
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,
         needs=engine_config.needs_of(publish.engine_config),
+        pipeline_digest=publish.pipeline_digest,
+        signed=publish.signing_key_id is not None,
     )
 
 

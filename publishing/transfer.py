@@ -12,6 +12,7 @@ from publishing.oci.client import Client
 from publishing.oci.faults import RegistryFault, Unavailable
 from publishing.oci.images import ImageTree
 from publishing.oci.packages import Package
+from publishing.oci.referrers import Subject
 from publishing.self_contained import Layer, Naming
 
 Step = tuple[str, Callable[[], None]]
@@ -53,6 +54,14 @@ class Transfer:
         """Bytes of all that is to arrive, as far as is known."""
         trees = (self._engine, self._image)
         return self._work.pipeline.size + self._work.chart.size + sum(tree.size for tree in trees if tree)
+
+    @property
+    def image(self) -> Subject | None:
+        """The image that holds engine and pipeline, once it is composed."""
+        if self._image is None:
+            return None
+        top = self._image.top
+        return Subject(self._work.image_repository, top.digest, len(top.content), top.media_type)
 
     def steps(self) -> list[Step]:
         """Names for people, and what is done. They raise `RegistryFault`, `Unavailable` and what `progress` raises."""

@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from publishing import commands, queries
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
 
 
 class PublishIn(serializers.Serializer[Any]):
@@ -55,6 +55,7 @@ class ProgressOut(serializers.Serializer[Publish]):
 class CommandOut(serializers.Serializer[Any]):
     title = serializers.CharField()
     text = serializers.CharField()
+    language = serializers.CharField(help_text="`sh` for what is typed, `yaml` for a file that the title names")
 
 
 class HelmOut(serializers.Serializer[Any]):
@@ -102,6 +103,7 @@ class PublishOut(serializers.ModelSerializer[Publish]):
             "packaging",
             "image_url",
             "image_digest",
+            "signing_key",
             "engine_config",
             "helm",
             "docker_run_variables",
@@ -187,3 +189,28 @@ class RegistrySettingsIn(serializers.Serializer[Any]):
     plain_http = serializers.BooleanField(default=False)
     ca_certificate = serializers.CharField(max_length=256 * 1024, allow_blank=True, default="", trim_whitespace=False)
     proxy = serializers.CharField(max_length=512, allow_blank=True, default="")
+
+
+class SigningKeyOut(serializers.ModelSerializer[SigningKey]):
+    class Meta:
+        model = SigningKey
+        fields = ["id", "name", "public_key", "fingerprint", "active", "created_at"]
+
+
+class SigningKeyIn(serializers.Serializer[Any]):
+    name = serializers.SlugField(max_length=64)
+    private_key = serializers.CharField(
+        max_length=16 * 1024,
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="ECDSA P-256 in PEM; left out: one is generated",
+    )
+    password = serializers.CharField(
+        max_length=1024, allow_blank=True, default="", trim_whitespace=False, write_only=True
+    )
+
+
+class SigningKeyUse(serializers.Serializer[Any]):
+    active = serializers.BooleanField(help_text="true: publishes are signed with it from now on, and with no other")

@@ -36,16 +36,17 @@ class Reference:
 
 def parse(text: str) -> Reference:
     """Reads a reference; without a registry it is Docker Hub's. Raises `RegistryFault`."""
-    rest, _, digest = text.strip().partition("@")
-    host, slash, path = rest.partition("/")
+    host, slash, path = text.strip().partition("/")
     if not slash or not ("." in host or ":" in host or host == "localhost"):
-        host, path = "docker.io", rest if slash else f"library/{rest}"
-    repository, _, tag = path.partition(":")
-    is_right = (
-        _REPOSITORY.match(repository)
-        and (not tag or _TAG.match(tag))
-        and (_DIGEST.match(digest) if "@" in text else True)
-    )
+        host, path = "docker.io", text.strip() if slash else f"library/{text.strip()}"
+    return within(host, path)
+
+
+def within(host: str, path: str) -> Reference:
+    """Reads `repository[:tag][@digest]` of a registry that is known. Raises `RegistryFault`."""
+    rest, at, digest = path.partition("@")
+    repository, _, tag = rest.partition(":")
+    is_right = _REPOSITORY.match(repository) and (not tag or _TAG.match(tag)) and (not at or _DIGEST.match(digest))
     if not is_right:
-        raise RegistryFault(f"{text[:200]!r} is no name of an image: give registry/repository:tag, or …@sha256:….")
+        raise RegistryFault(f"{path[:200]!r} is no name of an image: give registry/repository:tag, or …@sha256:….")
     return Reference(host, repository, tag or ("" if digest else "latest"), digest)

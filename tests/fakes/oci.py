@@ -74,7 +74,7 @@ class FakeRegistry:
         self.chunk_minimum = 0
         self.resumes = True  # whether GET of an upload tells how far it is
         self.deletes = True
-        self.has_referrers = True
+        self.has_referrers = True  # it lists what has a subject; else it answers 404, as GHCR does
         self.refused_types: set[str] = set()  # artifact or config types that get MANIFEST_INVALID
         self.jwt = False  # tokens tell what they grant
         self.oauth_only = False  # the token server knows POST only
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def needed_scope(self) -> str:
-        found = re.match(r"/v2/(.+)/(?:blobs|manifests)/", self.path)
+        found = re.match(r"/v2/(.+)/(?:blobs|manifests|referrers)/", self.path)
         if not found:
             return ""
         return f"repository:{found[1]}:{'pull' if self.command in {'GET', 'HEAD'} else 'push'}"
@@ -327,18 +327,6 @@ class _Handler(BaseHTTPRequestHandler):
         found = [tag for repository, tag in self.registry.manifests if repository == name and ":" not in tag]
         self.answer(200, json.dumps({"name": name, "tags": found}).encode())
 
-    def referrers(self, name: str, digest: str) -> None:
-        if not self.registry.has_referrers:
-            return self.answer(404)
-        found = [
-            {"mediaType": kind, "digest": reference, "size": len(content)}
-            for (repository, reference), (content, kind) in self.registry.manifests.items()
-            if repository == name
-            and reference.startswith("sha256:")
-            and json.loads(content).get("subject", {}).get("digest") == digest
-        ]
-        return self.answer(200, json.dumps({"schemaVersion": 2, "manifests": found}).encode())
-
     def delete(self, kept: dict[Any, Any], key: Any) -> None:
         if not self.registry.deletes:
             return self.problem(405, "UNSUPPORTED", "the operation is unsupported")
@@ -385,6 +373,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self.problem(404, "MANIFEST_UNKNOWN", "manifest unknown")
         digest = f"sha256:{hashlib.sha256(found[0]).hexdigest()}"
         return self.answer(200, found[0], {"Content-Type": found[1], "Docker-Content-Digest": digest})
+
+    def referrers(self, name: str, digest: str) -> None:
+        """One page each, so that clients must follow the links."""
+        if not self.registry.has_referrers:
+            return self.problem(404, "NOT_FOUND", "no referrers API")
+        found = []
+        for (repository, reference), (content, media_type) in self.registry.manifests.items():
+            manifest = json.loads(content)
+            if repository == name and ":" in reference and manifest.get("subject", {}).get("digest") == digest:
+                entry = {"mediaType": media_type, "digest": reference, "size": len(content)}
+                kept = {key: manifest[key] for key in ("artifactType", "annotations") if key in manifest}
+                found.append(entry | kept)
+        page = int(self.seen.query.get("page", ["0"])[0])
+        link = {"Link": f'</v2/{name}/referrers/{digest}?page={page + 1}>; rel="next"'} if page + 1 < len(found) else {}
+        index = {"schemaVersion": 2, "manifests": found[page : page + 1]}
+        return self.answer(200, json.dumps(index).encode(), link)
 
     def read_body(self) -> tuple[bytes, str]:
         left, found, kept = int(self.headers.get("Content-Length") or 0), hashlib.sha256(), bytearray()

@@ -119,6 +119,7 @@ def test_progress_grows_to_the_total(
         "Logging in to the registry",
         "Pushing the pipeline",
         "Pushing the Helm chart",
+        "Describing",
     ]
     assert done == sorted(done) and done[-1] == found.bytes_total > 6_000_000
 
