@@ -1,6 +1,6 @@
 # Everything that people and CI run. Needs Python >= 3.11 only; PYTHON=/path/to/python3 names another one.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint types bench assets migrations pin clean
+.PHONY: help setup demo run test lint types bench images assets migrations pin clean
 PORT ?= 8000
 export PORT
 
@@ -36,6 +36,11 @@ types: ## check types
 
 bench: ## measure; results go to var/bench
 	@$(SETUP) --dev && exec $(VENV)/python -m bench
+
+images: ## build the container images (BASE_IMAGE=… for the engine on another base)
+	@docker build --tag opscenter-engine:latest $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) engine
+	@docker build --tag opscenter:latest .
 
 assets: ## fetch the pages' assets by npm and collect them
 	@rm -f .venv/stamps/page-assets .venv/stamps/static-files

@@ -1,53 +1,308 @@
-"""Checks what a pipeline version says it does, before it is made. Pure: what the models are is told by the caller."""
+"""The steps of a pipeline, read and checked (docs/pipelines.md). Pure: what the models are is told by the caller. The
+engine keeps the same rules; both prove it on contract/definitions.json.
 
+A step that runs models becomes a *stage*; `AuditResults`, `Nth` and `MultiOut` only say which of the stage's results
+answer and which are recorded, so they are folded into it.
+"""
+
+import copy
+import math
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from catalog import expressions
 from catalog.errors import UnusableDefinition
+from catalog.expressions import Expression
 
-# The step kinds of the definition language (the SDK's): those that engines run, and those known by name only.
-SUPPORTED = {"ModelInference"}
-KNOWN = SUPPORTED | {
-    "RandomSplit",
-    "MetaValueSplit",
-    "AuditResults",
-    "Nth",
-    "MultiOut",
-    "Check",
-    "ColumnsSelect",
-    "ColumnsToRows",
-    "Average",
-    "RowsToModels",
-}
 STEP_LIMIT = 64  # a chain of models, not a program
+MODEL_LIMIT = 32  # models of one step
+NOT_RUN = ("ColumnsSelect", "ColumnsToRows", "Average", "RowsToModels")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+RESERVED = "count"  # anomaly.count is the number of validations that were true
 
 
-def model_references(steps: Any) -> list[dict[str, str]]:
-    """Every `{"name", "version", "sha"?}` in `steps`, in order. Raises `UnusableDefinition` that names the step."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model version that a step names; `sha` where it says which file that is."""
+
+    name: str
+    version: str
+    sha: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which of the stage's models takes a row: by weight (sticky by `key`, if there is one), or by the value of `key`.
+
+    With `routes`, values that are not listed go to the first model.
+    """
+
+    key: str | None
+    weights: tuple[float, ...] = ()
+    routes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Models that take the same columns. `answers` is the place of the one whose outputs go on."""
+
+    number: int  # of its step, from 1
+    models: tuple[Reference, ...]
+    split: Split | None
+    answers: int
+    recorded: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Validations, by name."""
+
+    number: int
+    rules: tuple[tuple[str, Expression], ...]
+
+
+Part = Stage | Checks
+
+
+def read(steps: object) -> tuple[Part, ...]:
+    """The parts of a definition's `steps`. Raises UnusableDefinition that names the step."""
     if not isinstance(steps, list) or not steps:
         raise UnusableDefinition('"steps" is a list of at least one step.')
     if len(steps) > STEP_LIMIT:
         raise UnusableDefinition(f"A pipeline has at most {STEP_LIMIT} steps, this one has {len(steps)}.")
-    return [_reference(number, step) for number, step in enumerate(steps, start=1)]
+    reader = _Reader()
+    for number, step in enumerate(steps, start=1):
+        reader.take(number, step)
+    return reader.parts()
 
 
-def _reference(number: int, step: Any) -> dict[str, str]:
-    if not isinstance(step, dict) or len(step) != 1:
-        raise UnusableDefinition(f'Step {number} is an object of one key, its kind: {{"ModelInference": {{…}}}}.')
+def labels(parts: tuple[Part, ...]) -> dict[str, str]:
+    """How each model version is called in columns: by its name, or by name and version where names repeat."""
+    named = {model.version: model.name for part in parts if isinstance(part, Stage) for model in part.models}
+    return {
+        version: name if list(named.values()).count(name) == 1 else f"{name}-{version[:8]}"
+        for version, name in named.items()
+    }
+
+
+@dataclass(slots=True)
+class _Draft:
+    number: int
+    models: tuple[Reference, ...]
+    split: Split | None = None
+    alive: list[int] = field(default_factory=list)
+    audited: set[int] | None = None
+
+    def stage(self, *, is_last: bool) -> Stage:
+        answers = self.alive[0]
+        recorded = set(self.alive) - {answers} if self.audited is None else set(self.audited)
+        if is_last:
+            recorded -= {answers}
+        return Stage(self.number, self.models, self.split, answers, tuple(sorted(recorded)))
+
+
+class _Reader:
+    """Takes the steps in order."""
+
+    def __init__(self) -> None:
+        self._made: list[_Draft | Checks] = []
+        self._names: set[str] = set()
+        self._kinds: dict[str, Callable[[int, Any], None]] = {
+            "ModelInference": self._inference,
+            "RandomSplit": self._random_split,
+            "MetaValueSplit": self._value_split,
+            "AuditResults": self._audit,
+            "Nth": self._nth,
+            "MultiOut": self._multi_out,
+            "Check": self._check,
+        }
+
+    def take(self, number: int, step: object) -> None:
+        if not isinstance(step, dict) or len(step) != 1:
+            raise UnusableDefinition(f'Step {number} is an object of one key, its kind: {{"ModelInference": {{…}}}}.')
+        kind, content = next(iter(step.items()))
+        if kind in NOT_RUN:
+            raise UnusableDefinition(
+                f"Step {number} is a {kind}, which engines do not run: known are {', '.join(self._kinds)}."
+            )
+        if kind not in self._kinds:
+            raise UnusableDefinition(
+                f"Step {number} is of the unknown kind {kind!r}: known are {', '.join(self._kinds)}."
+            )
+        if not isinstance(content, dict):
+            raise UnusableDefinition(f"Step {number}: what {kind} holds is an object.")
+        self._kinds[kind](number, content)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What was taken, the results of each stage settled."""
+        drafts = [made for made in self._made if isinstance(made, _Draft)]
+        if not drafts:
+            raise UnusableDefinition("The pipeline runs no model: add a ModelInference step.")
+        parts = tuple(
+            made if isinstance(made, Checks) else made.stage(is_last=made is drafts[-1]) for made in self._made
+        )
+        _refuse_recorded_twice(parts)
+        return parts
+
+    def _inference(self, number: int, content: dict[str, Any]) -> None:
+        models = content.get("models")
+        if not isinstance(models, list) or not 1 <= len(models) <= MODEL_LIMIT:
+            raise UnusableDefinition(
+                f'Step {number} names 1 to {MODEL_LIMIT} models: {{"models": [{{"name", "version"}}]}}.'
+            )
+        self._add(number, [_reference(number, model) for model in models])
+
+    def _add(self, number: int, models: list[Reference], split: Split | None = None) -> None:
+        versions = [model.version for model in models]
+        if len(set(versions)) != len(versions):
+            raise UnusableDefinition(f"Step {number} names a model version twice.")
+        alive = [0] if split else list(range(len(models)))
+        self._made.append(_Draft(number, tuple(models), split, alive))
+
+    def _random_split(self, number: int, content: dict[str, Any]) -> None:
+        arms = content.get("weights")
+        if not isinstance(arms, list) or not 1 <= len(arms) <= MODEL_LIMIT or not all(map(_is_arm, arms)):
+            raise UnusableDefinition(
+                f'Step {number} splits by 1 to {MODEL_LIMIT} weights: {{"weights": [{{"model", "weight"}}]}}, '
+                "each weight a number of 0 or more."
+            )
+        weights = tuple(float(arm["weight"]) for arm in arms)
+        if not sum(weights) > 0:
+            raise UnusableDefinition(f"Step {number}: the weights are all 0, so no model would run.")
+        key = content.get("hash_key")
+        if key is not None and (not isinstance(key, str) or not key):
+            raise UnusableDefinition(f'Step {number}: "hash_key" is the name of a column, or null.')
+        self._add(number, [_reference(number, arm["model"]) for arm in arms], Split(key, weights))
+
+    def _value_split(self, number: int, content: dict[str, Any]) -> None:
+        key, routes = content.get("split_key"), content.get("routes")
+        if not isinstance(key, str) or not key:
+            raise UnusableDefinition(f'Step {number}: "split_key" is the name of a column.')
+        if not isinstance(routes, dict) or not 1 <= len(routes) <= 1000:
+            raise UnusableDefinition(
+                f'Step {number} has 1 to 1000 routes: {{"routes": {{"value": {{"name", "version"}}}}}}.'
+            )
+        models = [_reference(number, content.get("control"))]
+        places = {}
+        for value, told in routes.items():
+            model = _reference(number, told)
+            if model not in models:
+                models.append(model)
+            places[value] = models.index(model)
+        if len(models) > MODEL_LIMIT:
+            raise UnusableDefinition(
+                f"Step {number} routes to {len(models)} models, at most {MODEL_LIMIT} are possible."
+            )
+        self._add(number, models, Split(key, routes=places))
+
+    def _before(self, number: int, kind: str) -> _Draft:
+        drafts = [made for made in self._made if isinstance(made, _Draft)]
+        if not drafts:
+            raise UnusableDefinition(f"Step {number} is a {kind} and has no model step before it.")
+        return drafts[-1]
+
+    def _audit(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "AuditResults")
+        start, end = content.get("from"), content.get("to")
+        if not _is_place(start) or not (end is None or (_is_place(end) and end > start)):
+            raise UnusableDefinition(
+                f'Step {number}: "from" is a whole number of 0 or more, "to" a larger one or null.'
+            )
+        chosen = draft.alive[start:end]
+        if not chosen:
+            raise UnusableDefinition(
+                f"Step {number} records results from {start} on, but step {draft.number} gives {len(draft.alive)}."
+            )
+        draft.audited = (draft.audited or set()) | set(chosen)
+
+    def _nth(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "Nth")
+        index = content.get("index")
+        if not isinstance(index, int) or not _is_place(index):
+            raise UnusableDefinition(f'Step {number}: "index" is a whole number of 0 or more.')
+        if index >= len(draft.alive):
+            raise UnusableDefinition(
+                f"Step {number} takes result {index} (from 0), but step {draft.number} gives {len(draft.alive)}."
+            )
+        draft.alive = [draft.alive[index]]
+
+    def _multi_out(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "MultiOut")
+        draft.audited = (draft.audited or set()) | set(draft.alive[1:])
+
+    def _check(self, number: int, content: dict[str, Any]) -> None:
+        rules = expressions.rules(number, content)
+        for name, _ in rules:
+            if name == RESERVED:
+                raise UnusableDefinition(
+                    f'Step {number}: a validation cannot be called "{RESERVED}": choose another name.'
+                )
+            if name in self._names:
+                raise UnusableDefinition(f"Step {number}: there are two validations called {name!r}.")
+            self._names.add(name)
+        self._made.append(Checks(number, rules))
+
+
+def _reference(number: int, told: object) -> Reference:
+    name, version = (told.get("name"), told.get("version")) if isinstance(told, dict) else (None, None)
+    if not (isinstance(name, str) and name and isinstance(version, str) and UUID.match(version)):
+        raise UnusableDefinition(f'Step {number} names its models by "name" and "version" (the version\'s UUID).')
+    sha = told.get("sha") if isinstance(told, dict) else None
+    if not (sha is None or isinstance(sha, str)):
+        raise UnusableDefinition(f'Step {number}: the "sha" of {name!r} is a text.')
+    return Reference(name, version, sha)
+
+
+def _is_arm(arm: object) -> bool:
+    weight = arm.get("weight") if isinstance(arm, dict) else None
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight) and weight >= 0
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _refuse_recorded_twice(parts: tuple[Part, ...]) -> None:
+    seen: set[str] = set()
+    for part in parts:
+        for model in [part.models[place] for place in part.recorded] if isinstance(part, Stage) else []:
+            if model.version in seen:
+                raise UnusableDefinition(
+                    f"Step {part.number} records model {model.name} a second time: record it once."
+                )
+            seen.add(model.version)
+
+
+def models_of(parts: tuple[Part, ...]) -> list[tuple[int, Reference]]:
+    """Every model with the number of its step, in order."""
+    return [(part.number, model) for part in parts if isinstance(part, Stage) for model in part.models]
+
+
+def answering(parts: tuple[Part, ...]) -> list[Reference]:
+    """The model of each stage whose outputs go on; of a split, the first."""
+    return [part.models[part.answers] for part in parts if isinstance(part, Stage)]
+
+
+def references_in(step: dict[str, Any]) -> list[dict[str, Any]]:
+    """The `{"name", "version", "sha"}` of a checked step, as they stand in it, in order."""
     kind, content = next(iter(step.items()))
-    if kind not in KNOWN:
-        raise UnusableDefinition(f"Step {number} is of the unknown kind {kind!r}; known is ModelInference.")
-    if kind not in SUPPORTED:
-        raise UnusableDefinition(f"Step {number} is a {kind}, which engines do not run yet; ModelInference they do.")
-    models = content.get("models") if isinstance(content, dict) else None
-    if not isinstance(models, list) or len(models) != 1:
-        raise UnusableDefinition(f'Step {number} names one model: {{"models": [{{"name", "version"}}]}}.')
-    return _checked(number, models[0])
+    if kind == "ModelInference":
+        return list(content["models"])
+    if kind == "RandomSplit":
+        return [arm["model"] for arm in content["weights"]]
+    return [content["control"], *content["routes"].values()] if kind == "MetaValueSplit" else []
 
 
-def _checked(number: int, model: Any) -> dict[str, str]:
-    texts = isinstance(model, dict) and all(isinstance(value, str) for value in model.values())
-    if not texts or not model.get("name") or not UUID.match(model.get("version", "")):
-        raise UnusableDefinition(f'Step {number} names its model by "name" and "version" (the version\'s UUID).')
-    return {key: model[key] for key in ("name", "version", "sha") if key in model}
+def with_shas(steps: list[dict[str, Any]], shas: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The steps with every model's file named; `shas` by version. Keys that mean nothing are left out of the models."""
+    try:
+        made = copy.deepcopy(steps)
+    except RecursionError:
+        raise UnusableDefinition("The steps are nested too deep.") from None
+    for reference in (model for step in made for model in references_in(step)):
+        name, version = reference["name"], reference["version"]
+        reference.clear()
+        reference |= {"name": name, "version": version, "sha": shas[version]}
+    return made

@@ -42,7 +42,13 @@ class UploadForm(forms.Form):
 
     name = forms.CharField(max_length=63, validators=[name_validator], widget=_text(), help_text=NAME_HELP)
     file = forms.FileField(
-        label="ONNX file", widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx"})
+        label="File", widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
+    )
+    framework = forms.ChoiceField(
+        required=False,
+        choices=_choices(operations.FRAMEWORKS),
+        widget=_select(),
+        help_text="Python: a zip with a manifest.json.",
     )
     arch = forms.ChoiceField(label="Architecture", choices=_choices(operations.ARCHITECTURES), widget=_select())
     accel = forms.ChoiceField(label="Acceleration", choices=_choices(operations.ACCELERATORS), widget=_select())
@@ -52,6 +58,10 @@ class UploadForm(forms.Form):
         widget=_text(placeholder="for example tensor"),
         help_text="Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs.",
     )
+
+    def clean_framework(self) -> str:
+        """ONNX unless it is said."""
+        return self.cleaned_data["framework"] or operations.FRAMEWORKS[0]
 
     def clean_tensor_fields(self) -> list[str] | None:
         """The names, or None for "as the inputs are named"."""

@@ -133,6 +133,7 @@ class ModelConfig(models.Model):
 
     model_version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="configs")
     tensor_fields = models.JSONField(null=True, help_text="dataset columns in the order of the model's inputs")
+    batching = models.JSONField(null=True, blank=True, help_text='{"max_rows", "max_wait_us"}: callers run together')
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

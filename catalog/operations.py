@@ -8,7 +8,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from catalog import definitions, onnx_files, queries, storage
+from catalog import connections, definitions, model_configs, onnx_files, python_files, queries, storage
 from catalog.errors import NameTaken, UnusableDefinition
 from catalog.models import (
     Membership,
@@ -26,7 +26,7 @@ from common.errors import Conflict, Invalid, NotFound
 
 ARCHITECTURES = ("x86", "arm", "power10")
 ACCELERATORS = ("none", "cuda", "jetson", "openvino", "qaic")
-FRAMEWORKS = ("onnx",)
+FRAMEWORKS = ("onnx", "python")
 
 
 def create_workspace(*, actor: User, name: str) -> Workspace:
@@ -83,6 +83,7 @@ def create_model_version(
     arch: str = "x86",
     accel: str = "none",
     tensor_fields: list[str] | None = None,
+    batching: dict[str, Any] | None = None,
 ) -> ModelVersion:
     """Keeps an uploaded file as the newest version of the model `name`, which it makes when it is new.
 
@@ -101,7 +102,7 @@ def create_model_version(
     if not upload.size:
         raise Invalid("The file is empty: choose the model's file.")
     sha256 = upload.keep()
-    described = _described(sha256)
+    described = _described(sha256, framework)
     with transaction.atomic():
         model = _model(actor, workspace, name)
         version = ModelVersion.objects.create(
@@ -116,17 +117,23 @@ def create_model_version(
             **described,
         )
         # There is a config from the first moment, so that "the newest config" always exists.
-        ModelConfig.objects.create(model_version=version, tensor_fields=_tensor_fields(version, tensor_fields))
+        _configure(version, tensor_fields, batching)
     return version
 
 
-def configure_model_version(*, actor: User, version: ModelVersion, tensor_fields: list[str] | None) -> ModelConfig:
-    """Says which dataset columns feed the inputs, in their order. Made pipeline versions keep the config they have.
+def configure_model_version(
+    *,
+    actor: User,
+    version: ModelVersion,
+    tensor_fields: list[str] | None,
+    batching: dict[str, Any] | None = None,
+) -> ModelConfig:
+    """Says which dataset columns feed the inputs, in their order, and how engines batch rows of different callers.
 
-    Raises `Forbidden`, `Invalid`.
+    Made pipeline versions keep the config they have. Raises `Forbidden`, `Invalid`.
     """
     queries.model_version_for(actor, version.pk, Role.COLLABORATOR)
-    return ModelConfig.objects.create(model_version=version, tensor_fields=_tensor_fields(version, tensor_fields))
+    return _configure(version, tensor_fields, batching)
 
 
 def create_pipeline(*, actor: User, workspace: Workspace, name: str) -> Pipeline:
@@ -145,20 +152,29 @@ def create_pipeline_version(
 ) -> PipelineVersion:
     """The pipeline's newest version, which never changes. The models' configs of this moment become part of it.
 
-    `steps` is `[{"ModelInference": {"models": [{"name", "version", "sha"?}]}}, …]`. Raises `Forbidden`,
-    `UnusableDefinition`.
+    `steps` is `[{"ModelInference": {"models": [{"name", "version", "sha"?}]}}, …]` (docs/pipelines.md). Raises
+    `Forbidden`, `UnusableDefinition`.
     """
     queries.pipeline_for(actor, pipeline.pk, Role.COLLABORATOR)
-    references = definitions.model_references(steps)
-    versions = [_referenced(pipeline, number, reference) for number, reference in enumerate(references, start=1)]
+    parts = definitions.read(steps)
+    named = {model.version: _referenced(pipeline, number, model) for number, model in definitions.models_of(parts)}
+    configs = {version: model.configs.first() for version, model in named.items()}
+    connections.check(
+        parts,
+        {
+            version: connections.signature(model, config.tensor_fields if (config := configs[version]) else None)
+            for version, model in named.items()
+        },
+    )
+    shas = {version: model.sha256 for version, model in named.items()}
     with transaction.atomic():
         made = PipelineVersion.objects.create(
             pipeline=pipeline,
-            definition={"id": pipeline.name, "steps": [_step(version) for version in versions]},
+            definition={"id": pipeline.name, "steps": definitions.with_shas(steps, shas)},
             deployment_config=deployment_config or {},
             created_by=actor,
         )
-        made.model_configs.set(config for version in versions if (config := version.configs.first()))
+        made.model_configs.set(config for config in configs.values() if config)
         pipeline.save(update_fields=["updated_at"])
     return made
 
@@ -173,25 +189,26 @@ def _step(version: ModelVersion) -> dict[str, Any]:
     return {"ModelInference": {"models": [reference]}}
 
 
-def _referenced(pipeline: Pipeline, number: int, reference: dict[str, str]) -> ModelVersion:
+def _referenced(pipeline: Pipeline, number: int, reference: definitions.Reference) -> ModelVersion:
     version = (
         ModelVersion.objects.select_related("model")
-        .filter(uuid=UUID(reference["version"]), model__name=reference["name"], model__workspace=pipeline.workspace_id)
+        .filter(uuid=UUID(reference.version), model__name=reference.name, model__workspace=pipeline.workspace_id)
         .first()
     )
     if version is None:
         raise UnusableDefinition(
-            f"Step {number}: there is no version {reference['version']} of a model {reference['name']!r}"
+            f"Step {number}: there is no version {reference.version} of a model {reference.name!r}"
             " in the pipeline's workspace."
         )
-    if reference.get("sha", version.sha256) != version.sha256:
-        raise UnusableDefinition(f"Step {number}: the file of {reference['name']!r} has another sha: {version.sha256}.")
+    if reference.sha not in (None, version.sha256):
+        raise UnusableDefinition(f"Step {number}: the file of {reference.name!r} has another sha: {version.sha256}.")
     return version
 
 
-def _described(sha256: str) -> dict[str, Any]:
+def _described(sha256: str, framework: str) -> dict[str, Any]:
+    read_schema = python_files.read_schema if framework == "python" else onnx_files.read_schema
     try:
-        schema = onnx_files.read_schema(storage.path_of(sha256))
+        schema = read_schema(storage.path_of(sha256))
     except onnx_files.UnusableModel as exc:
         return {"status": ModelVersion.Status.ERROR, "error": str(exc)}
     return {"status": ModelVersion.Status.READY, **asdict(schema)}
@@ -204,17 +221,12 @@ def _model(actor: User, workspace: Workspace, name: str) -> Model:
     return model
 
 
-def _tensor_fields(version: ModelVersion, fields: list[str] | None) -> list[str] | None:
-    if fields is None:
-        return None
-    if not all(isinstance(field, str) and field for field in fields) or len(set(fields)) != len(fields):
-        raise Invalid("tensor_fields is a list of different column names.")
-    if version.inputs and len(fields) != len(version.inputs):
-        names = ", ".join(tensor["name"] for tensor in version.inputs)
-        raise Invalid(
-            f"tensor_fields names {len(fields)} columns, the model has {len(version.inputs)} inputs: {names}."
-        )
-    return fields
+def _configure(version: ModelVersion, tensor_fields: list[str] | None, batching: dict[str, Any] | None) -> ModelConfig:
+    return ModelConfig.objects.create(
+        model_version=version,
+        tensor_fields=model_configs.tensor_fields(version, tensor_fields),
+        batching=model_configs.batching(version, batching),
+    )
 
 
 def _check_name(what: str, name: str) -> None:

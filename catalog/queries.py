@@ -10,6 +10,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 
+from catalog import definitions
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
 from common.errors import Forbidden, NotFound
 
@@ -92,8 +93,13 @@ def models_in(definition: dict[str, object]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     steps = definition.get("steps")
     for step in steps if isinstance(steps, list) else []:
-        found.extend(step.get("ModelInference", {}).get("models", []))
+        found.extend(definitions.references_in(step))
     return found
+
+
+def answering_in(definition: dict[str, object]) -> list[str]:
+    """The uuids of the model versions whose outputs go on from step to step: no shadows, of a split the first."""
+    return [model.version for model in definitions.answering(definitions.read(definition["steps"]))]
 
 
 def counted(workspaces: QuerySet[Workspace]) -> QuerySet[Workspace]:
@@ -134,9 +140,9 @@ def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
 
 
 def newest_steps(pipeline: Pipeline) -> list[str]:
-    """The uuids of the model versions in the steps of the pipeline's newest version; none when there is none."""
+    """The uuids of the models that answer in the pipeline's newest version, step by step; none when there is none."""
     newest = pipeline.versions.first()
-    return [model["version"] for model in models_in(newest.definition)] if newest else []
+    return answering_in(newest.definition) if newest and newest.definition["steps"] else []
 
 
 def _require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:

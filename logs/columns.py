@@ -24,7 +24,9 @@ class Selection:
     def apply(self, table: pa.Table) -> pa.Table:
         """The chosen columns in the order of the contract, `time` as timestamp[ms]. Columns not known are left out."""
         columns: dict[str, pa.ChunkedArray] = {"time": table.column("time").cast(TIME)}
-        for group in COLUMNS[1:]:
+        # Shadow models' outputs are groups of their own, `out_<model>`, which not every page has.
+        groups = [name for name in table.column_names if name in COLUMNS[1:] or name.startswith("out_")]
+        for group in groups:
             column = table.column(group)
             names = [field.name for field in column.type]
             wanted = [name for name in names if self._wants(group, name)]

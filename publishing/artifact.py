@@ -39,6 +39,7 @@ class ModelFile:
     arch: str
     accel: str
     tensor_fields: list[str] | None
+    batching: dict[str, int] | None
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     open: Callable[[], BinaryIO]
@@ -113,7 +114,8 @@ def _model(model: ModelFile) -> dict[str, Any]:
         "runtime": model.framework,
         "arch": model.arch,
         "accel": model.accel,
-        "config": {"tensor_fields": model.tensor_fields},
+        # Left out where it is not set: the digest of what was published before this key existed stays.
+        "config": {"tensor_fields": model.tensor_fields} | ({"batching": model.batching} if model.batching else {}),
         "inputs": model.inputs,
         "outputs": model.outputs,
     }

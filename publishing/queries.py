@@ -113,7 +113,7 @@ def signing_key_in_use() -> SigningKey | None:
 
 def content_of(version: PipelineVersion) -> PipelineContent:
     """Everything that the artifact of a version is made from."""
-    fields = {config.model_version_id: config.tensor_fields for config in version.model_configs.all()}
+    configs = {config.model_version_id: config for config in version.model_configs.all()}
     return PipelineContent(
         name=version.pipeline.name,
         version=str(version.uuid),
@@ -129,7 +129,8 @@ def content_of(version: PipelineVersion) -> PipelineContent:
                 framework=model.framework,
                 arch=model.arch,
                 accel=model.accel,
-                tensor_fields=fields.get(model.pk),
+                tensor_fields=configs[model.pk].tensor_fields if model.pk in configs else None,
+                batching=configs[model.pk].batching if model.pk in configs else None,
                 inputs=model.inputs,
                 outputs=model.outputs,
                 open=partial(storage.open_file, model.sha256),
@@ -142,21 +143,19 @@ def content_of(version: PipelineVersion) -> PipelineContent:
 def interfaces_of(versions: list[PipelineVersion]) -> dict[int, Interface]:
     """What each version takes and gives, by its id. The versions come with their pipeline; two queries for them all."""
     prefetch_related_objects(versions, "model_configs")
-    chains = {version.pk: catalog.models_in(version.definition) for version in versions}
-    uuids = {model["version"] for chain in chains.values() for model in chain}
+    named = {version.pk: catalog.models_in(version.definition) for version in versions}
+    uuids = {model["version"] for references in named.values() for model in references}
     models = {str(model.uuid): model for model in ModelVersion.objects.filter(uuid__in=uuids)}
-    return {version.pk: _interface(version, chains[version.pk], models) for version in versions}
+    return {version.pk: _interface(version, named[version.pk], models) for version in versions}
 
 
-def _interface(version: PipelineVersion, chain: list[dict[str, str]], models: dict[str, ModelVersion]) -> Interface:
+def _interface(version: PipelineVersion, named: list[dict[str, str]], models: dict[str, ModelVersion]) -> Interface:
     columns = {config.model_version_id: config.tensor_fields for config in version.model_configs.all()}
-    first, last = (
-        models.get(chain[0]["version"]) if chain else None,
-        models.get(chain[-1]["version"]) if chain else None,
-    )
+    answering = catalog.answering_in(version.definition) if named else []
+    first, last = (models.get(answering[0]), models.get(answering[-1])) if answering else (None, None)
     return Interface(
         pipeline=version.pipeline.name,
-        models=tuple(dict.fromkeys(model["name"] for model in chain)),
+        models=tuple(dict.fromkeys(model["name"] for model in named)),
         inputs=schema_changes.tensors(first.inputs, columns.get(first.pk)) if first else (),
         outputs=schema_changes.tensors(last.outputs) if last else (),
     )

@@ -72,12 +72,18 @@ class ModelOut(serializers.ModelSerializer[Model]):
         fields = ["id", "name", "workspace", "created_by", "created_at", "updated_at"]
 
 
+class Batching(serializers.Serializer[Any]):
+    max_rows = serializers.IntegerField(min_value=2)
+    max_wait_us = serializers.IntegerField(min_value=0, help_text="microseconds that the first caller waits for others")
+
+
 class ModelConfigOut(serializers.ModelSerializer[ModelConfig]):
     tensor_fields = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    batching = Batching(allow_null=True)
 
     class Meta:
         model = ModelConfig
-        fields = ["id", "tensor_fields", "created_at"]
+        fields = ["id", "tensor_fields", "batching", "created_at"]
 
 
 class TensorOut(serializers.Serializer[Any]):
@@ -133,6 +139,7 @@ class UploadIn(serializers.Serializer[Any]):
 
 class ModelConfigIn(serializers.Serializer[Any]):
     tensor_fields = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    batching = Batching(required=False, allow_null=True, default=None)
 
 
 class PipelineOut(serializers.ModelSerializer[Pipeline]):
@@ -161,5 +168,7 @@ class PipelineVersionOut(serializers.ModelSerializer[PipelineVersion]):
 
 
 class PipelineVersionIn(serializers.Serializer[Any]):
-    steps = serializers.JSONField(help_text='[{"ModelInference": {"models": [{"name", "version", "sha"?}]}}, …]')
+    steps = serializers.JSONField(
+        help_text='[{"ModelInference": {"models": [{"name", "version", "sha"?}]}}, …]; all kinds: docs/pipelines.md'
+    )
     deployment_config = serializers.DictField(required=False, default=dict)

@@ -99,6 +99,12 @@ class EngineProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(12), time.monotonic() - began
 
+    def interrupt(self):
+        """SIGINT, as from Ctrl-C; returns exit code and seconds taken."""
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(12), time.monotonic() - began
+
     def call(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:

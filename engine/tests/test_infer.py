@@ -281,8 +281,8 @@ def test_what_is_logged_is_what_was_answered(infer):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": [{"AuditResults": {"from": 1, "to": 2}}]}, "AuditResults"),
-        ({"steps": [{"ModelInference": {"models": [{"version": "m1"}, {"version": "m1"}]}}]}, "step with 2 models"),
+        ({"steps": [{"AuditResults": {"from": 1, "to": 2}}]}, "AuditResults and has no model step before it"),
+        ({"steps": [{"ModelInference": {"models": [{"version": "m1"}]}}]}, 'by "name" and "version"'),
         ({"steps": []}, None),
         ({"format": 2}, "update the engine"),
         ({"engine": {"minimum": "9.0"}}, "needs engine 9.0"),

@@ -65,12 +65,12 @@ def test_swap_under_load_fails_and_mixes_no_request(start_engine, registry, cent
 
 def test_failing_update_leaves_the_old_pipeline_serving(start_engine, registry, center):
     engine = start_joined(start_engine, registry, center)
-    steps = [{"RandomSplit": {"hash_key": None, "weights": []}}]
+    steps = [{"ColumnsSelect": {}}]
     url, digest = publish(registry, "scale", V2, [("by-nine", "m2", models.scale(9.0), None)], steps=steps)
     with center.lock:
         center.wish("scale", V2, url, digest)
     failed = eventually(lambda: next((c for c in center.checkins if c["update"]["state"] == "failed"), None))
-    assert "RandomSplit" in failed["update"]["error"]
+    assert "ColumnsSelect" in failed["update"]["error"]
     assert failed["serving"]["pipeline_version"] == V1
     assert engine.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [2.0, 2.0]}
 

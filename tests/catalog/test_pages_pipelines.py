@@ -47,7 +47,8 @@ def test_only_collaborators_make_versions(statuses: Callable[..., dict[str, int]
 def test_steps_run_in_the_order_chosen_and_empty_ones_are_left_out(
     browser: Callable[..., Client], pipeline: Pipeline, member: User, make_model_version: Callable[..., ModelVersion]
 ) -> None:
-    first, second = make_model_version("scale"), make_model_version("estimate")
+    scaled = [{"name": "scaled", "type": "float32", "shape": [None, 18]}]
+    first, second = make_model_version("scale", outputs=scaled), make_model_version("estimate")
     chosen = [str(first.uuid), "", str(second.uuid)]
     answer = browser(member).post(f"/pipelines/{pipeline.pk}/versions/new", {"steps": chosen})
     assert answer["Location"] == f"/pipelines/{pipeline.pk}"

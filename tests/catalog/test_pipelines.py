@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from rest_framework.test import APIClient
 
-from catalog import operations
+from catalog import operations, queries
 from catalog.models import ModelVersion, Pipeline, PipelineVersion, User, Workspace
 
 Api = Callable[..., APIClient]
@@ -56,8 +56,8 @@ def test_the_sha_is_filled_in(owner: User, pipeline: Pipeline, make_model_versio
         ({"ModelInference": {}}, "at least one step"),
         (["ModelInference"], "object of one key"),
         ([{"Teleport": {}}], "unknown kind 'Teleport'"),
-        ([{"RandomSplit": {"weights": []}}], "do not run yet"),
-        ([{"ModelInference": {"models": []}}], "names one model"),
+        ([{"RandomSplit": {"weights": []}}], "splits by 1 to 32 weights"),
+        ([{"ModelInference": {"models": []}}], "names 1 to 32 models"),
         ([{"ModelInference": {"models": [{"name": "a"}]}}], "version's UUID"),
         ([{"ModelInference": {"models": [{"name": "a", "version": 7}]}}], "version's UUID"),
         ([{"ModelInference": {"models": [{"name": "a", "version": str(uuid4())}]}}], "there is no version"),
@@ -72,6 +72,37 @@ def test_a_wrong_definition_is_refused_with_its_step(
     assert answer.json()["code"] == "unusable_definition"
     assert says in answer.json()["message"]
     assert not PipelineVersion.objects.exists()
+
+
+def test_a_version_may_split_shadow_and_check(
+    api: Api, member: User, pipeline: Pipeline, make_model_version: MakeModelVersion
+) -> None:
+    one, other = make_model_version(), make_model_version("challenger", b"other")
+    short = [{"name": m.model.name, "version": str(m.uuid)} for m in (one, other)]
+    whole = [{**reference, "sha": m.sha256} for reference, m in zip(short, (one, other), strict=True)]
+    rules = {"rules": {"too_high": {"field": "out.variable[0]", "op": ">", "value": 1000000}}}
+
+    def steps(models: list[dict[str, str]]) -> list[dict[str, Any]]:
+        split = {"hash_key": None, "weights": [{"model": model, "weight": 1} for model in models]}
+        return [{"RandomSplit": split}, {"Check": rules}]
+
+    url = f"/api/v1/pipelines/{pipeline.pk}/versions"
+    answer = api(member).post(url, {"steps": steps(short)}, format="json")
+    assert answer.status_code == 201, answer.json()
+    assert answer.json()["definition"]["steps"] == steps(whole)
+    version = PipelineVersion.objects.get()
+    assert {m.pk for m in queries.model_versions_of(version)} == {one.pk, other.pk}
+    assert version.model_configs.count() == 2
+    assert queries.answering_in(version.definition) == [str(one.uuid)]
+
+
+def test_steps_that_do_not_fit_are_refused(
+    api: Api, member: User, pipeline: Pipeline, make_model_version: MakeModelVersion
+) -> None:
+    one, other = make_model_version(), make_model_version("second", b"other")
+    answer = api(member).post(f"/api/v1/pipelines/{pipeline.pk}/versions", {"steps": [step(one), step(other)]})
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith("Step 2: model second takes rows of shape 18")
 
 
 def test_another_sha_is_refused(owner: User, pipeline: Pipeline, make_model_version: MakeModelVersion) -> None:

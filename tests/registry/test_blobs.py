@@ -130,7 +130,7 @@ def test_download_goes_on_after_its_blob_is_deleted(robot: Any) -> None:
     assert answer.getvalue() == CONTENT
 
 
-def test_dropped_download_closes_its_file(tmp_path: Path) -> None:
+def test_dropped_download_closes_its_file(db: None, tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(CONTENT)
     answer = cast(StreamingHttpResponse, answers.blob(RequestFactory().get("/"), path, Digest.of(CONTENT)))

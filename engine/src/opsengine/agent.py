@@ -2,18 +2,18 @@
 
 import logging
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from opsengine import identity, transport
+from opsengine import transport
 from opsengine.center import Center
 from opsengine.errors import CenterRefused, CenterUnavailable
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.plane import DataPlane
+from opsengine.report import Contact, Refusal, Reporter
 from opsengine.settings import Settings
 from opsengine.shipper import Shipper
 from opsengine.updater import Updater, Wanted
@@ -34,26 +34,27 @@ class Agent:
         center: Center | None,
         log: tuple[LogStore, LogWriter],
         fail: Callable[[str], None],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._plane = plane
         self._center = center
         self._log_store, self._writer = log
         self._fail = fail
-        self._started_at = int(time.time() * 1000)
         self._interval = settings.checkin_seconds or DEFAULT_CHECKIN
         self._failures = 0
         self._join_refused = False
-        self._desired: Wanted | None = None  # what the center said last
+        self.contact = Contact(lapses_at=center.session.lapses_at if center and center.session else None)
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
-        self.shipper = Shipper(center, self._log_store, self._writer, settings.page_rows) if center else None
+        self.shipper = Shipper(center, self._log_store, self._writer, settings.page_rows, is_busy) if center else None
         self.updater: Updater
+        self._reporter: Reporter
 
-    def start(self, updater: Updater) -> None:
+    def start(self, updater: Updater, reporter: Reporter) -> None:
         """Begin: serve what was served last, then talk to the center and the registry."""
-        self.updater = updater
+        self.updater, self._reporter = updater, reporter
         self._thread.start()
 
     def poke(self) -> None:
@@ -86,8 +87,8 @@ class Agent:
         if self._plane.current is None and not self.updater.is_busy and failure and failure.retry_at is None:
             # The center, if there is one, was told just now. A start again with other settings is what can help.
             self._fail(failure.message)
-        self._desired = desired or self._desired
-        wanted = self._desired or self._given()
+        self.contact.wanted = desired or self.contact.wanted
+        wanted = self.contact.wanted or self._given()
         if wanted and not self._stopping:
             self.updater.want(wanted)
         return self._until_retry(pause)
@@ -103,7 +104,7 @@ class Agent:
         """PIPELINE_URL, where the center did not say otherwise: when it is new, or nothing else is there to serve."""
         if self._plane.current is None or self.updater.served.given != self._settings.pipeline_url:
             return Wanted(self._settings.pipeline_url, self._settings.pipeline_digest)
-        return None
+        return self.updater.lost
 
     def _contact(self) -> tuple[Wanted | None, float | None]:
         """Join or check in; what should be served (None: nobody said), and when to call again."""
@@ -114,11 +115,13 @@ class Agent:
         except CenterUnavailable as error:
             return None, self._unavailable(error)
         except CenterRefused as refusal:
+            self.contact.refusal = Refusal(int(time.time() * 1000), refusal.code, str(refusal))
             if not refusal.is_final:
                 return None, self._unavailable(CenterUnavailable(f"The ops center refused: {refusal}"))
             self._refused(refusal)
             return None, None
         self._failures = 0
+        self._note_contact(self._center, answer)
         told = answer.get("next_checkin")
         if self._settings.checkin_seconds is None and isinstance(told, (int, float)) and told > 0:
             self._interval = float(told)
@@ -137,7 +140,15 @@ class Agent:
                 self._adopt(center)
                 return answer
         self._adopt(center)
-        return center.checkin(self._report())
+        return center.checkin(self._reporter.checkin())
+
+    def _note_contact(self, center: Center, answer: dict[str, Any]) -> None:
+        session = answer.get("session")
+        lapses_at = session.get("lapses_at") if isinstance(session, dict) else answer.get("lapses_at")
+        self.contact.last, self.contact.problem = int(time.time() * 1000), None
+        if isinstance(lapses_at, int):
+            self.contact.lapses_at = lapses_at
+            center.keep_lapse(lapses_at)
 
     def _adopt(self, center: Center) -> None:
         """Be the edge of the session: rows, name and log epoch are its own. Starts shipping."""
@@ -156,6 +167,7 @@ class Agent:
     def _unavailable(self, error: CenterUnavailable) -> float:
         level = logging.WARNING if self._failures == 0 else logging.DEBUG
         logger.log(level, "%s The engine goes on without, and tries again.", error)
+        self.contact.problem = str(error)
         wait = transport.pause(self._failures, longest=max(SLOWEST_RETRY, self._interval))
         self._failures += 1
         return max(wait, min(error.retry_after or 0.0, 3600.0))
@@ -170,27 +182,6 @@ class Agent:
             logger.error(
                 "The ops center refused this edge: %s (%s) The engine keeps serving what it has.", refusal, refusal.code
             )
-
-    def _report(self) -> dict[str, object]:
-        """contract/checkin.request.json"""
-        current, counters, log = self._plane.current, self._plane.counters, self._log_store.position
-        failure, disk = self.updater.failure, shutil.disk_usage(self._settings.persist_dir)
-        serving = current and {
-            "digest": current.digest,
-            "pipeline": current.facts.pipeline,
-            "pipeline_version": current.facts.version,
-            "since": current.since,
-        }
-        stage = "failed" if self.updater.stage == "idle" and failure else self.updater.stage
-        return {
-            "serving": serving,
-            "update": {"state": stage, "error": failure.message if failure else None},
-            "engine": {**identity.engine_facts(), "started_at": self._started_at},
-            "counters": {"requests": counters.requests, "rows": counters.rows, "errors": counters.errors},
-            "logs": {"epoch": log.epoch, "last_sequence": log.last, "acked": log.acked, "shed": log.shed},
-            "disk": {"free": disk.free, "total": disk.total},
-            "clock": int(time.time() * 1000),
-        }
 
 
 def _wanted(desired: object) -> Wanted | None:

@@ -13,6 +13,8 @@ from opsengine.errors import RequestError
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.plane import DataPlane
+from opsengine.traffic import Ask, Traffic
+from opsengine.views import Views
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,12 @@ JSON = "application/json"
 class App:
     """The WSGI application."""
 
-    def __init__(self, plane: DataPlane, log: tuple[LogStore, LogWriter], max_body: int) -> None:
+    def __init__(
+        self, plane: DataPlane, traffic: Traffic, log: tuple[LogStore, LogWriter], views: Views, max_body: int
+    ) -> None:
         self._plane = plane
+        self._traffic = traffic
+        self._views = views
         self._log_store, self._writer = log
         self._max_body = max_body
         self._routes: dict[str, tuple[str, Callable[[Environ], Reply]]] = {
@@ -40,6 +46,9 @@ class App:
             "/logs": ("POST", self._logs),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", lambda environ: views.metrics()),
+            "/status": ("GET", lambda environ: views.page()),
+            "/status.json": ("GET", lambda environ: views.json()),
         }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -72,26 +81,32 @@ class App:
 
     def _infer(self, environ: Environ, pipeline: str | None = None) -> Reply:
         as_arrow = encode.ARROW_TYPE in environ.get("HTTP_ACCEPT", "")
-        answer = self._plane.infer(
-            self._body(environ),
-            environ.get("CONTENT_TYPE", ""),
+        ask = Ask(
+            read=lambda: self._body(environ),
+            size=self._declared(environ),
+            content_type=environ.get("CONTENT_TYPE", ""),
             as_arrow=as_arrow,
             selection=selection.parse(environ["QUERY_STRING"]),
             pipeline=pipeline,
         )
+        answer = self._traffic.infer(ask)
         return 200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer
 
     def _body(self, environ: Environ) -> bytes:
         """The request's body, its size checked before it is read."""
-        if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-            declared = self._max_body + 1
-        else:
-            text = environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or "0"
-            declared = int(text) if text.isdigit() else 0
-            self._check_size(declared)
+        declared = self._declared(environ)
         body: bytes = environ["wsgi.input"].read(declared)
         self._check_size(len(body))
         return body
+
+    def _declared(self, environ: Environ) -> int:
+        """The most bytes that the body may have. Raises RequestError (413) when that is too much."""
+        if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+            return self._max_body + 1
+        text = environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or "0"
+        declared = int(text) if text.isdigit() else 0
+        self._check_size(declared)
+        return declared
 
     def _check_size(self, size: int) -> None:
         if size > self._max_body:
@@ -108,8 +123,8 @@ class App:
 
     def _models(self, environ: Environ) -> Reply:
         current = self._plane.current
-        models = {entry.version: entry for entry in current.definition.steps} if current else {}
-        told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models.values()]
+        models = current.definition.models if current else ()
+        told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models]
         return 200, JSON, orjson.dumps({"models": told})
 
     def _logs(self, environ: Environ) -> Reply:
@@ -126,6 +141,8 @@ class App:
     def _readyz(self, environ: Environ) -> Reply:
         if self._plane.current is None:
             return 503, JSON, b'{"status":"no pipeline is loaded yet"}'
+        if self._writer.fault:
+            return 200, JSON, orjson.dumps({"status": "ready", "warnings": [self._writer.fault]})
         return 200, JSON, b'{"status":"ready"}'
 
 

@@ -17,6 +17,7 @@ from opsengine.identity import Identity, Session
 logger = logging.getLogger(__name__)
 
 LARGEST_ANSWER = 1 << 20
+LAPSE_STEP = 3_600_000  # ms
 TIMEOUT = urllib3.Timeout(connect=5, read=30)
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 # A token whose end we may have wrong; a new one is asked for, once a call.
@@ -102,6 +103,17 @@ class Center:
     def send_gap(self, body: dict[str, object]) -> Answer:
         """Tell which rows will never come (contract/gaps.request.json)."""
         return Answer(self._call("/gaps", orjson.dumps(body)))
+
+    def keep_lapse(self, lapses_at: int) -> None:
+        """Note when the session lapses (epoch ms, server time): on the disk, once an hour."""
+        if self._session and abs(lapses_at - self._session.lapses_at) > LAPSE_STEP:
+            self._session = replace(self._session, lapses_at=lapses_at)
+            self._identity.keep(self._session)
+
+    @property
+    def clock_offset(self) -> int:
+        """The center's clock minus this one, in ms."""
+        return self._offset
 
     def now_ms(self) -> int:
         """The center's time as far as it is known."""

@@ -1,17 +1,20 @@
-"""Command line of the engine: `opsengine serve`."""
+"""Command line of the engine: `opsengine serve`, `join`, `status`, `pull`, `verify`, `version`."""
 
 import argparse
-import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from opsengine import __version__, settings
-from opsengine.engine import Engine
+import orjson
+
+from opsengine import __version__, local, logformat, privileges, settings, views
+from opsengine.engine import Engine, lock
 from opsengine.errors import EngineError, SettingsError
+from opsengine.settings import Settings
 
-HELP = """\
+SERVE = """\
 Serve a published pipeline on this machine. Everything is set by the environment:
 
   PIPELINE_URL             location of the published pipeline (an EDGE_BUNDLE may name it)
@@ -25,62 +28,148 @@ Serve a published pipeline on this machine. Everything is set by the environment
   CONFIG_CPUS              CPUs for the models (default 1)
   LOCAL_INFERENCE_STORAGE  space for inference logs, e.g. 512Mi (default 1Gi); needs PLATEAU_PAGE_SIZE
   PLATEAU_PAGE_SIZE        log rows sent at a time (default 1000)
+  LOG_FIELD_LIMIT          inputs with longer rows are not logged, only named (default 64Ki)
+  COSIGN_PUBLIC_KEY        serve only publishes that are signed with this key (PEM)
+  REQUIRE_SIGNATURE        true: do not start without such a key; false: do not ask for signatures
   PERSIST_DIR              where key, session, models and logs are kept (default /persist)
   ENGINE_HOST, ENGINE_PORT where to listen (default 0.0.0.0, 8080)
   MAX_BODY                 largest request body (default 64Mi)
+  MAX_QUEUE                requests that may wait; more are refused with 429 (default 64)
   CHECKIN_SECONDS          time between check-ins (default: as the ops center says)
+  LOG_FORMAT               text or json (default text)
   DEBUG                    true: more log lines
+  RUN_AS                   number of the user to become when started as root (the image sets it)
 
-OCI_PASSWORD and EDGE_BUNDLE may also be given as files: OCI_PASSWORD_FILE, EDGE_BUNDLE_FILE.
+OCI_PASSWORD, EDGE_BUNDLE and COSIGN_PUBLIC_KEY may also be given as files: OCI_PASSWORD_FILE and so on.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 when there is nothing to serve, 2 for a wrong setting.
 """
-
-
-class LineFormat(logging.Formatter):
-    """One line a record: plain for the account of what happens, marked from WARNING on, in full with DEBUG."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, with a traceback behind it where there is one."""
-        text = super().format(record)
-        if record.levelno >= logging.WARNING:
-            return f"{record.levelname}: {text}"
-        return text
+JOIN = """\
+Join the ops center with EDGE_BUNDLE and exit: the session is kept in PERSIST_DIR, where `opsengine serve` finds it.
+For machines that are prepared at one place and serve at another. Does nothing when this bundle was used here already.
+"""
+STATUS = """\
+Tell what the engine on this machine does: ask it on ENGINE_PORT (default 8080), or, when it is down, read PERSIST_DIR.
+Exit codes: 0 when it serves, 1 when it runs without a pipeline, 3 when it is down.
+"""
+PULL = """\
+Fetch PIPELINE_URL into PERSIST_DIR and exit, so that a later start needs no network. Only what is missing is fetched;
+signature and digests are checked as when serving. Prints the digest.
+"""
+VERIFY = """\
+Read everything in the store of PERSIST_DIR again and check it against its digest, and the signature of each publish
+when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
+Exit codes: 0 when all is right, 1 when not.
+"""
+DOWN = 3  # as for a service that is not running
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 2 for wrong settings, 1 when there is nothing to serve."""
+    """Run the command line; returns the exit code: 2 for wrong settings, 1 when the command failed."""
     parser = argparse.ArgumentParser(prog="opsengine", description="The OpsCenter edge inference server.")
     parser.add_argument("--version", action="version", version=f"opsengine {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     form = argparse.RawDescriptionHelpFormatter
-    commands.add_parser("serve", help="serve a published pipeline", description=HELP, formatter_class=form)
-    parser.parse_args(arguments)
-    return serve()
+    for name, short, long in (
+        ("serve", "serve a published pipeline", SERVE),
+        ("join", "join the ops center and exit", JOIN),
+        ("status", "tell what the engine does", STATUS),
+        ("pull", "fetch the pipeline and exit", PULL),
+        ("verify", "check everything that is stored", VERIFY),
+        ("version", "print the version", "Print the version and exit."),
+    ):
+        made = commands.add_parser(name, help=short, description=long, formatter_class=form)
+        if name == "status":
+            made.add_argument("--json", action="store_true", help="print what /status.json says")
+    chosen = parser.parse_args(arguments)
+    verbs: dict[str, Callable[[], int]] = {
+        "serve": serve,
+        "join": join,
+        "status": lambda: status(as_json=chosen.json),
+        "pull": pull,
+        "verify": verify,
+        "version": version,
+    }
+    try:
+        return verbs[chosen.command]()
+    except SettingsError as error:
+        print(f"opsengine: {error}", file=sys.stderr)
+        return 2
+    except EngineError as error:
+        print(f"opsengine: {error}", file=sys.stderr)
+        return 1
 
 
 def serve() -> int:
     """Serve with the settings of the environment until SIGTERM or SIGINT."""
-    try:
-        chosen = settings.read(os.environ)
-    except SettingsError as error:
-        print(f"opsengine: {error}", file=sys.stderr)
-        return 2
-    _start_logging(debug=chosen.debug)
-    try:
-        engine = Engine(chosen)
-    except EngineError as error:
-        print(f"opsengine: {error}", file=sys.stderr)
-        return 1
+    chosen = settings.read(os.environ)
+    logformat.start(chosen.log_format, debug=chosen.debug)
+    privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
+    engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
     return engine.run()
 
 
-def _start_logging(*, debug: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormat("%(asctime)s %(name)s: %(message)s" if debug else "%(message)s"))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines show URLs with queries
-    logging.getLogger("_granian").setLevel(logging.WARNING)
+def join() -> int:
+    """Join, and say as whom."""
+    print(_with_state(local.join))
+    return 0
+
+
+def pull() -> int:
+    """Fetch, and print the digest."""
+    print(_with_state(local.pull))
+    return 0
+
+
+def verify() -> int:
+    """Check what is stored, a line each, faults to stderr."""
+    chosen = settings.read(os.environ, serves=False)
+    findings = local.verify(chosen)
+    for finding in findings:
+        if finding.fault:
+            print(f"{finding.what}: {finding.fault}.", file=sys.stderr)
+        else:
+            print(f"{finding.what}: right.")
+    if not findings:
+        print("Nothing is stored.")
+    return 1 if any(finding.fault for finding in findings) else 0
+
+
+def status(*, as_json: bool) -> int:
+    """The state in words, or as JSON."""
+    chosen = settings.read(os.environ, serves=False)
+    told = local.ask(chosen.port)
+    if told is None:
+        lines = [f"No engine answers on port {chosen.port}.", *local.remembered(Path(chosen.persist_dir))]
+        print(orjson.dumps({"running": False, "told": lines}).decode() if as_json else "\n".join(lines))
+        return DOWN
+    if as_json:
+        print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(views.headline(told)[0])
+        for head, sentence, _ in views.sentences(told):
+            print(f"{head}: {sentence}")
+    return 0 if told["serving"] else 1
+
+
+def version() -> int:
+    """Print the version."""
+    print(f"opsengine {__version__}")
+    return 0
+
+
+def _with_state(work: Callable[[Settings], str]) -> str:
+    """Do something to PERSIST_DIR while no engine runs on it."""
+    chosen = settings.read(os.environ)
+    logformat.start(chosen.log_format, debug=chosen.debug)
+    privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
+    guard = lock(chosen.persist_dir)
+    try:
+        return work(chosen)
+    finally:
+        os.close(guard)
 
 
 if __name__ == "__main__":

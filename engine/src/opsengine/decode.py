@@ -1,11 +1,12 @@
 """Request bodies to columns: pandas-records JSON, Arrow files and streams."""
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import orjson
 import pyarrow as pa
 
-from opsengine import arrowsize, fields
+from opsengine import arrowsize, fields, tensors
 from opsengine.errors import RequestError
 from opsengine.fields import Field
 
@@ -66,10 +67,19 @@ def _read_json(body: bytes) -> Batch:
             columns[name] = [record[name] for record in records]
         except (KeyError, TypeError):
             raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
-    if any(len(record) != len(names) for record in records):
-        row, extra = next((i, set(r) - set(names)) for i, r in enumerate(records) if len(r) != len(names))
-        raise RequestError(f'Column "{min(extra)}" of row {row} is missing in row 0: all rows need the same columns.')
+    if any(type(record) is not dict or len(record) != len(names) for record in records):
+        _refuse_uneven(records, set(names))
     return Batch(len(records), columns)
+
+
+def _refuse_uneven(records: list[object], names: set[str]) -> NoReturn:
+    for row, record in enumerate(records):
+        if not isinstance(record, dict):
+            break
+        if len(record) != len(names):
+            extra = min(set(record) - names)
+            raise RequestError(f'Column "{extra}" of row {row} is missing in row 0: all rows need the same columns.')
+    raise RequestError('Each row must be a record, like {"tensor": [1.0, 2.0]}.')
 
 
 def _first_without(records: list[object], name: str) -> int:
@@ -88,7 +98,12 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
-    columns = {name: fields.from_arrow(_whole(table.column(name))) for name in table.column_names}
+    columns = {
+        field.name: tensors.in_shape(
+            fields.from_arrow(_whole(table.column(field.name))), tensors.told_shape(field), field.name
+        )
+        for field in table.schema
+    }
     return Batch(table.num_rows, columns)
 
 

@@ -5,6 +5,7 @@ of a row is that of its numbers.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import orjson
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from opsengine import fields
 from opsengine.fields import Field
-from opsengine.rows import Constant, Result, Rows, arrow_column, arrow_time, of_result, to_batch
+from opsengine.rows import RECORDED, Constant, Result, Rows, arrow_column, arrow_time, of_result, to_batch
 from opsengine.selection import Selection
 
 JSON_TYPE = "application/json; format=pandas-records"
@@ -91,33 +92,63 @@ def _flat(rows: Rows, selection: Selection) -> list[Piece]:
 
 def _classic(result: Result, texts: dict[str, dict[str, Piece]]) -> Iterator[Piece]:
     """The record of the documentation's tables: the same values under their older names."""
-    facts = result.facts
-    head = {
-        "check_failures": [],
-        "elapsed": result.elapsed,
-        "model_name": facts.model_name,
-        "model_version": facts.model_version,
-        "pipeline_name": facts.pipeline,
-        "shadow_data": {},
-    }
-    yield b"," + orjson.dumps(head)[1:-1] + b',"original_data":'
+    yield b',"check_failures":'
+    yield _failures(result)
+    yield b',"elapsed":' + orjson.dumps(result.elapsed) + b',"model_name":'
+    yield _answering(result, "name", result.facts.model_name)
+    yield b',"model_version":'
+    yield _answering(result, "version", result.facts.model_version)
+    yield b',"pipeline_name":' + orjson.dumps(result.facts.pipeline) + b',"original_data":'
     originals = texts["in"].values()
     is_short = sum(len(text[0]) for text in originals if isinstance(text, list)) <= LONGEST_ORIGINAL
     yield from _object(texts["in"]) if is_short else (b"null",)
-    before = b',"outputs":['
-    for name, value in result.outputs.items():
-        yield from _classic_output(before, value, texts["out"][name])
+    yield b',"outputs":'
+    yield from _classic_outputs(result.outputs, texts["out"])
+    yield b',"shadow_data":{'
+    before = b""
+    for label, made in result.recorded.items():
+        yield before + orjson.dumps(label) + b":"
+        yield from _classic_outputs(made, texts[RECORDED + label])
+        before = b","
+    yield b"}"
+
+
+def _failures(result: Result) -> Piece:
+    """The places of the validations that were true, in the order of the definition."""
+    if not result.checks:
+        return b"[]"
+    places = np.stack(list(result.checks.values()), axis=1)
+    return [orjson.dumps(np.flatnonzero(row).tolist()) for row in places]
+
+
+def _answering(result: Result, what: str, one: str) -> Piece:
+    if result.arms is None:
+        return orjson.dumps(one)
+    told = [orjson.dumps(getattr(arm, what)) for arm in result.facts.arms]
+    return [told[place] for place in result.arms.tolist()]
+
+
+def _classic_outputs(outputs: dict[str, Field], texts: dict[str, Piece]) -> Iterator[Piece]:
+    before = b"["
+    for name, value in outputs.items():
+        yield from _classic_output(before, value, texts[name])
         before = b","
     yield b"]"
 
 
+@cache
+def _value_name(dtype: np.dtype[np.generic]) -> str:
+    """Kept, because numpy makes a type's name anew each time it is asked."""
+    return VALUE_NAMES.get(dtype.name, dtype.name.capitalize())
+
+
 def _classic_output(before: bytes, value: Field, text: Piece) -> Iterator[Piece]:
-    axes, kind = (1, "object") if isinstance(value, list) else (value.ndim, value.dtype.name)
+    axes, kind = (1, "String") if isinstance(value, list) else (value.ndim, _value_name(value.dtype))
     shape = value.shape[1:] if isinstance(value, np.ndarray) else ()
     if isinstance(value, np.ndarray) and axes > 2:
         text = fields.to_json(value.reshape(len(value), -1))
     opened, closed = (b"[", b"]") if axes == 1 else (b"", b"")
-    yield b'%b{"%b":{"data":%b' % (before, VALUE_NAMES.get(kind, kind.capitalize()).encode(), opened)
+    yield b'%b{"%b":{"data":%b' % (before, kind.encode(), opened)
     yield text
     yield closed + b',"dim":' + orjson.dumps([1, *shape]) + b',"v":1}}'
 

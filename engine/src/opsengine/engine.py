@@ -3,27 +3,36 @@
 import fcntl
 import logging
 import os
-import socket
 import threading
 from pathlib import Path
 
-from opsengine import __version__, local
+from opsengine import __version__
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
 from opsengine.errors import StateError
+from opsengine.gate import Gate
 from opsengine.identity import Identity
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
+from opsengine.recorder import Recorder
+from opsengine.report import Reporter
 from opsengine.server import Server
 from opsengine.settings import Settings
-from opsengine.store import ContentStore
+from opsengine.steps import Stage
+from opsengine.traffic import Traffic
 from opsengine.updater import Updater
+from opsengine.views import Views
 
 logger = logging.getLogger(__name__)
 
 # Together below the 10 seconds that Docker leaves between SIGTERM and SIGKILL.
+# Requests that run at once. One would be fastest for small models, but a long run of a large one must not hold up all.
+SLOTS = 2
+SPARE_THREADS = 4  # beyond slots and line: for health checks, and for saying 429
+BODIES = 2  # all bodies under way together take at most so many times MAX_BODY
 DRAIN_SECONDS, FLUSH_SECONDS, SHIP_SECONDS, AGENT_SECONDS = 4.0, 2.5, 1.5, 0.5
 
 
@@ -34,26 +43,34 @@ class Engine:
         folder = settings.persist_dir
         self._stopping = threading.Event()
         self._fault: str | None = None
-        self._guard = _lock(folder)
+        self._guard = lock(folder)
         self._log_store = LogStore(folder / "logs" / "rows.sqlite", settings.storage_bytes)
         self._writer = LogWriter(self._log_store, folder / "logs" / "taken")
-        plane = DataPlane(self._writer.put, settings.max_body)
         log = (self._log_store, self._writer)
-        self._server = Server(App(plane, log, settings.max_body), settings.host, settings.port)
+        gate = Gate(SLOTS, settings.max_queue, BODIES * settings.max_body)
+        metrics = Metrics(self._models)
+        self._plane = DataPlane(Recorder(self._writer.put, metrics.result, settings.log_field_limit), settings.max_body)
         center = Center(settings.bundle, Identity(folder / "identity")) if settings.bundle else None
-        self._agent = Agent(settings, plane, center, log, self._fail)
-        store = ContentStore(folder / "store")
-        if settings.pipeline_dir:
-            local.lend(settings.pipeline_dir, store)
-        self._updater = Updater(settings, store, plane, folder / "served.json", self._agent.poke)
-        self._updater.partition = settings.bundle.edge_name if settings.bundle else socket.gethostname()
+        self._agent = Agent(settings, self._plane, center, log, self._fail, lambda: gate.waiting > 0)
+        self._updater = Updater(settings, self._plane, folder, self._agent.poke)
+        self._reporter = Reporter(settings, self._plane, self._updater, self._agent.contact, center, log, gate)
+        metrics.add(self._reporter.facts)
+        traffic = Traffic(self._plane, gate, metrics, self._updater.observe)
+        app = App(self._plane, traffic, log, Views(self._reporter.facts, metrics.render), settings.max_body)
+        self._server = Server(app, settings.host, settings.port, threads=SLOTS + settings.max_queue + SPARE_THREADS)
+
+    def _models(self) -> tuple[str, ...]:
+        """What the times of a request are told of: the model that answers in each step, or `checks`."""
+        current = self._plane.current
+        parts = current.definition.parts if current else ()
+        return tuple(part.models[part.answers].name if isinstance(part, Stage) else "checks" for part in parts)
 
     def run(self) -> int:
         """Serve until `stop` is called or there is nothing to serve; returns the exit code."""
         logger.info("OpsCenter engine %s", __version__)
         self._writer.start()
         self._server.start()
-        self._agent.start(self._updater)
+        self._agent.start(self._updater, self._reporter)
         self._stopping.wait()
         self._shut_down()
         if self._fault:
@@ -74,6 +91,7 @@ class Engine:
         if not self._server.stop(DRAIN_SECONDS):
             logger.warning("Requests were still under way after %g seconds and are cut off", DRAIN_SECONDS)
         self._agent.stop(AGENT_SECONDS)
+        self._updater.stop()
         self._writer.stop(FLUSH_SECONDS)
         shipper = self._agent.shipper
         if shipper:
@@ -83,14 +101,15 @@ class Engine:
         os.close(self._guard)
 
 
-def _lock(folder: Path) -> int:
+def lock(folder: Path) -> int:
     """Hold PERSIST_DIR for this process. Raises StateError if it cannot be written or another engine has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StateError(
-            f"PERSIST_DIR {folder} cannot be written ({error.strerror}): mount a volume there, or set PERSIST_DIR."
+            f"PERSIST_DIR {folder} cannot be written by user {os.geteuid()} ({error.strerror}): "
+            "mount a volume there that this user may write to, or set PERSIST_DIR."
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,9 @@
     ├── PipelineError            an artifact that this engine cannot serve
     ├── RequestError             a caller's fault; `status` is the HTTP status
     ├── RegistryError            the registry refused or holds something else: trying again does not help
-    │   └── RegistryUnavailable  a passing fault: try again later
+    │   ├── RegistryUnavailable  a passing fault: try again later
+    │   ├── NoRoom               the disk is too full
+    │   └── SignatureError       the publish is not signed as it must be
     ├── CenterUnavailable        no answer, or a passing fault of the center
     └── CenterRefused            the center's own refusal, with its `code`
 
@@ -57,6 +59,14 @@ class RegistryError(EngineError):
 
 class RegistryUnavailable(RegistryError):
     """The registry did not answer, or only with a passing fault."""
+
+
+class SignatureError(RegistryError):
+    """A signature is required, and there is none that holds."""
+
+
+class NoRoom(RegistryError):
+    """The disk has no room for what is wanted: try again later, somebody may make room."""
 
 
 class CenterUnavailable(EngineError):

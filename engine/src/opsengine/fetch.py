@@ -2,23 +2,26 @@
 
 import logging
 
-from opsengine import pipeline, registry
+from opsengine import golden, pipeline, registry
+from opsengine.definition import ModelEntry
 from opsengine.errors import PipelineError
 from opsengine.pipeline import Artifact
 from opsengine.registry import Reference, RegistryClient
 from opsengine.settings import RegistrySettings
+from opsengine.signatures import Proofs
 from opsengine.store import ContentStore
 
 logger = logging.getLogger(__name__)
 
 
-def fetch(location: str, digest: str | None, settings: RegistrySettings, store: ContentStore) -> str:
+def fetch(location: str, digest: str | None, settings: RegistrySettings, store: ContentStore, proofs: Proofs) -> str:
     """Pull what is missing of the pipeline at `location` (exactly `digest`, when given); returns its manifest's digest.
 
-    Raises RegistryError, RegistryUnavailable or PipelineError.
+    The signature, where one is required, and the room on the disk are checked before any model is pulled. Raises
+    RegistryError, RegistryUnavailable, SignatureError or PipelineError.
     """
     reference = _reference(location, digest, settings)
-    if digest and is_complete(digest, store):
+    if digest and is_complete(digest, store) and proofs.has(digest):
         logger.info("Pipeline %s is here already", location)
         return digest
     client = RegistryClient(reference.host, settings)
@@ -26,12 +29,20 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
     logger.info("Login Succeeded" if client.has_credentials else "No registry login is set: pulling without")
     logger.info("Fetching manifest and config for pipeline: %s", location)
     manifest = client.manifest(reference)
-    found = store.write(manifest)
+    found = registry.digest_of(manifest)
+    proofs.require(client, reference, found)
     artifact = pipeline.read_manifest(found, manifest)
-    client.pull_blob(reference, artifact.config.digest, artifact.config.size, store)
+    store.write(manifest)
+    small = [blob for blob in (artifact.config, golden.layer(manifest)) if blob]
+    for blob in small:
+        client.pull_blob(reference, blob.digest, blob.size, store)
     definition = pipeline.read_definition(store.read(artifact.config.digest))
     logger.info("Fetching model layers")
-    for entry in definition.steps:
+    wanted = {
+        entry.digest: artifact.layers[entry.digest] for entry in definition.models if entry.digest in artifact.layers
+    }
+    store.check_room(sum(store.missing(blob.digest, blob.size) for blob in wanted.values()))
+    for entry in definition.models:
         layer = artifact.layers.get(entry.digest)
         if layer is None:
             raise PipelineError(f"The artifact lacks the file of model {entry.name}: publish the pipeline again.")
@@ -47,13 +58,28 @@ def is_complete(digest: str, store: ContentStore) -> bool:
 
 
 def needed_blobs(digest: str, store: ContentStore) -> set[str]:
-    """The digests of a pulled pipeline: manifest, pipeline.json and the models of its steps."""
-    artifact: Artifact = pipeline.read_manifest(digest, store.read(digest))
+    """The digests of a pulled pipeline: manifest, pipeline.json, golden.json and the models of its steps."""
+    manifest = store.read(digest)
+    artifact: Artifact = pipeline.read_manifest(digest, manifest)
     needed = {digest, artifact.config.digest}
+    shipped = golden.layer(manifest)
+    if shipped:
+        needed.add(shipped.digest)
     if store.has(artifact.config.digest):
         definition = pipeline.read_definition(store.read(artifact.config.digest))
-        needed |= {entry.digest for entry in definition.steps}
+        needed |= {entry.digest for entry in definition.models}
     return needed
+
+
+def is_intact(digest: str, store: ContentStore) -> bool:
+    """Whether all of a pulled pipeline is here and still what it was; what is damaged is deleted."""
+    if not store.is_intact(digest):
+        return False
+    config = pipeline.read_manifest(digest, store.read(digest)).config.digest
+    if not store.is_intact(config):
+        return False
+    # All of them are looked at, so that one pull mends everything.
+    return not [needed for needed in needed_blobs(digest, store) - {digest, config} if not store.is_intact(needed)]
 
 
 def _reference(location: str, digest: str | None, settings: RegistrySettings) -> Reference:
@@ -62,7 +88,7 @@ def _reference(location: str, digest: str | None, settings: RegistrySettings) ->
     return Reference(found.host, found.repository, found.tag, digest or found.digest)
 
 
-def _tell(entry: pipeline.ModelEntry) -> None:
+def _tell(entry: ModelEntry) -> None:
     logger.info("digest: %s", entry.digest)
     logger.info("  filename: %s", entry.sha)
     logger.info("  name: %s", entry.name)

@@ -112,13 +112,28 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
 def from_arrow(array: pa.Array) -> Field:
     """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values."""
     if isinstance(array, pa.ExtensionArray):
-        shape = getattr(array.type, "shape", None)
+        if (
+            isinstance(array, pa.FixedShapeTensorArray)
+            and not array.null_count
+            and not array.storage.flatten().null_count
+        ):
+            return _tensors(array)
         dense = _dense(array.storage)
-        return array.storage.to_pylist() if dense is None else dense.reshape(len(array), *shape) if shape else dense
+        return array.storage.to_pylist() if dense is None else dense
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     dense = _dense(array)
     return array.to_pylist() if dense is None else dense
+
+
+def _tensors(array: pa.FixedShapeTensorArray) -> Array:
+    """Rows in the order of their axes that the type tells (`permutation`), not that of the memory."""
+    dense = _dense(array.storage)
+    if dense is None:
+        return np.empty((0, *array.type.shape))
+    order = array.type.permutation
+    made = dense.reshape(len(array), *array.type.shape)
+    return made if order is None else made.transpose(0, *(axis + 1 for axis in order))
 
 
 def _dense(array: pa.Array) -> Array | None:

@@ -13,14 +13,14 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from opsengine.fields import Field
-from opsengine.rows import Facts, Result
+from opsengine.fields import Array, Field
+from opsengine.rows import Answering, Facts, Result
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Journal:
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for path in self._paths]
         self._highest = [0, 0]  # number of the last row in each file, 0: empty
         self._current = 0
+        self._is_failing = False
 
     def read(self, epoch: bytes, after: int) -> list[Result]:
         """Results of this epoch with rows behind number `after`, in order, up to the first damaged record of a file."""
@@ -51,9 +52,18 @@ class Journal:
         checksum = zlib.crc32(body, zlib.crc32(tail))
         try:
             os.writev(self._files[self._current], (LENGTH.pack(checksum), tail, body))
+            self._is_failing = False
         except OSError as error:
-            logger.error("The log's journal cannot be written (%s): check the disk of PERSIST_DIR", error)
+            if not self._is_failing:  # once, not with every request
+                logger.error("The log's journal cannot be written (%s): check the disk of PERSIST_DIR", error)
+            self._is_failing = True
         self._highest[self._current] = first + result.count - 1
+
+    def claim(self, last: int) -> None:
+        """What lies in the files from before, up to row `last`, is not in the store yet: `forget` is to empty them."""
+        for index, file in enumerate(self._files):
+            if os.fstat(file).st_size:
+                self._highest[index] = max(1, last)
 
     def switch(self) -> None:
         """Write to the other file from now on, if that is empty."""
@@ -85,10 +95,13 @@ def body_of(result: Result) -> bytes:
     """A record's body. Raises TypeError for columns that JSON cannot describe."""
     described: list[object] = []
     buffers: list[bytes] = []
-    for group in (result.inputs, result.outputs, result.checks):
+    arms: dict[str, Field] = {} if result.arms is None else {"": result.arms}
+    groups: list[Mapping[str, Field]] = [result.inputs, result.outputs, result.checks, arms, *result.recorded.values()]
+    for group in groups:
         described.append([_described(name, value, buffers) for name, value in group.items()])
+    facts, rest = tuple(result.facts), (result.dropped, list(result.recorded))
     head = orjson.dumps(
-        [tuple(result.facts), result.time, result.count, result.elapsed, described], option=orjson.OPT_SERIALIZE_NUMPY
+        [facts, result.time, result.count, result.elapsed, described, *rest], option=orjson.OPT_SERIALIZE_NUMPY
     )
     return b"".join((LENGTH.pack(len(head)), head, *buffers))
 
@@ -117,7 +130,8 @@ def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Re
 
 def _result(body: bytes) -> Result:
     (length,) = LENGTH.unpack_from(body)
-    facts, time, count, elapsed, described = orjson.loads(body[LENGTH.size : LENGTH.size + length])
+    told = orjson.loads(body[LENGTH.size : LENGTH.size + length])
+    facts, time, count, elapsed, described, dropped, labels = told
     at = LENGTH.size + length
     groups: list[dict[str, Field]] = []
     for columns in described:
@@ -132,6 +146,20 @@ def _result(body: bytes) -> Result:
                 at += array.nbytes
                 group[name] = array
         groups.append(group)
-    inputs, outputs, checks = groups
-    arrays = {name: value for name, value in checks.items() if isinstance(value, np.ndarray)}
-    return Result(Facts(*facts), time, count, inputs, outputs, tuple(elapsed), arrays)
+    inputs, outputs, checks, arms, *recorded = groups
+    return Result(
+        Facts(*facts)._replace(arms=tuple(Answering(*one) for one in facts[-1])),
+        time,
+        count,
+        inputs,
+        outputs,
+        tuple(elapsed),
+        _arrays(checks),
+        dict(zip(labels, recorded, strict=True)),
+        _arrays(arms).get(""),
+        tuple(dropped),
+    )
+
+
+def _arrays(group: dict[str, Field]) -> dict[str, Array]:
+    return {name: value for name, value in group.items() if isinstance(value, np.ndarray)}

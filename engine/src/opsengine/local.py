@@ -1,59 +1,133 @@
-"""A pipeline that lies in a folder, as in an image that holds engine and pipeline: nothing is pulled for it.
+"""What the command line does without serving: join, fetch, check, and tell the state, on the same PERSIST_DIR."""
 
-The folder has the files of the artifact at their paths and its manifest as `manifest.json`, so the digest is that of
-the published pipeline, and the ops center knows what is served.
-"""
-
-import hashlib
+import http.client
+import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from opsengine.errors import PipelineError, SettingsError
-from opsengine.store import DIGEST, READ_BYTES, ContentStore
+from opsengine import fetch, included, state
+from opsengine.center import Center
+from opsengine.errors import EngineError, SettingsError
+from opsengine.identity import Identity
+from opsengine.settings import Settings
+from opsengine.signatures import Proofs
+from opsengine.store import ContentStore
 
-MANIFEST = "manifest.json"
-LARGEST_MANIFEST = 4 * 2**20
-PATH_ANNOTATION = "org.cncf.model.filepath"
+ASK_SECONDS = 5.0
+LARGEST_ANSWER = 1 << 20
 
 
-def digest_of(folder: Path) -> str:
-    """The digest of the pipeline in a folder. Raises SettingsError where there is none."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One stored publish or blob: what it is, and what is wrong with it (None: nothing)."""
+
+    what: str
+    fault: str | None
+
+
+def join(settings: Settings) -> str:
+    """Join the ops center, unless this bundle was used here already; returns the edge's name and id in words.
+
+    Raises CenterRefused, CenterUnavailable, StateError, or SettingsError without a bundle.
+    """
+    if settings.bundle is None:
+        raise SettingsError("EDGE_BUNDLE is not set: add an edge in the ops center and give its bundle here.")
+    center = Center(settings.bundle, Identity(settings.persist_dir / "identity"))
+    is_new = not center.has_spent_bundle
+    if is_new:
+        center.join()
+    session = center.session
+    assert session is not None
+    return f"{'Joined' if is_new else 'Joined already'} as {session.edge_name} ({session.edge_id})."
+
+
+def pull(settings: Settings) -> str:
+    """Bring PIPELINE_URL into the store, to be served at the next start; returns its digest.
+
+    Raises RegistryError, PipelineError.
+    """
+    store, location = _store(settings), settings.pipeline_url
+    digest = fetch.fetch(location, settings.pipeline_digest, settings.registry, store, _proofs(settings))
+    served = _served(settings).activated(state.Publish(location, digest), location)
+    state.save(settings.persist_dir / "served.json", served)
+    return digest
+
+
+def verify(settings: Settings) -> list[Finding]:
+    """Read every stored blob again, and look at what the publishes that are served need. Deletes nothing."""
+    if not (settings.persist_dir / "store").is_dir():
+        return []
+    store, proofs = _store(settings), _proofs(settings)
+    found = [Finding(digest, None if right else "its content is damaged") for digest, right in store.check_all()]
+    damaged = {finding.what for finding in found if finding.fault}
+    for publish in _served(settings).digests:
+        found.append(Finding(f"publish {publish}", _fault(publish, store, proofs, damaged)))
+    return found
+
+
+def _fault(publish: str, store: ContentStore, proofs: Proofs, damaged: set[str]) -> str | None:
     try:
-        with (folder / MANIFEST).open("rb") as file:
-            return f"sha256:{hashlib.sha256(file.read(LARGEST_MANIFEST)).hexdigest()}"
-    except OSError as error:
-        raise SettingsError(
-            f"PIPELINE_DIR is {str(folder)!r}, but {MANIFEST} cannot be read there ({error.strerror})."
-        ) from error
+        lost = {digest for digest in fetch.needed_blobs(publish, store) if digest in damaged or not store.has(digest)}
+    except (EngineError, OSError, ValueError):
+        return "its manifest is damaged or missing"
+    if lost:
+        return f"{len(lost)} of its files are damaged or missing: the engine fetches them again"
+    return None if proofs.has(publish) else "it has no signature that holds, and one is required"
 
 
-def lend(folder: Path, store: ContentStore) -> None:
-    """Make the store see the folder's files where they lie. Raises PipelineError if one is missing or damaged."""
+def ask(port: int) -> dict[str, Any] | None:
+    """`/status.json` of the engine that runs on this machine, None when none answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_SECONDS)
     try:
-        layers = [
-            (layer["digest"], str(layer.get("annotations", {}).get(PATH_ANNOTATION, "")))
-            for layer in orjson.loads((folder / MANIFEST).read_bytes())["layers"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"{folder / MANIFEST} cannot be read: build the image again.") from None
-    for digest, relative in layers:
-        path = (folder / relative).resolve()
-        if not relative or not path.is_relative_to(folder.resolve()) or not DIGEST.fullmatch(digest):
-            raise PipelineError(f"{MANIFEST} in {folder} names a file that is not in it: build the image again.")
-        if _hash(path) != digest:
-            raise PipelineError(f"{path} is not the file that was published: build the image again.")
-        store.lend(digest, path)
-    store.lend(digest_of(folder), folder / MANIFEST)
+        connection.request("GET", "/status.json")
+        answer = connection.getresponse()
+        told = orjson.loads(answer.read(LARGEST_ANSWER)) if answer.status == 200 else None
+        return told if isinstance(told, dict) else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
 
 
-def _hash(path: Path) -> str:
-    """Its digest. Some seconds a large model, once at the start, against a model that silently infers wrongly."""
-    seen = hashlib.sha256()
+def remembered(folder: Path) -> list[str]:
+    """What PERSIST_DIR tells of an engine that is down, in sentences. Changes nothing there. Raises StateError."""
+    if not folder.is_dir():
+        return [f"There is no {folder}: no engine ran here yet."]
+    told = []
+    if (folder / "identity").is_dir():
+        session = Identity(folder / "identity").session()
+        told.append(f"Edge {session.edge_name}, id {session.edge_id}." if session else "Not joined yet.")
+    served = state.load(folder / "served.json")
+    told.append(
+        f"Served last: {served.active.location} ({served.active.digest})." if served.active else "Served nothing."
+    )
+    return [*told, *_log(folder / "logs" / "rows.sqlite")]
+
+
+def _log(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
     try:
-        with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                seen.update(block)
-    except OSError as error:
-        raise PipelineError(f"{path} cannot be read ({error.strerror}): build the image again.") from error
-    return f"sha256:{seen.hexdigest()}"
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            values = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('last', 'acked', 'shed')").fetchall())
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        return [f"The inference log cannot be read ({error})."]
+    return [f"{values['last'] - values['acked']} log rows wait to be sent, {values['shed']} were given up."]
+
+
+def _store(settings: Settings) -> ContentStore:
+    return included.open_store(settings.persist_dir / "store", settings.pipeline_dir)
+
+
+def _served(settings: Settings) -> state.Served:
+    return state.load(settings.persist_dir / "served.json")
+
+
+def _proofs(settings: Settings) -> Proofs:
+    return Proofs(settings.persist_dir / "store" / "signatures", settings.signing_key)

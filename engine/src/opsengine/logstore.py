@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS gap (
 CODEC = "zstd"
 ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
 BUSY_SECONDS = 10.0
+SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
+JOURNAL_BYTES = 2**20
+JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 FAR = 2**60  # beyond any row number
 
 
@@ -110,6 +113,7 @@ class LogStore:
             logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
             self._db = self._open(path)
         self._page_bytes = int(self._value("PRAGMA page_size"))
+        self._journal = Path(f"{path}-wal")
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -117,7 +121,7 @@ class LogStore:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")  # a commit returns when the rows are on the disk
-            db.execute("PRAGMA journal_size_limit=1048576")
+            db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
             db.executescript(TABLES)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
@@ -152,8 +156,10 @@ class LogStore:
     def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
         packed = [(page, *_pack(page.batch)) for page in pages]
+        incoming = sum(len(body) + ROW_BYTES for _, body, _ in packed)
+        self._empty_journal(incoming)
         with self._transaction():
-            self._make_room(sum(len(body) + ROW_BYTES for _, body, _ in packed))
+            self._make_room(incoming)
             last = self._position().last
             for page, body, size in packed:
                 last = self._insert(page, body, size, last)
@@ -252,9 +258,9 @@ class LogStore:
 
     @property
     def used(self) -> int:
-        """Bytes in use in the file."""
+        """Bytes in use on the disk."""
         with self._lock:
-            return self._used()
+            return self._used() + self._journal_size()
 
     def _shipment(self, at: int, max_rows: int) -> Shipment | None:
         query = (
@@ -288,7 +294,7 @@ class LogStore:
         times = page.batch.column("time").view(pa.int64()).to_numpy()
         low, high = int(times.min()), int(times.max())
         first, last = last + 1, last + page.batch.num_rows
-        if len(body) > self._cap // 2:
+        if 4 * len(body) > self._cap:
             self._note_gap(first, last, low, high, "storage_limit")
             return last
         assert kind is not None
@@ -297,7 +303,9 @@ class LogStore:
 
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
-        excess = self._used() + incoming + 4 * self._page_bytes - self._cap
+        # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
+        reserve = min(self._cap // 4, JOURNAL_RESERVE)
+        excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
         if excess <= 0:
             return
         acked = self._position().acked
@@ -324,6 +332,18 @@ class LogStore:
         else:
             self._db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
         self._set("shed", self._position().shed + last - first + 1)
+
+    def _empty_journal(self, incoming: int) -> None:
+        """Bring the journal into the file before it grows too large: it counts into the cap."""
+        with self._lock:
+            if self._journal_size() + incoming > min(self._cap // 4, JOURNAL_RESERVE) // 2:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _journal_size(self) -> int:
+        try:
+            return self._journal.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _used(self) -> int:
         return (int(self._value("PRAGMA page_count")) - int(self._value("PRAGMA freelist_count"))) * self._page_bytes

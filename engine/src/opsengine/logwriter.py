@@ -39,7 +39,11 @@ class TakenCounter:
 
     def __init__(self, path: Path) -> None:
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            file.truncate(RECORD.size)
+            # Written, not only sized: a write to a mapped page that has no place on a full disk would kill the process.
+            known = file.read(RECORD.size)
+            file.seek(0)
+            file.write(known.ljust(RECORD.size, b"\0"))
+            file.flush()
             self._map = mmap.mmap(file.fileno(), RECORD.size)
 
     def read(self, epoch: str) -> int:
@@ -71,10 +75,11 @@ class LogWriter:
         self._written = threading.Condition()
         self._stopping = False
         self._lost: Lost | None = None
+        self.fault: str | None = None  # why the log cannot be written now, for people
         self.wrote = threading.Event()
         self._epoch = uuid.UUID(store.position.epoch).bytes
+        self._done = store.position.last
         self._taken = self._recover()
-        self._done = self._taken
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
 
     def start(self) -> None:
@@ -155,10 +160,31 @@ class LogWriter:
             now = int(time.time() * 1000)
             logger.warning("%d answered rows were lost when the engine was cut off: told as a gap", missing)
             lost = _both(lost, Lost(missing, now, now, "cut_off"))
-        last = self._store.append(pages, lost) if pages or lost else position.last
-        self._counter.write(self._epoch, last)
+        try:
+            self._done = self._store.append(pages, lost) if pages or lost else position.last
+        except sqlite3.Error as error:
+            self._keep_for_later(results, unfit, lost, error)
+            return position.last + sum(result.count for result in self._queue) + (lost.count if lost else 0)
+        self._counter.write(self._epoch, self._done)
         self._journal.clear()
-        return last
+        return self._done
+
+    def _keep_for_later(
+        self, results: list[Result], unfit: list[Result], lost: Lost | None, error: sqlite3.Error
+    ) -> None:
+        """A start on a full disk: what was left is written when there is room, and stays in the journal until then."""
+        self._note(error)
+        gone = {id(result) for result in unfit}
+        self._queue.extend(result for result in results if id(result) not in gone)
+        self._bytes = sum(result.size for result in self._queue)
+        self._lost = lost
+        self._journal.claim(self._counter.read(self._store.position.epoch))
+        self._waiting.set()
+
+    def _note(self, error: sqlite3.Error) -> None:
+        told = f"The inference log cannot be written ({error}): check the disk of PERSIST_DIR."
+        logger.log(logging.ERROR if self.fault is None else logging.DEBUG, told)
+        self.fault = told
 
     def _run(self) -> None:
         while not self._stopping:
@@ -187,9 +213,10 @@ class LogWriter:
             try:
                 self._done = self._store.append(pages, lost)
             except sqlite3.Error as error:
-                logger.error("The inference log cannot be written (%s): check the disk of PERSIST_DIR", error)
+                self._note(error)
                 self._put_back(results, unfit, lost)
                 return
+            self.fault = None
             with self._lock:
                 self._journal.forget(self._done)
             self._written.notify_all()

@@ -5,16 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
-from opsengine import __version__
+from opsengine import connections, definition, steps, validations
+from opsengine.batching import Batcher
+from opsengine.connections import Signature, Tensor
 from opsengine.decode import Batch
-from opsengine.errors import PipelineError, RegistryError, RequestError
-from opsengine.fields import Array, Field, fit
+from opsengine.definition import Definition, ModelEntry
+from opsengine.errors import PipelineError, RegistryError
+from opsengine.fields import Array, Field
+from opsengine.pymodel import PythonModel
 from opsengine.registry import MANIFEST_TYPE
-from opsengine.rows import Facts
-from opsengine.runtime import Input, OnnxModel
+from opsengine.rows import Answering, Facts, Result
+from opsengine.runtime import Model, OnnxModel
+from opsengine.stages import LoadedStage, Node
+from opsengine.steps import Checks, Stage
 from opsengine.store import ContentStore
+
+read_definition = definition.read
 
 CONFIG_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
 CONFIG_PATH = "pipeline.json"
@@ -31,22 +40,6 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """A model as pipeline.json describes it."""
-
-    name: str
-    version: str
-    sha: str
-    runtime: str
-    tensor_fields: tuple[str, ...] | None
-
-    @property
-    def digest(self) -> str:
-        """The layer that holds the model's file."""
-        return f"sha256:{self.sha}"
-
-
-@dataclass(frozen=True, slots=True)
 class Artifact:
     """What a manifest and its pipeline.json say; nothing is loaded yet."""
 
@@ -58,15 +51,6 @@ class Artifact:
     def digests(self) -> set[str]:
         """Every blob that the artifact needs, the manifest included."""
         return {self.digest, *self.layers}
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """pipeline.json: the name, the version, and the models of each step in order."""
-
-    pipeline: str
-    version: str
-    steps: tuple[ModelEntry, ...]
 
 
 def read_manifest(digest: str, data: bytes) -> Artifact:
@@ -88,94 +72,6 @@ def _path(layer: Mapping[str, Any]) -> str:
     return str(layer.get("annotations", {}).get(PATH_ANNOTATION, ""))
 
 
-def read_definition(data: bytes) -> Definition:
-    """Read pipeline.json. Raises PipelineError for a format, step or model that this engine cannot serve."""
-    try:
-        told = orjson.loads(data)
-        _check_engine(told)
-        models = {entry["version"]: _model(entry) for entry in told["models"]}
-        steps = tuple(_step(step, models) for step in told["definition"]["steps"])
-        name, version = str(told["pipeline"]["name"]), str(told["pipeline"]["version"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"The artifact's {CONFIG_PATH} cannot be read: publish the pipeline again.") from None
-    if not steps:
-        raise PipelineError(f"Pipeline {name} has no steps: add a model and publish it again.")
-    return Definition(name, version, steps)
-
-
-def _check_engine(told: Mapping[str, Any]) -> None:
-    minimum = str(told.get("engine", {}).get("minimum", "0"))
-    if told.get("format") != 1 or _numbers(minimum) > _numbers(__version__):
-        raise PipelineError(
-            f"The pipeline needs engine {minimum} or newer (format {told.get('format')}), this is {__version__}: "
-            "update the engine."
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _model(entry: Mapping[str, Any]) -> ModelEntry:
-    tensor_fields = (entry.get("config") or {}).get("tensor_fields")
-    return ModelEntry(
-        name=str(entry["name"]),
-        version=str(entry["version"]),
-        sha=str(entry["sha"]),
-        runtime=str(entry.get("runtime", "onnx")),
-        tensor_fields=tuple(map(str, tensor_fields)) if tensor_fields else None,
-    )
-
-
-def _step(step: Mapping[str, Any], models: Mapping[str, ModelEntry]) -> ModelEntry:
-    kind = next(iter(step))
-    if kind != "ModelInference":
-        raise PipelineError(
-            f"The pipeline has a {kind} step, which engine {__version__} does not run: update the engine."
-        )
-    listed = step[kind]["models"]
-    if len(listed) != 1:
-        raise PipelineError(
-            f"The pipeline has a step with {len(listed)} models, engine {__version__} runs one a step: "
-            "update the engine."
-        )
-    entry = models[listed[0]["version"]]
-    if entry.runtime != "onnx":
-        raise PipelineError(
-            f"Model {entry.name} needs the runtime {entry.runtime}, which engine {__version__} does not have."
-        )
-    return entry
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: a model, and which columns feed it."""
-
-    entry: ModelEntry
-    model: OnnxModel
-
-    def source(self, node: Input, at: int, columns: Mapping[str, Field], *, is_first: bool) -> str:
-        """The column for an input: by `tensor_fields`, else by the input's name, else the only one there is.
-
-        `tensor_fields` names what callers send, so it binds the first step; later steps are fed by the step before.
-        """
-        named = self.entry.tensor_fields[at] if self.entry.tensor_fields else None
-        if named is not None and (named in columns or is_first):
-            name = named
-        elif node.name in columns or len(columns) > 1 or len(self.model.inputs) > 1:
-            name = node.name
-        else:
-            name = next(iter(columns))
-        if name not in columns:
-            raise RequestError(f'Column "{name}" is missing: model {self.entry.name} needs it (got {_few(columns)}).')
-        return name
-
-
-def _few(columns: Mapping[str, Field]) -> str:
-    names = [repr(name) for name in columns]
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-
-
 class LoadedPipeline:
     """A pipeline in memory, warm. It never changes, so a request that holds it runs wholly on it."""
 
@@ -185,61 +81,123 @@ class LoadedPipeline:
         self.digest = artifact.digest
         self.definition = definition
         self.since = int(time.time() * 1000)
-        self.steps = tuple(Step(entry, _load(entry, artifact, store, cpus)) for entry in definition.steps)
-        last = definition.steps[-1]
-        names = orjson.dumps({"model_name": last.name, "model_sha": last.sha}).decode()
-        self.facts = Facts(definition.pipeline, definition.version, names, last.name, last.version, partition)
+        models = {entry.version: _load(entry, artifact, store, cpus) for entry in definition.models}
+        entries = {entry.version: entry for entry in definition.models}
+        signatures = {version: _signature(entries[version], model) for version, model in models.items()}
+        connections.check(definition.parts, signatures)
+        for model in models.values():
+            model.warm()
+        named = steps.labels(definition.parts)
+        nodes = {
+            version: Node(named[version], model, signatures[version], _runner(entries[version], model))
+            for version, model in models.items()
+        }
+        self._parts = _loaded_parts(definition, nodes)
+        self.facts = _facts(definition, entries, partition)
 
-    def prepare(self, batch: Batch) -> tuple[dict[str, Field], dict[str, Array]]:
-        """The columns as they are recorded, and the first model's inputs. Raises RequestError naming a wrong column.
+    def answer(self, batch: Batch, began: int) -> Result:
+        """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.
 
-        Recorded is what the model sees: its number type, in the shape that was sent.
+        Recorded inputs are what the model sees: its number type, in the shape that was sent.
         """
-        step, recorded, inputs = self.steps[0], dict(batch.columns), {}
-        for at, node in enumerate(step.model.inputs):
-            name = step.source(node, at, batch.columns, is_first=True)
-            array = node.prepare(batch.columns[name], name)
-            recorded[name] = array
-            inputs[node.name] = fit(array, node.shape, name)
-        return recorded, inputs
-
-    def run(self, inputs: dict[str, Array]) -> tuple[dict[str, Field], list[int]]:
-        """Outputs of the last step, and the nanoseconds of each step. Raises RequestError."""
-        elapsed: list[int] = []
+        count, request = batch.count, batch.columns
+        inputs: dict[str, Field] | None = None
         outputs: dict[str, Field] = {}
-        for number, step in enumerate(self.steps):
-            began = time.perf_counter_ns()
-            outputs = step.model.run(_chained(step, outputs) if number else inputs)
-            elapsed.append(time.perf_counter_ns() - began)
-        return outputs, elapsed
+        recorded: dict[str, dict[str, Field]] = {}
+        checks: dict[str, Array] = {}
+        arms: Array | None = None
+        elapsed = [time.perf_counter_ns() - began]
+        for part in self._parts:
+            start = time.perf_counter_ns()
+            if isinstance(part, Checks):
+                known = inputs if inputs is not None else request
+                checks |= validations.evaluate(part.rules, _readable(known, outputs, recorded), count)
+            else:
+                ran = part.run(request if inputs is None else outputs, request, count)
+                if inputs is None:
+                    inputs = {**request, **ran.prepared}
+                outputs, arms = ran.outputs, ran.arms
+                recorded |= ran.recorded
+            elapsed.append(time.perf_counter_ns() - start)
+        if arms is not None:
+            split: Field = [[self.facts.arms[place].described] for place in arms.tolist()]
+            outputs = {**outputs, "_model_split": split}
+        now = int(time.time() * 1000)
+        return Result(self.facts, now, count, inputs or request, outputs, tuple(elapsed), checks, recorded, arms)
 
 
-def _chained(step: Step, columns: Mapping[str, Field]) -> dict[str, Array]:
-    inputs = {}
-    for at, node in enumerate(step.model.inputs):
-        name = step.source(node, at, columns, is_first=False)
-        inputs[node.name] = fit(node.prepare(columns[name], name), node.shape, name)
-    return inputs
+def _readable(
+    inputs: Mapping[str, Field], outputs: Mapping[str, Field], recorded: Mapping[str, Mapping[str, Field]]
+) -> dict[str, Field]:
+    columns = {f"in.{name}": value for name, value in inputs.items()}
+    columns |= {f"out.{name}": value for name, value in outputs.items()}
+    for label, made in recorded.items():
+        columns |= {f"out_{label}.{name}": value for name, value in made.items()}
+    return columns
 
 
-def _load(entry: ModelEntry, artifact: Artifact, store: ContentStore, cpus: int) -> OnnxModel:
+def _loaded_parts(definition: Definition, nodes: Mapping[str, Node]) -> tuple[LoadedStage | Checks, ...]:
+    stages = [part for part in definition.parts if isinstance(part, Stage)]
+    keys = frozenset(stage.split.key for stage in stages if stage.split and stage.split.key)
+    return tuple(
+        part
+        if isinstance(part, Checks)
+        else LoadedStage(part, tuple(nodes[model.version] for model in part.models), keys, is_first=part is stages[0])
+        for part in definition.parts
+    )
+
+
+def _facts(definition: Definition, entries: Mapping[str, ModelEntry], partition: str) -> Facts:
+    last = [part for part in definition.parts if isinstance(part, Stage)][-1]
+    arms = tuple(_answering(entries[model.version]) for model in last.models) if last.split else ()
+    one = _answering(entries[last.models[last.answers].version])
+    return Facts(definition.pipeline, definition.version, one.last_model, one.name, one.version, partition, arms)
+
+
+def _answering(entry: ModelEntry) -> Answering:
+    return Answering(
+        orjson.dumps({"model_name": entry.name, "model_sha": entry.sha}).decode(),
+        entry.name,
+        entry.version,
+        orjson.dumps({"name": entry.name, "version": entry.version, "sha": entry.sha}).decode(),
+    )
+
+
+def _load(entry: ModelEntry, artifact: Artifact, store: ContentStore, cpus: int) -> Model:
     if entry.digest not in artifact.layers:
         raise PipelineError(f"The artifact lacks the file of model {entry.name}: publish the pipeline again.")
-    model = OnnxModel(store.path(entry.digest), entry.name, cpus)
-    if entry.tensor_fields and len(entry.tensor_fields) != len(model.inputs):
+    path = store.path(entry.digest)
+    return (
+        PythonModel(path, entry.name) if entry.runtime == "python" else OnnxModel(path, entry.name, cpus, entry.accel)
+    )
+
+
+def _signature(entry: ModelEntry, model: Model) -> Signature:
+    if entry.batching and any(node.batch for node in model.inputs):
         raise PipelineError(
-            f"Model {entry.name} has {len(model.inputs)} inputs, "
-            f"but its tensor_fields name {len(entry.tensor_fields)}: configure it again."
+            f"Model {entry.name} takes a fixed number of rows at a time, so it cannot be batched: take batching out."
         )
-    model.warm()
-    return model
+    return Signature(
+        entry.name,
+        tuple(Tensor(node.name, _type(node.dtype), node.shape) for node in model.inputs),
+        tuple(Tensor(node.name, _type(node.dtype), node.shape) for node in model.outputs),
+        entry.tensor_fields,
+    )
+
+
+def _type(dtype: np.dtype[np.generic]) -> str:
+    return "string" if dtype.kind == "O" else dtype.name
+
+
+def _runner(entry: ModelEntry, model: Model) -> Any:
+    return Batcher(model.run, entry.batching).run if entry.batching else model.run
 
 
 def load(digest: str, store: ContentStore, cpus: int, partition: str) -> LoadedPipeline:
     """Load a pulled pipeline from the local store and warm it. Raises PipelineError or RegistryError."""
     try:
         artifact = read_manifest(digest, store.read(digest))
-        definition = read_definition(store.read(artifact.config.digest))
+        found = definition.read(store.read(artifact.config.digest))
     except OSError as error:
         raise RegistryError(f"The local copy of {digest} is not complete: {error.strerror}.") from error
-    return LoadedPipeline(artifact, definition, store, cpus, partition)
+    return LoadedPipeline(artifact, found, store, cpus, partition)

@@ -71,11 +71,7 @@ class DataPlane:
     def _run(self, pipeline: LoadedPipeline, body: bytes, content_type: str) -> Result:
         began = time.perf_counter_ns()
         batch = decode.read(body, decode.kind_of(content_type, body), self._max_body)
-        recorded, inputs = pipeline.prepare(batch)
-        decoded = time.perf_counter_ns() - began
-        outputs, elapsed = pipeline.run(inputs)
-        now = int(time.time() * 1000)
-        return Result(pipeline.facts, now, batch.count, recorded, outputs, (decoded, *elapsed))
+        return pipeline.answer(batch, began)
 
     def _count(self, rows: int = 0, errors: int = 0) -> None:
         with self._counting:

@@ -69,6 +69,11 @@ def parse_reference(text: str, default_host: str | None = None) -> Reference:
     return Reference(host, repository, tag or None, digest or None)
 
 
+def digest_of(data: bytes) -> str:
+    """The digest that content has in a registry."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
 def base_url(host: str, settings: RegistrySettings) -> str:
     """The scheme for a registry: one written in OCI_REGISTRY wins; else http on this machine or with OCI_PLAIN_HTTP."""
     address = settings.address or ""
@@ -113,10 +118,30 @@ class RegistryClient:
         data = self._read(answer, LARGEST_MANIFEST + 1)
         if len(data) > LARGEST_MANIFEST:
             raise RegistryError(f"The manifest of {reference} is larger than 4 MiB: this is not a pipeline.")
-        if reference.digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != reference.digest:
+        if reference.digest and digest_of(data) != reference.digest:
             raise RegistryError(
                 f"The registry sent another manifest than {reference}: its copy is damaged, publish the pipeline again."
             )
+        return data
+
+    def look(self, reference: Reference, path: str, accept: str = f"{INDEX_TYPE}, {MANIFEST_TYPE}") -> bytes | None:
+        """Small content of the reference's repository (`manifests/...`, `referrers/...`, `blobs/...`), None for a 404.
+
+        Raises RegistryUnavailable for every other answer: it says nothing about what is there. Blobs are checked
+        against the digest in their path.
+        """
+        answer = self._request("GET", f"/v2/{reference.repository}/{path}", reference, {"Accept": accept})
+        data = self._read(answer, LARGEST_MANIFEST + 1)
+        if answer.status == 404:
+            return None
+        if answer.status != 200 or len(data) > LARGEST_MANIFEST:
+            raise RegistryUnavailable(
+                f"The registry {self._host} could not tell about signatures of {reference.repository}: "
+                f"it answered {answer.status}."
+            )
+        name = path.rpartition("/")[2]
+        if path.startswith("blobs/") and digest_of(data) != name:
+            raise RegistryUnavailable(f"The registry {self._host} sent something else than {name}.")
         return data
 
     def pull_blob(self, reference: Reference, digest: str, size: int, store: ContentStore) -> None:

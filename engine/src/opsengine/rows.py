@@ -1,10 +1,11 @@
 """Inference rows in columns: what an answer, a log page and `/logs` have in common.
 
-Groups and types are those of contract/README.md: time, in, out, anomaly, metadata.
+Groups and types are those of contract/README.md: time, in, out, out_<model> of models that are recorded beside the
+answer, anomaly, metadata.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,16 @@ from opsengine import fields
 from opsengine.fields import Array, Field
 
 ARROW_TIME = pa.timestamp("ms")
+RECORDED = "out_"  # before the label of a shadow or an audited model: `out_challenger.variable`
+
+
+class Answering(NamedTuple):
+    """A model that answers, as rows tell it."""
+
+    last_model: str  # JSON text {"model_name", "model_sha"}
+    name: str
+    version: str
+    described: str  # JSON text {"name", "version", "sha"}: what `out._model_split` holds
 
 
 class Facts(NamedTuple):
@@ -25,6 +36,7 @@ class Facts(NamedTuple):
     model_name: str
     model_version: str
     partition: str
+    arms: tuple[Answering, ...] = ()  # of a split: which of them answered differs from row to row
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +50,27 @@ class Result:
     outputs: dict[str, Field]
     elapsed: tuple[int, ...]
     checks: dict[str, Array] = field(default_factory=dict)
+    recorded: dict[str, dict[str, Field]] = field(default_factory=dict)  # outputs of shadows and audited models
+    arms: Array | None = None  # the place in `facts.arms`, a row
+    dropped: tuple[str, ...] = ()  # inputs that were answered but are not logged
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Results of the same kind fit into one page: same pipeline version, same columns, same types."""
-        described = [
-            (name, _kind(value)) for group in (self.inputs, self.outputs, self.checks) for name, value in group.items()
-        ]
-        return (self.facts, len(self.inputs), len(self.elapsed), *described)
+        groups: list[Mapping[str, Field]] = [self.inputs, self.outputs, self.checks, *self.recorded.values()]
+        described = [(name, _kind(value)) for group in groups for name, value in group.items()]
+        # All results of a loaded pipeline hold the same facts, and hashing them anew for each would cost.
+        return (id(self.facts), len(self.inputs), len(self.elapsed), self.dropped, *self.recorded, *described)
 
     @property
     def size(self) -> int:
         """Bytes held, roughly."""
-        return sum(fields.size_of(value) for group in (self.inputs, self.outputs) for value in group.values())
+        groups = (self.inputs, self.outputs, *self.recorded.values())
+        return sum(fields.size_of(value) for group in groups for value in group.values())
 
 
 def _kind(value: Field) -> object:
-    return (value.dtype.str, value.shape[1:]) if isinstance(value, np.ndarray) else "list"
+    return (value.dtype.char, value.shape[1:]) if isinstance(value, np.ndarray) else "list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +92,7 @@ class Rows:
 
 def of_result(result: Result) -> Rows:
     """The rows of one answered request."""
-    return Rows(
-        result.count,
-        result.time,
-        _groups(result, result.inputs, result.outputs, result.checks, Constant(result.elapsed, pa.list_(pa.int64()))),
-    )
+    return Rows(result.count, result.time, _groups(result, Constant(result.elapsed, pa.list_(pa.int64()))))
 
 
 def merged(results: Sequence[Result]) -> Rows:
@@ -90,14 +102,21 @@ def merged(results: Sequence[Result]) -> Rows:
     counts = [result.count for result in results]
     elapsed = np.repeat(np.array([result.elapsed for result in results], dtype=np.int64), counts, axis=0)
     time = np.repeat(np.array([result.time for result in results], dtype=np.int64), counts)
-    groups = _groups(
-        results[0],
-        {name: _joined([result.inputs[name] for result in results]) for name in results[0].inputs},
-        {name: _joined([result.outputs[name] for result in results]) for name in results[0].outputs},
-        {name: np.concatenate([result.checks[name] for result in results]) for name in results[0].checks},
-        elapsed,
+    first = results[0]
+    whole = replace(
+        first,
+        count=sum(counts),
+        inputs=_merged([result.inputs for result in results]),
+        outputs=_merged([result.outputs for result in results]),
+        checks={name: np.concatenate([result.checks[name] for result in results]) for name in first.checks},
+        recorded={label: _merged([result.recorded[label] for result in results]) for label in first.recorded},
+        arms=None if first.arms is None else np.concatenate([r.arms for r in results if r.arms is not None]),
     )
-    return Rows(sum(counts), time, groups)
+    return Rows(whole.count, time, _groups(whole, elapsed))
+
+
+def _merged(groups: list[dict[str, Field]]) -> dict[str, Field]:
+    return {name: _joined([group[name] for group in groups]) for name in groups[0]}
 
 
 def _joined(parts: list[Field]) -> Field:
@@ -106,26 +125,24 @@ def _joined(parts: list[Field]) -> Field:
     return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
 
 
-def _groups(
-    result: Result,
-    inputs: dict[str, Field],
-    outputs: dict[str, Field],
-    checks: dict[str, Array],
-    elapsed: Field | Constant,
-) -> dict[str, dict[str, Field | Constant]]:
+def _groups(result: Result, elapsed: Field | Constant) -> dict[str, dict[str, Field | Constant]]:
     facts = result.facts
     failed: Field | Constant = Constant(0, pa.int32())
-    if checks:
-        failed = np.sum(list(checks.values()), axis=0, dtype=np.int32)
+    if result.checks:
+        failed = np.sum(list(result.checks.values()), axis=0, dtype=np.int32)
+    last_model: Field | Constant = Constant(facts.last_model, pa.string())
+    if result.arms is not None:
+        last_model = [facts.arms[place].last_model for place in result.arms.tolist()]
     return {
-        "in": dict(inputs),
-        "out": dict(outputs),
-        "anomaly": {"count": failed, **checks},
+        "in": dict(result.inputs),
+        "out": dict(result.outputs),
+        **{f"{RECORDED}{label}": dict(made) for label, made in result.recorded.items()},
+        "anomaly": {"count": failed, **result.checks},
         "metadata": {
-            "last_model": Constant(facts.last_model, pa.string()),
+            "last_model": last_model,
             "pipeline_version": Constant(facts.version, pa.string()),
             "elapsed": elapsed,
-            "dropped": Constant([], pa.list_(pa.string())),
+            "dropped": Constant(list(result.dropped), pa.list_(pa.string())),
             "partition": Constant(facts.partition, pa.string()),
         },
     }
@@ -136,13 +153,23 @@ def to_batch(rows: Rows) -> pa.RecordBatch:
     inputs, dropped = _arrow_inputs(rows)
     groups = dict(rows.groups)
     if dropped:
-        groups["metadata"] = {**groups["metadata"], "dropped": Constant(dropped, pa.list_(pa.string()))}
-    columns = [arrow_time(rows), _struct(inputs, rows.count)]
-    for group in ("out", "anomaly", "metadata"):
-        columns.append(
-            _struct({name: arrow_column(value, rows.count) for name, value in groups[group].items()}, rows.count)
-        )
-    return pa.RecordBatch.from_arrays(columns, names=["time", "in", "out", "anomaly", "metadata"])
+        groups["metadata"] = {
+            **groups["metadata"],
+            "dropped": Constant([*_known(groups), *dropped], pa.list_(pa.string())),
+        }
+    names, columns = ["time", "in"], [arrow_time(rows), _struct(inputs, rows.count)]
+    for group, values in groups.items():
+        if group != "in":
+            names.append(group)
+            made = {name: arrow_column(value, rows.count) for name, value in values.items()}
+            columns.append(_struct(made, rows.count))
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _known(groups: dict[str, dict[str, Field | Constant]]) -> list[object]:
+    """What is named in `metadata.dropped` already."""
+    value = groups["metadata"]["dropped"]
+    return list(value.value) if isinstance(value, Constant) and isinstance(value.value, list) else []
 
 
 def _arrow_inputs(rows: Rows) -> tuple[dict[str, pa.Array], list[str]]:
@@ -178,7 +205,9 @@ def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:
 def from_batch(batch: pa.RecordBatch) -> Rows:
     """Rows of a stored page."""
     groups: dict[str, dict[str, Field | Constant]] = {}
-    for group in ("in", "out", "anomaly", "metadata"):
+    for group in batch.schema.names:
+        if group == "time":
+            continue
         struct = batch.column(group)
         names = [struct.type.field(index).name for index in range(struct.type.num_fields)]
         # flatten() honours the offset of a sliced batch, field() does not.

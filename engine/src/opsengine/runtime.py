@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 
-from opsengine import fields
+from opsengine import fields, providers
 from opsengine.errors import PipelineError, RequestError
 from opsengine.fields import Array, Field, Shape
 
@@ -57,10 +58,35 @@ class Input:
         return fields.cast(array, self.dtype, column)
 
 
-class OnnxModel:
-    """A loaded model. Safe for several threads."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One model output: `shape` is that of a row, None where it is not known."""
 
-    def __init__(self, path: Path, name: str, cpus: int) -> None:
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: Shape | None
+
+
+class Model(Protocol):
+    """What runs in a step, whatever it is made with. Safe for several threads."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+
+    def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
+        """Outputs by name, one row for each row of `columns` (by input name). Raises RequestError."""
+        ...
+
+    def warm(self) -> None:
+        """One run, so that the first caller does not pay for set-up. Raises PipelineError if the model fails."""
+        ...
+
+
+class OnnxModel:
+    """A loaded ONNX model. Safe for several threads."""
+
+    def __init__(self, path: Path, name: str, cpus: int, accel: str = "none") -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = cpus
         options.inter_op_num_threads = 1
@@ -68,9 +94,11 @@ class OnnxModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            chosen = providers.choose(accel, name, ort.get_available_providers())
+            self._session = ort.InferenceSession(str(path), options, providers=chosen)
         except (*CALLER_FAULTS, *MODEL_FAULTS) as error:
             raise PipelineError(f"Model {name} cannot be loaded: {_first_line(error)}.") from error
+        providers.told(name, chosen, self._session.get_providers())
         self.name = name
         self.inputs = tuple(_input(name, node) for node in self._session.get_inputs())
         self.outputs = tuple(_output(name, node) for node in self._session.get_outputs())
@@ -93,12 +121,12 @@ class OnnxModel:
                 self._run({name: a[at : at + batch] for name, a in columns.items()}) for at in range(0, count, batch)
             ]
             made = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
-        for name, array in zip(self.outputs, made, strict=True):
+        for node, array in zip(self.outputs, made, strict=True):
             if not array.ndim or len(array) != count:
-                raise RequestError(f"Model {self.name} gave an output {name} without one value a row.", 500)
+                raise RequestError(f"Model {self.name} gave an output {node.name} without one value a row.", 500)
         return {
-            name: array.tolist() if array.dtype.kind in "OU" else array
-            for name, array in zip(self.outputs, made, strict=True)
+            node.name: array.tolist() if array.dtype.kind in "OU" else array
+            for node, array in zip(self.outputs, made, strict=True)
         }
 
     def warm(self) -> None:
@@ -108,7 +136,7 @@ class OnnxModel:
         """
         if any(length is None for node in self.inputs for length in node.shape):
             return
-        filled = {node.name: _zeros(node) for node in self.inputs}
+        filled = zeros(self.inputs)
         try:
             self.run(filled)
         except RequestError as error:
@@ -134,13 +162,19 @@ def _input(model: str, node: ort.NodeArg) -> Input:
     return Input(node.name, TENSORS[node.type], tuple(lengths[1:]), lengths[0])
 
 
-def _output(model: str, node: ort.NodeArg) -> str:
+def _output(model: str, node: ort.NodeArg) -> Output:
     if node.type not in TENSORS:
         raise PipelineError(
             f"Model {model} has an output {node.name} of type {node.type}: "
             "convert it to give tensors (scikit-learn: zipmap=False)."
         )
-    return str(node.name)
+    lengths = [length if isinstance(length, int) and length > 0 else None for length in node.shape]
+    return Output(str(node.name), TENSORS[node.type], tuple(lengths[1:]) if lengths else None)
+
+
+def zeros(inputs: tuple[Input, ...]) -> dict[str, Array]:
+    """One row, or one batch, of nothing."""
+    return {node.name: _zeros(node) for node in inputs}
 
 
 def _zeros(node: Input) -> Array:

@@ -2,16 +2,18 @@
 
 import math
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsengine import bundle, local
+from opsengine import bundle, evidence, included
 from opsengine.bundle import Bundle
 from opsengine.errors import SettingsError
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 SMALLEST_STORAGE = 2**20  # below this a single page of rows may not fit
+SMALLEST_FIELD = 64  # bytes; a limit below would drop single numbers
 LARGEST_PAGE = 10_000  # rows; the center refuses larger pages (contract/README.md)
 
 
@@ -44,28 +46,46 @@ class Settings:
     checkin_seconds: float | None = None
     pipeline_dir: Path | None = None
     pipeline_digest: str | None = None  # of what is in pipeline_dir
+    max_queue: int = 64
+    log_field_limit: int = 64 * 2**10
+    log_format: str = "text"
+    signing_key: evidence.PublicKey | None = None
+
+    @property
+    def partition(self) -> str:
+        """What log rows are told apart by before the center says so: the edge's name, else the machine's."""
+        return self.bundle.edge_name if self.bundle else socket.gethostname()
 
 
-def read(environ: Mapping[str, str]) -> Settings:
-    """Read the settings; raises SettingsError with one sentence at the first wrong value."""
+def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
+    """Read the settings; raises SettingsError with one sentence at the first wrong value.
+
+    `serves`: for commands that need a pipeline's location.
+    """
     env = _Environment(environ)
     text = env.secret("EDGE_BUNDLE")
     edge = bundle.parse(text) if text else None
     given = env.text("PIPELINE_URL")
     folder = None if given else env.text("PIPELINE_DIR")
-    held = local.digest_of(Path(folder)) if folder else None
+    held = included.digest_of(Path(folder)) if folder else None
     # With the digest in its name another image's pipeline is another location, and fetched anew.
     pipeline_url = f"file://{folder}@{held}" if held else given or (edge and edge.pipeline_url)
-    if not pipeline_url:
+    if not pipeline_url and serves:
         raise SettingsError(
             "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
         )
     storage, page = env.text("LOCAL_INFERENCE_STORAGE"), env.text("PLATEAU_PAGE_SIZE")
     if (storage is None) != (page is None):
         raise SettingsError("LOCAL_INFERENCE_STORAGE and PLATEAU_PAGE_SIZE go together: set both or none.")
-    defaults = Settings(pipeline_url, _registry(env, edge))
+    key = _signing_key(env)
+    if key and folder and serves:
+        raise SettingsError(
+            "The pipeline in PIPELINE_DIR has no signature of its own: check the image's with cosign where it is "
+            "pulled and set REQUIRE_SIGNATURE=false, or give PIPELINE_URL."
+        )
+    defaults = Settings(pipeline_url or "", _registry(env, edge))
     return Settings(
-        pipeline_url=pipeline_url,
+        pipeline_url=defaults.pipeline_url,
         registry=defaults.registry,
         bundle=edge,
         cpus=math.ceil(env.number("CONFIG_CPUS", 1.0, low=0.001, high=1024)),
@@ -81,7 +101,22 @@ def read(environ: Mapping[str, str]) -> Settings:
         else None,
         pipeline_dir=Path(folder) if folder else None,
         pipeline_digest=held,
+        max_queue=env.whole("MAX_QUEUE", defaults.max_queue, low=0, high=512),
+        log_field_limit=env.size("LOG_FIELD_LIMIT", defaults.log_field_limit, low=SMALLEST_FIELD),
+        log_format=env.choice("LOG_FORMAT", ("text", "json")),
+        signing_key=key,
     )
+
+
+def _signing_key(env: "_Environment") -> evidence.PublicKey | None:
+    text = env.secret("COSIGN_PUBLIC_KEY")
+    if text is None and env.flag("REQUIRE_SIGNATURE"):
+        raise SettingsError(
+            "REQUIRE_SIGNATURE is true, but there is no key: set COSIGN_PUBLIC_KEY or COSIGN_PUBLIC_KEY_FILE."
+        )
+    if text is not None and env.text("REQUIRE_SIGNATURE") and not env.flag("REQUIRE_SIGNATURE"):
+        return None
+    return evidence.read_key(text) if text else None
 
 
 def _registry(env: "_Environment", edge: Bundle | None) -> RegistrySettings:
@@ -128,6 +163,13 @@ class _Environment:
         if value not in ("true", "false", "1", "0", "yes", "no"):
             raise SettingsError(f"{name} is {value!r}: give true or false.")
         return value in ("true", "1", "yes")
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str:
+        """One of a few words; the first is the default."""
+        value = (self.text(name) or known[0]).lower()
+        if value not in known:
+            raise SettingsError(f"{name} is {value!r}: give {' or '.join(known)}.")
+        return value
 
     def number(self, name: str, default: float | None, *, low: float, high: float) -> float:
         value = self.text(name)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
-from opsengine.errors import RegistryError, RegistryUnavailable
+from opsengine.errors import NoRoom, RegistryError, RegistryUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ContentStore:
         partial = self._partial / digest.removeprefix("sha256:")
         with partial.open("a+b") as file:
             have = file.tell() if file.tell() <= size else 0
-            self._check_room(size - have)
+            self.check_room(size - have)
             begin, chunks = source(have) if have < size else (have, iter(()))
             file.truncate(begin)
             seen = _hash_so_far(file)
@@ -90,6 +90,34 @@ class ContentStore:
                 self._reject(digest, resumed=begin > 0)
             self._finish(file, partial, digest)
 
+    def is_intact(self, digest: str) -> bool:
+        """Read the blob again; one whose content changed is deleted, so that it is fetched anew.
+
+        A lent one was checked when it was lent, and is not the store's to delete.
+        """
+        if digest in self._lent:
+            return True
+        path = self.path(digest)
+        try:
+            with path.open("rb") as file:
+                right = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
+        except FileNotFoundError:
+            return False
+        if not right:
+            logger.error("%s is damaged on this disk: it is fetched again", digest)
+            path.unlink(missing_ok=True)
+        return right
+
+    def missing(self, digest: str, size: int) -> int:
+        """Bytes of this blob that are still to be fetched."""
+        if self.has(digest):
+            return 0
+        try:
+            have = (self._partial / digest.removeprefix("sha256:")).stat().st_size
+        except FileNotFoundError:
+            have = 0
+        return size - have if have <= size else size
+
     def keep_only(self, digests: Iterable[str]) -> None:
         """Delete all blobs and unfinished pulls but those of `digests`."""
         keep = {digest.removeprefix("sha256:") for digest in digests}
@@ -97,10 +125,17 @@ class ContentStore:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def _check_room(self, needed: int) -> None:
+    def check_all(self) -> Iterator[tuple[str, bool]]:
+        """Each blob's digest and whether its content is still right. Deletes nothing."""
+        for path in sorted(self._blobs.iterdir()):
+            with path.open("rb") as file:
+                yield f"sha256:{path.name}", hashlib.file_digest(file, "sha256").hexdigest() == path.name
+
+    def check_room(self, needed: int) -> None:
+        """Raise NoRoom where the disk has no room for so many more bytes."""
         free = shutil.disk_usage(self._blobs).free
         if needed + SPARE_BYTES > free:
-            raise RegistryError(
+            raise NoRoom(
                 f"The disk of PERSIST_DIR has {free // 2**20} MiB free, "
                 f"but the pipeline needs {needed // 2**20 + 1} MiB more: make room."
             )

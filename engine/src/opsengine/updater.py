@@ -1,4 +1,8 @@
-"""Brings a wanted pipeline into memory: pull, load and warm beside the old one, swap, tidy the store."""
+"""Brings a wanted pipeline into memory: pull, load, warm and try it beside the old one, swap, tidy the store.
+
+A publish that does not hold is taken back by itself: one that the process died of twice while it started, and one whose
+first inferences all fail. It is not tried again until something else was wanted in between.
+"""
 
 import logging
 import threading
@@ -7,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opsengine import fetch, pipeline, state, transport
-from opsengine.errors import EngineError, RegistryUnavailable
+from opsengine import fetch, golden, included, pipeline, state, transport, trial
+from opsengine.errors import EngineError, NoRoom, PipelineError, RegistryError, RegistryUnavailable
+from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.settings import Settings
-from opsengine.state import Publish
-from opsengine.store import ContentStore
+from opsengine.signatures import Proofs
+from opsengine.state import Publish, Served
+from opsengine.trial import Ledger, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +42,24 @@ class Failure:
 
 
 class Updater:
-    """One update at a time, in a thread of its own; `done` is called after each."""
+    """One update at a time, in a thread of its own; `done` is called after each. All its files are in `folder`."""
 
-    def __init__(
-        self, settings: Settings, store: ContentStore, plane: DataPlane, path: Path, done: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, plane: DataPlane, folder: Path, done: Callable[[], None]) -> None:
         self._settings = settings
-        self._store = store
+        self._store = included.open_store(folder / "store", settings.pipeline_dir)
+        self._proofs = Proofs(folder / "store" / "signatures", settings.signing_key)
+        self._ledger = Ledger(folder / "trial.json")
         self._plane = plane
-        self._path = path
+        self._path = folder / "served.json"
         self._done = done
         self._thread: threading.Thread | None = None
-        self.served = state.load(path)
-        self.partition = ""
+        self._trial: Trial | None = None
+        self._judging = threading.Lock()
+        self.served = state.load(self._path)
+        self.partition = settings.partition
         self.stage = "idle"
         self.failure: Failure | None = None
+        self.lost: Wanted | None = None  # served last, but damaged here: to be fetched again
 
     @property
     def is_busy(self) -> bool:
@@ -58,26 +67,37 @@ class Updater:
         return self._thread is not None and self._thread.is_alive()
 
     def serve_last(self) -> bool:
-        """Load what was served last from the local store, without a network."""
-        last = self.served.active
-        if last is None:
-            return False
-        try:
-            self._plane.swap(pipeline.load(last.digest, self._store, self._settings.cpus, self.partition))
-        except EngineError as error:
-            logger.error("The pipeline served last cannot be loaded again: %s", error)
-            return False
-        logger.info("Serving %s from the local store", last.location)
-        return True
+        """Load what was served last from the local store, without a network; else what was served before that."""
+        active, previous = self.served.active, self.served.previous
+        if active and previous and self._ledger.has_crashed(active.digest):
+            self._take_back(active, previous, f"It ended the engine {trial.CRASHES} times in a row while it started.")
+            active, previous = previous, None
+        for last in filter(None, (active, previous)):
+            try:
+                loaded = self._load(last.digest)
+            except EngineError as error:
+                logger.error("%s cannot be loaded again: %s", last.location, error)
+                self.lost = self.lost or Wanted(last.location, last.digest)
+                continue
+            self._trial = Trial(last.digest, None)
+            self._plane.swap(loaded)
+            logger.info("Serving %s from the local store", last.location)
+            return True
+        return False
 
     def want(self, wanted: Wanted) -> None:
         """Begin to bring `wanted` into memory, unless it is there, under way, or failed and not due again."""
         if self.is_busy:
             return
+        self._ledger.forgive_all_but(wanted.digest or self._last_failed)
         current = self._plane.current
         if current and wanted.digest == current.digest:
-            self.failure = None
+            self.failure = self.lost = None
             self._obeyed()
+            return
+        reason = self._ledger.rejection(wanted.digest)
+        if reason and current:
+            self.failure = Failure(wanted, reason, 1, None)
             return
         failure = self.failure if self.failure and self.failure.wanted == wanted else None
         if failure and (failure.retry_at is None or failure.retry_at > time.monotonic()):
@@ -88,17 +108,42 @@ class Updater:
         )
         self._thread.start()
 
+    def observe(self, digest: str, fine: bool) -> None:
+        """How an inference ended. The first good one ends the trial of a new publish, too many bad ones the publish."""
+        on_trial = self._trial
+        if on_trial is None or on_trial.digest != digest:
+            return
+        with self._judging:
+            if self._trial is not on_trial:
+                return
+            on_trial.failures += not fine
+            if not fine and (on_trial.before is None or on_trial.failures < trial.FAILURES):
+                return
+            self._trial = None
+            if not fine and on_trial.before:
+                self._plane.swap(on_trial.before)
+        # Files are written beside the request that brought the verdict.
+        work = self._ledger.held if fine else self._roll_back
+        threading.Thread(target=work, args=(digest,), name="verdict", daemon=True).start()
+
+    def stop(self) -> None:
+        """The engine ends in order: that is no crash of what it serves."""
+        self._ledger.held()
+
+    @property
+    def _last_failed(self) -> str | None:
+        return self.failure.wanted.digest if self.failure else None
+
     def _obeyed(self) -> None:
         """What is served is what is wanted, whatever PIPELINE_URL says: do not fetch that one at the next start."""
         if self.served.given != self._settings.pipeline_url:
-            self.served = replace(self.served, given=self._settings.pipeline_url)
-            state.save(self._path, self.served)
+            self._keep(replace(self.served, given=self._settings.pipeline_url))
 
     def _run(self, wanted: Wanted, tries: int) -> None:
         try:
             self._bring(wanted)
-            self.failure = None
-        except (RegistryUnavailable, OSError) as error:
+            self.failure = self.lost = None
+        except (RegistryUnavailable, NoRoom, OSError) as error:
             self._fail(
                 Failure(wanted, str(error), tries + 1, time.monotonic() + transport.pause(tries, first=2, longest=300))
             )
@@ -112,18 +157,73 @@ class Updater:
             self._done()
 
     def _bring(self, wanted: Wanted) -> None:
-        digest = fetch.fetch(wanted.location, wanted.digest, self._settings.registry, self._store)
+        digest = fetch.fetch(wanted.location, wanted.digest, self._settings.registry, self._store, self._proofs)
+        before = self._plane.current
+        reason = self._ledger.rejection(digest)
+        if before and self._ledger.has_crashed(digest):
+            reason = f"It ended the engine {trial.CRASHES} times in a row while it started."
+            self._ledger.reject(digest, reason)
+        if before and reason:
+            raise PipelineError(reason)
         self.stage = "warming"
         logger.info("Starting engine")
-        loaded = pipeline.load(digest, self._store, self._settings.cpus, self.partition)
-        self.served = self.served.activated(Publish(wanted.location, digest), self._settings.pipeline_url)
-        state.save(self._path, self.served)
+        loaded = self._load(digest)
+        self._try(loaded)
+        self._keep(self.served.activated(Publish(wanted.location, digest), self._settings.pipeline_url))
+        self._trial = Trial(digest, before)
         self._plane.swap(loaded)
         logger.info("Serving pipeline %s version %s (%s)", loaded.facts.pipeline, loaded.facts.version, digest)
-        keep = set().union(
-            *(fetch.needed_blobs(kept, self._store) for kept in self.served.digests if self._store.has(kept))
-        )
-        self._store.keep_only(keep)
+        self._tidy()
+
+    def _load(self, digest: str) -> LoadedPipeline:
+        """Read all of it again against its digests, then load and warm it; noted, in case the process dies of it."""
+        if not fetch.is_intact(digest, self._store):
+            raise RegistryUnavailable(f"The local copy of {digest} is damaged or not complete: it is fetched again.")
+        if not self._proofs.has(digest):
+            raise RegistryError(f"{digest} has no signature here that holds, and one is required: sign the publish.")
+        self._ledger.begin(digest)
+        try:
+            loaded = pipeline.load(digest, self._store, self._settings.cpus, self.partition)
+        except Exception:
+            self._ledger.held(digest)  # refused, but not died of
+            raise
+        timer = threading.Timer(trial.HELD_SECONDS, self._ledger.held, (digest,))
+        timer.daemon = True
+        timer.start()
+        return loaded
+
+    def _try(self, loaded: LoadedPipeline) -> None:
+        """Run the golden request that was shipped with the publish, if there is one. Raises PipelineError."""
+        try:
+            shipped = golden.find(loaded.digest, self._store)
+            if shipped:
+                golden.check(shipped, loaded, self._settings.max_body)
+                logger.info("The golden request of the publish gave what it should")
+        except EngineError:
+            self._ledger.held(loaded.digest)  # it did not crash, it is only wrong
+            raise
+
+    def _roll_back(self, digest: str) -> None:
+        active, previous = self.served.active, self.served.previous
+        if active and previous and active.digest == digest:
+            self._take_back(active, previous, f"Its first {trial.FAILURES} inferences all failed.")
+        self._done()
+
+    def _take_back(self, bad: Publish, good: Publish, reason: str) -> None:
+        told = f"{reason} The publish before it is served again."
+        logger.error("%s is taken back: %s", bad.location, told)
+        self._ledger.reject(bad.digest, told)
+        self._keep(Served(good, None, self._settings.pipeline_url))
+        self.failure = Failure(Wanted(bad.location, bad.digest), told, 1, None)
+
+    def _keep(self, served: Served) -> None:
+        self.served = served
+        state.save(self._path, served)
+
+    def _tidy(self) -> None:
+        kept = [digest for digest in self.served.digests if self._store.has(digest)]
+        self._store.keep_only(set().union(*(fetch.needed_blobs(digest, self._store) for digest in kept)))
+        self._proofs.keep_only(kept)
 
     def _fail(self, failure: Failure) -> None:
         self.failure = failure

@@ -52,6 +52,7 @@ class FakeCenter(LoopbackServer):
         self.refuse = {}  # path -> list of Refuse, Reply or None (dead line), taken one a request
         self.faults = []
         self.next_checkin = 30
+        self.lapses_at = 1764288000000
         super().__init__()
 
     def add_edge(self, name="edge-1", pipeline_url="", token=None):
@@ -178,7 +179,7 @@ class FakeCenter(LoopbackServer):
         return 200, {
             "desired": self.desired,
             "logs": {"acked": acked},
-            "lapses_at": 1764288000000,
+            "lapses_at": self.lapses_at,
             "next_checkin": self.next_checkin,
         }
 

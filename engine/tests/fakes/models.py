@@ -44,3 +44,21 @@ def class_and_scores():
     ]
     outputs = [value("label", INT64, ["N"]), value("scores", FLOAT, ["N", 3])]
     return _model(nodes, [value("x", FLOAT, ["N", 3])], outputs)
+
+
+def fails_on_rows():
+    """y = x for a single row; with more rows the model itself fails (a Reshape that cannot be)."""
+    shape = numpy_helper.from_array(np.array([1, 2], dtype=np.int64), "one_row")
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Reshape", ["x", "one_row"], ["y"])
+    return _model([node], [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", 2])], [shape])
+
+
+def slow(times=60):
+    """Rows of 300 x 300 numbers through many multiplications: a good part of a second for a few rows."""
+    rng = np.random.default_rng(1)
+    weights = numpy_helper.from_array((rng.random((300, 300)) / 300).astype(np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x" if at == 0 else f"h{at}", "w"], [f"h{at + 1}"]) for at in range(times)]
+    nodes.append(helper.make_node("ReduceMean", [f"h{times}"], ["y"], axes=[1, 2], keepdims=0))
+    value = helper.make_tensor_value_info
+    return _model(nodes, [value("x", FLOAT, ["N", 300, 300])], [value("y", FLOAT, ["N"])], [weights])

@@ -93,9 +93,12 @@ class FakeRegistry(LoopbackServer):
 
 
 def publish(registry, name, version, models, steps=None, repository=None, **changes):
-    """Push a pipeline artifact (contract/artifact.manifest.json). `models`: (name, version, bytes, tensor_fields)."""
+    """Push a pipeline artifact (contract/artifact.manifest.json).
+
+    `models`: (name, version, bytes, tensor_fields) and perhaps what else pipeline.json says of the model.
+    """
     entries, layers = [], []
-    for model, model_version, data, tensor_fields in models:
+    for model, model_version, data, tensor_fields, *more in models:
         digest = registry.put(data)
         entries.append(
             {
@@ -111,6 +114,7 @@ def publish(registry, name, version, models, steps=None, repository=None, **chan
                 "config": {"tensor_fields": tensor_fields},
                 "inputs": [],
                 "outputs": [],
+                **(more[0] if more else {}),
             }
         )
         path = {"org.cncf.model.filepath": f"models/{model}/{model_version}/{model}.onnx"}

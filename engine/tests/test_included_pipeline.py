@@ -1,10 +1,15 @@
 """PIPELINE_DIR: a pipeline in a folder is served without a registry."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+from engine.tests.conftest import ROOT
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from opsengine import local, settings
+from opsengine import included, settings
 from opsengine.errors import PipelineError, SettingsError
 from opsengine.store import ContentStore
 
@@ -17,7 +22,7 @@ def folder(registry, tmp_path):
     _url, digest = publish(registry, "scale", VERSION, [("by-2", "m1", models.scale(2.0), ["tensor"])])
     manifest = registry.blobs[digest]
     root = tmp_path / "pipeline"
-    for layer in local.orjson.loads(manifest)["layers"]:
+    for layer in included.orjson.loads(manifest)["layers"]:
         path = root / layer["annotations"]["org.cncf.model.filepath"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(registry.blobs[layer["digest"]])
@@ -62,4 +67,26 @@ def test_a_path_out_of_the_folder_is_refused(folder, tmp_path):
     manifest.write_bytes(manifest.read_bytes().replace(b'"pipeline.json"', b'"../secret"'))
     (tmp_path / "secret").write_text("x")
     with pytest.raises(PipelineError, match="names a file that is not in it"):
-        local.lend(folder, ContentStore(tmp_path / "store"))
+        included.lend(folder, ContentStore(tmp_path / "store"))
+
+
+def test_verify_and_pull_know_the_folder(start_engine, folder, tmp_path):
+    engine = start_engine(PIPELINE_DIR=folder).ready()
+    engine.stop()
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT / "engine/src"),
+        "PERSIST_DIR": str(engine.folder / "persist"),
+        "PIPELINE_DIR": str(folder),
+    }
+    digest = included.digest_of(folder)
+    for verb, says in (("verify", f"publish {digest}: right."), ("pull", digest)):
+        command = [sys.executable, "-m", "opsengine", verb]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout.strip()) == (0, says), done.stderr
+
+
+def test_a_required_signature_is_the_images_to_have(folder, monkeypatch):
+    monkeypatch.setattr(settings.evidence, "read_key", lambda text: text)
+    with pytest.raises(SettingsError, match="has no signature of its own"):
+        settings.read({"PIPELINE_DIR": str(folder), "COSIGN_PUBLIC_KEY": "key"})

@@ -1,0 +1,78 @@
+"""The engine as it serves, on a model from a file, and a constant answer from the same HTTP server.
+
+python -m bench.engine.serve MODEL FOLDER PORT
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+
+from engine.tests.fakes.registry import publish
+from opsengine import pipeline
+from opsengine.app import App, Environ, StartResponse
+from opsengine.engine import BODIES, SLOTS, SPARE_THREADS
+from opsengine.gate import Gate
+from opsengine.logstore import LogStore
+from opsengine.logwriter import LogWriter
+from opsengine.metrics import Metrics
+from opsengine.plane import DataPlane
+from opsengine.recorder import Recorder
+from opsengine.server import Server
+from opsengine.store import ContentStore
+from opsengine.traffic import Traffic
+from opsengine.views import Views
+
+CONSTANT = orjson.dumps([{"time": 1, "out": {"variable": [718013.7]}}])
+LARGEST_BODY = 64 * 2**20
+LARGEST_FIELD = 64 * 2**10
+QUEUE = 64
+
+
+class Shelf:
+    """Takes an artifact like a registry, straight into a content store."""
+
+    host = "bench"
+
+    def __init__(self, store: ContentStore) -> None:
+        self.put = store.write
+
+    def push(self, repository: str, tag: str, manifest: dict[str, object]) -> str:
+        return self.put(orjson.dumps(manifest))
+
+
+def main(model: str, folder: str, port: str) -> None:
+    """Serve until SIGTERM."""
+    store = ContentStore(Path(folder) / "store")
+    part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), ["tensor"])
+    _, digest = publish(Shelf(store), "house", "00000000-0000-4000-8000-000000000002", [part])
+    log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
+    writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
+    writer.start()
+    gate, metrics = Gate(SLOTS, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
+    plane = DataPlane(Recorder(writer.put, metrics.result, LARGEST_FIELD), LARGEST_BODY)
+    plane.swap(pipeline.load(digest, store, 1, "bench"))
+    traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
+    app = App(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
+
+    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/constant":
+            return app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or 0))
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))])
+        return [CONSTANT]
+
+    server = Server(serve, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    server.start()
+    stopped.wait()
+    server.stop(2)
+    writer.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,137 @@
+"""Prometheus metrics, by prometheus_client: with its children kept, an observation costs about a microsecond.
+
+What a request changes is counted as it happens. What has a state (queue, log, session, update) is read from the same
+facts as `/status.json` when somebody asks.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from opsengine.rows import Result
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# Half a millisecond (a small model) to half a minute (a large one on a slow device).
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+UPDATE_STATES = ("idle", "pulling", "warming", "failed")
+NANOSECONDS = 1e-9
+
+Names = Callable[[], tuple[str, ...]]
+
+
+class Metrics:
+    """All metrics of one engine; `models` names the models of the steps that are served now."""
+
+    def __init__(self, models: Names) -> None:
+        self._models = models
+        self._registry = CollectorRegistry()
+        made: dict[str, Any] = {"registry": self._registry}
+        self._requests = Counter(
+            "opsengine_requests_total", "Inference requests, by how they ended.", ["pipeline", "code"], **made
+        )
+        self._seconds = Histogram(
+            "opsengine_request_seconds", "From a request to its answer.", ["pipeline"], buckets=BUCKETS, **made
+        )
+        self._model_seconds = Histogram(
+            "opsengine_model_seconds", "One step of a request.", ["pipeline", "model"], buckets=BUCKETS, **made
+        )
+        self._rows = Counter("opsengine_rows_total", "Inferences made.", ["pipeline"], **made)
+        self._children: dict[tuple[object, ...], Any] = {}  # labels() costs more than what it leads to
+
+    def add(self, facts: Callable[[], dict[str, Any]]) -> None:
+        """Show the engine's state too, as `facts` tells it."""
+        self._registry.register(StateCollector(facts))
+
+    def request(self, pipeline: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._child(self._requests, pipeline, str(status)).inc()
+        if status == 200:
+            self._child(self._seconds, pipeline).observe(seconds)
+
+    def result(self, result: Result) -> None:
+        """Count what one answered request made."""
+        pipeline = result.facts.pipeline
+        self._child(self._rows, pipeline).inc(result.count)
+        names = self._models()
+        for at, elapsed in enumerate(result.elapsed[1:]):
+            name = names[at] if at < len(names) else str(at + 1)
+            self._child(self._model_seconds, pipeline, name).observe(elapsed * NANOSECONDS)
+
+    def render(self) -> bytes:
+        """The metrics as text."""
+        return generate_latest(self._registry)
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
+
+class StateCollector(Collector):
+    """Gauges out of the facts of `/status.json`."""
+
+    def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
+        self._facts = facts
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: asking would need the state before the engine has one."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The state now."""
+        told = self._facts()
+        for name, (help_text, value) in _gauges(told).items():
+            if value is not None:
+                yield GaugeMetricFamily(f"opsengine_{name}", help_text, value=float(value))
+        for name, (help_text, value) in _counters(told).items():
+            yield CounterMetricFamily(f"opsengine_{name}", help_text, value=float(value))
+        state = GaugeMetricFamily("opsengine_update_state", "1 for the state the update is in.", labels=["state"])
+        for one in UPDATE_STATES:
+            state.add_metric([one], float(told["update"]["state"] == one))
+        yield state
+        yield from _serving(told["serving"])
+
+
+def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    logs, contact = told["logs"], told["contact"]
+    memory, offset = told["engine"]["memory"], told["clock"]["offset_ms"]
+    return {
+        "ready": ("1 when a pipeline is loaded.", told["serving"] is not None),
+        "queue_requests": ("Requests that wait for a slot.", told["traffic"]["waiting"]),
+        "log_backlog_rows": ("Log rows that the ops center has not acknowledged.", logs["backlog"]),
+        "log_bytes": ("Disk space that the inference log takes.", logs["bytes"]),
+        "log_limit_bytes": ("Disk space that it may take.", logs["limit"]),
+        "log_write_failing": ("1 while the log cannot be written.", logs["fault"] is not None),
+        "session_hours_left": ("Until the session lapses, if nothing is heard.", contact["hours_left"]),
+        "last_contact_timestamp_seconds": ("When the ops center answered last.", _seconds(contact["last"])),
+        "clock_offset_seconds": ("The ops center's clock minus this one.", _seconds(offset)),
+        "disk_free_bytes": ("Free on the disk of PERSIST_DIR.", told["disk"]["free"]),
+        "memory_bytes": ("Memory in use.", memory["used"]),
+        "memory_limit_bytes": ("Memory that may be used.", memory["limit"]),
+        "start_timestamp_seconds": ("When the engine started.", _seconds(told["engine"]["started_at"])),
+    }
+
+
+def _counters(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    return {
+        "errors_total": ("Inference requests that were refused or failed.", told["traffic"]["errors"]),
+        "refused_total": ("Requests refused with 429.", told["traffic"]["refused"]),
+        "log_shed_rows_total": ("Log rows given up in this epoch, each told as a gap.", told["logs"]["shed"]),
+    }
+
+
+def _serving(serving: dict[str, Any] | None) -> Iterator[Metric]:
+    labels = ["pipeline", "version", "digest"]
+    info = GaugeMetricFamily("opsengine_serving_info", "What is in memory.", labels=labels)
+    if serving:
+        info.add_metric([serving["pipeline"], serving["pipeline_version"], serving["digest"]], 1.0)
+    yield info
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

@@ -1,0 +1,159 @@
+"""What the engine tells of itself: to the center at check-in, to people and programs by `/status` and `/metrics`."""
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from opsengine import identity, machine
+from opsengine.center import Center
+from opsengine.gate import Gate
+from opsengine.logstore import LogStore
+from opsengine.logwriter import LogWriter
+from opsengine.plane import DataPlane
+from opsengine.settings import Settings
+from opsengine.updater import Updater, Wanted
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the center refused last, and when (epoch ms)."""
+
+    at: int
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class Contact:
+    """With the center. Times are epoch ms: `last` by this clock, `lapses_at` by the center's."""
+
+    wanted: Wanted | None = None  # what it said last
+    last: int | None = None
+    lapses_at: int | None = None
+    problem: str | None = None  # why it cannot be reached now
+    refusal: Refusal | None = None
+
+
+class Reporter:
+    """Reads the state of all parts; changes nothing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plane: DataPlane,
+        updater: Updater,
+        contact: Contact,
+        center: Center | None,
+        log: tuple[LogStore, LogWriter],
+        gate: Gate,
+    ) -> None:
+        self._settings = settings
+        self._plane = plane
+        self._updater = updater
+        self._contact = contact
+        self._center = center
+        self._log_store, self._writer = log
+        self._gate = gate
+        self._started_at = int(time.time() * 1000)
+
+    def checkin(self) -> dict[str, object]:
+        """contract/checkin.request.json"""
+        counters, log, disk = self._plane.counters, self._log_store.position, self._disk()
+        return {
+            "serving": self._serving(),
+            "update": self._update(),
+            "engine": {**identity.engine_facts(), "started_at": self._started_at},
+            "counters": {"requests": counters.requests, "rows": counters.rows, "errors": counters.errors},
+            "logs": {"epoch": log.epoch, "last_sequence": log.last, "acked": log.acked, "shed": log.shed},
+            "disk": disk,
+            "resources": {"cpus": self._settings.cpus, **_memory()},
+            "clock": int(time.time() * 1000),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Everything of `/status.json`; times are epoch ms, sizes bytes."""
+        counters, log, now = self._plane.counters, self._log_store.position, int(time.time() * 1000)
+        contact, wanted = self._contact, self._contact.wanted or Wanted(self._settings.pipeline_url)
+        return {
+            "now": now,
+            "engine": {
+                **identity.engine_facts(),
+                "started_at": self._started_at,
+                "uptime_seconds": (now - self._started_at) // 1000,
+                "cpus": self._settings.cpus,
+                "memory": {"used": machine.memory_used(), "limit": machine.memory_limit()},
+            },
+            "edge": self._edge(),
+            "serving": self._serving(),
+            "wanted": asdict(wanted),
+            "update": self._update(),
+            "contact": {
+                "last": contact.last,
+                "lapses_at": contact.lapses_at,
+                "hours_left": self._hours_left(contact),
+                "problem": contact.problem,
+                "refusal": asdict(contact.refusal) if contact.refusal else None,
+            },
+            "clock": {"offset_ms": self._center.clock_offset if self._center and contact.last else None},
+            "logs": {
+                "epoch": log.epoch,
+                "last": log.last,
+                "acked": log.acked,
+                "backlog": log.last - log.acked,
+                "shed": log.shed,
+                "bytes": self._log_store.used,
+                "limit": self._settings.storage_bytes,
+                "fault": self._writer.fault,
+            },
+            "disk": self._disk(),
+            "traffic": {
+                "requests": counters.requests,
+                "rows": counters.rows,
+                "errors": counters.errors,
+                "waiting": self._gate.waiting,
+                "refused": self._gate.refused,
+            },
+        }
+
+    def _serving(self) -> dict[str, object] | None:
+        current = self._plane.current
+        if current is None:
+            return None
+        return {
+            "digest": current.digest,
+            "pipeline": current.facts.pipeline,
+            "pipeline_version": current.facts.version,
+            "since": current.since,
+        }
+
+    def _update(self) -> dict[str, object]:
+        failure = self._updater.failure
+        stage = "failed" if self._updater.stage == "idle" and failure else self._updater.stage
+        return {"state": stage, "error": failure.message if failure else None}
+
+    def _edge(self) -> dict[str, object] | None:
+        if self._center is None or self._settings.bundle is None:
+            return None
+        session = self._center.session
+        return {
+            "name": session.edge_name if session else self._settings.bundle.edge_name,
+            "id": session.edge_id if session else None,
+            "spiffe_id": session.spiffe_id if session else None,
+            "center": self._settings.bundle.center_url,
+        }
+
+    def _hours_left(self, contact: Contact) -> float | None:
+        if self._center is None or contact.lapses_at is None:
+            return None
+        return round(max(0, contact.lapses_at - self._center.now_ms()) / HOUR_MS, 2)
+
+    def _disk(self) -> dict[str, int]:
+        disk = shutil.disk_usage(self._settings.persist_dir)
+        return {"free": disk.free, "total": disk.total}
+
+
+def _memory() -> dict[str, int]:
+    return {"memory": machine.memory_limit(), "memory_used": machine.memory_used()}

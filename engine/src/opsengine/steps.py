@@ -1,0 +1,258 @@
+"""The steps of a pipeline, read and checked (docs/pipelines.md). The center keeps the same rules; both prove it on
+contract/definitions.json.
+
+A step that runs models becomes a *stage*; `AuditResults`, `Nth` and `MultiOut` only say which of the stage's results
+answer and which are recorded, so they are folded into it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from opsengine import expressions
+from opsengine.errors import PipelineError
+from opsengine.expressions import Expression
+
+STEP_LIMIT = 64  # a chain of models, not a program
+MODEL_LIMIT = 32  # models of one step
+NOT_RUN = ("ColumnsSelect", "ColumnsToRows", "Average", "RowsToModels")
+RESERVED = "count"  # anomaly.count is the number of validations that were true
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model version that a step names."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which of the stage's models takes a row: by weight (sticky by `key`, if there is one), or by the value of `key`.
+
+    With `routes`, values that are not listed go to the first model.
+    """
+
+    key: str | None
+    weights: tuple[float, ...] = ()
+    routes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Models that take the same columns. `answers` is the place of the one whose outputs go on."""
+
+    number: int  # of its step, from 1
+    models: tuple[Reference, ...]
+    split: Split | None
+    answers: int
+    recorded: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Validations, by name."""
+
+    number: int
+    rules: tuple[tuple[str, Expression], ...]
+
+
+Part = Stage | Checks
+
+
+def read(steps: object) -> tuple[Part, ...]:
+    """The parts of a definition's `steps`. Raises PipelineError that names the step."""
+    if not isinstance(steps, list) or not steps:
+        raise PipelineError("The pipeline has no steps: add a model and publish it again.")
+    if len(steps) > STEP_LIMIT:
+        raise PipelineError(f"A pipeline has at most {STEP_LIMIT} steps, this one has {len(steps)}.")
+    reader = _Reader()
+    for number, step in enumerate(steps, start=1):
+        reader.take(number, step)
+    return reader.parts()
+
+
+def labels(parts: tuple[Part, ...]) -> dict[str, str]:
+    """How each model version is called in columns: by its name, or by name and version where names repeat."""
+    named = {model.version: model.name for part in parts if isinstance(part, Stage) for model in part.models}
+    return {
+        version: name if list(named.values()).count(name) == 1 else f"{name}-{version[:8]}"
+        for version, name in named.items()
+    }
+
+
+@dataclass(slots=True)
+class _Draft:
+    number: int
+    models: tuple[Reference, ...]
+    split: Split | None = None
+    alive: list[int] = field(default_factory=list)
+    audited: set[int] | None = None
+
+    def stage(self, *, is_last: bool) -> Stage:
+        answers = self.alive[0]
+        recorded = set(self.alive) - {answers} if self.audited is None else set(self.audited)
+        if is_last:
+            recorded -= {answers}
+        return Stage(self.number, self.models, self.split, answers, tuple(sorted(recorded)))
+
+
+class _Reader:
+    """Takes the steps in order."""
+
+    def __init__(self) -> None:
+        self._made: list[_Draft | Checks] = []
+        self._names: set[str] = set()
+        self._kinds: dict[str, Callable[[int, Any], None]] = {
+            "ModelInference": self._inference,
+            "RandomSplit": self._random_split,
+            "MetaValueSplit": self._value_split,
+            "AuditResults": self._audit,
+            "Nth": self._nth,
+            "MultiOut": self._multi_out,
+            "Check": self._check,
+        }
+
+    def take(self, number: int, step: object) -> None:
+        if not isinstance(step, dict) or len(step) != 1:
+            raise PipelineError(f'Step {number} is an object of one key, its kind: {{"ModelInference": {{…}}}}.')
+        kind, content = next(iter(step.items()))
+        if kind in NOT_RUN:
+            raise PipelineError(
+                f"Step {number} is a {kind}, which engines do not run: known are {', '.join(self._kinds)}."
+            )
+        if kind not in self._kinds:
+            raise PipelineError(f"Step {number} is of the unknown kind {kind!r}: known are {', '.join(self._kinds)}.")
+        if not isinstance(content, dict):
+            raise PipelineError(f"Step {number}: what {kind} holds is an object.")
+        self._kinds[kind](number, content)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What was taken, the results of each stage settled."""
+        drafts = [made for made in self._made if isinstance(made, _Draft)]
+        if not drafts:
+            raise PipelineError("The pipeline runs no model: add a ModelInference step.")
+        parts = tuple(
+            made if isinstance(made, Checks) else made.stage(is_last=made is drafts[-1]) for made in self._made
+        )
+        _refuse_recorded_twice(parts)
+        return parts
+
+    def _inference(self, number: int, content: dict[str, Any]) -> None:
+        models = content.get("models")
+        if not isinstance(models, list) or not 1 <= len(models) <= MODEL_LIMIT:
+            raise PipelineError(
+                f'Step {number} names 1 to {MODEL_LIMIT} models: {{"models": [{{"name", "version"}}]}}.'
+            )
+        self._add(number, [_reference(number, model) for model in models])
+
+    def _add(self, number: int, models: list[Reference], split: Split | None = None) -> None:
+        versions = [model.version for model in models]
+        if len(set(versions)) != len(versions):
+            raise PipelineError(f"Step {number} names a model version twice.")
+        alive = [0] if split else list(range(len(models)))
+        self._made.append(_Draft(number, tuple(models), split, alive))
+
+    def _random_split(self, number: int, content: dict[str, Any]) -> None:
+        arms = content.get("weights")
+        if not isinstance(arms, list) or not 1 <= len(arms) <= MODEL_LIMIT or not all(map(_is_arm, arms)):
+            raise PipelineError(
+                f'Step {number} splits by 1 to {MODEL_LIMIT} weights: {{"weights": [{{"model", "weight"}}]}}, '
+                "each weight a number of 0 or more."
+            )
+        weights = tuple(float(arm["weight"]) for arm in arms)
+        if not sum(weights) > 0:
+            raise PipelineError(f"Step {number}: the weights are all 0, so no model would run.")
+        key = content.get("hash_key")
+        if key is not None and (not isinstance(key, str) or not key):
+            raise PipelineError(f'Step {number}: "hash_key" is the name of a column, or null.')
+        self._add(number, [_reference(number, arm["model"]) for arm in arms], Split(key, weights))
+
+    def _value_split(self, number: int, content: dict[str, Any]) -> None:
+        key, routes = content.get("split_key"), content.get("routes")
+        if not isinstance(key, str) or not key:
+            raise PipelineError(f'Step {number}: "split_key" is the name of a column.')
+        if not isinstance(routes, dict) or not 1 <= len(routes) <= 1000:
+            raise PipelineError(
+                f'Step {number} has 1 to 1000 routes: {{"routes": {{"value": {{"name", "version"}}}}}}.'
+            )
+        models = [_reference(number, content.get("control"))]
+        places = {}
+        for value, told in routes.items():
+            model = _reference(number, told)
+            if model not in models:
+                models.append(model)
+            places[value] = models.index(model)
+        if len(models) > MODEL_LIMIT:
+            raise PipelineError(f"Step {number} routes to {len(models)} models, at most {MODEL_LIMIT} are possible.")
+        self._add(number, models, Split(key, routes=places))
+
+    def _before(self, number: int, kind: str) -> _Draft:
+        drafts = [made for made in self._made if isinstance(made, _Draft)]
+        if not drafts:
+            raise PipelineError(f"Step {number} is a {kind} and has no model step before it.")
+        return drafts[-1]
+
+    def _audit(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "AuditResults")
+        start, end = content.get("from"), content.get("to")
+        if not _is_place(start) or not (end is None or (_is_place(end) and end > start)):
+            raise PipelineError(f'Step {number}: "from" is a whole number of 0 or more, "to" a larger one or null.')
+        chosen = draft.alive[start:end]
+        if not chosen:
+            raise PipelineError(
+                f"Step {number} records results from {start} on, but step {draft.number} gives {len(draft.alive)}."
+            )
+        draft.audited = (draft.audited or set()) | set(chosen)
+
+    def _nth(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "Nth")
+        index = content.get("index")
+        if not isinstance(index, int) or not _is_place(index):
+            raise PipelineError(f'Step {number}: "index" is a whole number of 0 or more.')
+        if index >= len(draft.alive):
+            raise PipelineError(
+                f"Step {number} takes result {index} (from 0), but step {draft.number} gives {len(draft.alive)}."
+            )
+        draft.alive = [draft.alive[index]]
+
+    def _multi_out(self, number: int, content: dict[str, Any]) -> None:
+        draft = self._before(number, "MultiOut")
+        draft.audited = (draft.audited or set()) | set(draft.alive[1:])
+
+    def _check(self, number: int, content: dict[str, Any]) -> None:
+        rules = expressions.rules(number, content)
+        for name, _ in rules:
+            if name == RESERVED:
+                raise PipelineError(f'Step {number}: a validation cannot be called "{RESERVED}": choose another name.')
+            if name in self._names:
+                raise PipelineError(f"Step {number}: there are two validations called {name!r}.")
+            self._names.add(name)
+        self._made.append(Checks(number, rules))
+
+
+def _reference(number: int, told: object) -> Reference:
+    name, version = (told.get("name"), told.get("version")) if isinstance(told, dict) else (None, None)
+    if not (isinstance(name, str) and name and isinstance(version, str) and version):
+        raise PipelineError(f'Step {number} names its models by "name" and "version".')
+    return Reference(name, version)
+
+
+def _is_arm(arm: object) -> bool:
+    weight = arm.get("weight") if isinstance(arm, dict) else None
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight) and weight >= 0
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _refuse_recorded_twice(parts: tuple[Part, ...]) -> None:
+    seen: set[str] = set()
+    for part in parts:
+        for model in [part.models[place] for place in part.recorded] if isinstance(part, Stage) else []:
+            if model.version in seen:
+                raise PipelineError(f"Step {part.number} records model {model.name} a second time: record it once.")
+            seen.add(model.version)

@@ -1,0 +1,131 @@
+"""The command line beside `serve`: join, status, pull, verify, version; each ends with one line where it cannot."""
+
+import os
+import subprocess
+import sys
+
+import orjson
+import pytest
+
+from engine.tests.conftest import ROOT, free_port
+from engine.tests.fakes import models
+from engine.tests.fakes.registry import publish
+from engine.tests.test_main_job import V1, start_joined
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command on this test's PERSIST_DIR; returns code, stdout, stderr."""
+
+    def call(*arguments, **env):
+        keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        given = {name: str(value) for name, value in env.items()}
+        env = {**keep, "PYTHONPATH": str(ROOT / "engine/src"), "PERSIST_DIR": str(tmp_path / "persist"), **given}
+        command = [sys.executable, "-m", "opsengine", *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+@pytest.fixture
+def location(registry):
+    return publish(registry, "scale", V1, [("by-two", "m1", models.scale(2.0), ["tensor"])])
+
+
+def test_join_joins_once_and_serving_needs_no_join(run, registry, center, location, start_engine):
+    center.wish("scale", V1, *location)
+    bundle = center.add_edge("edge-7", pipeline_url=location[0])
+    code, out, _ = run("join", EDGE_BUNDLE=bundle)
+    assert code == 0 and out.startswith("Joined as edge-7 (")
+    code, out, _ = run("join", EDGE_BUNDLE=bundle)
+    assert code == 0 and out.startswith("Joined already as edge-7 (")
+    start_engine(EDGE_BUNDLE=bundle, OCI_REGISTRY=registry.host).ready()
+    assert len(center.joins) == 1
+
+
+def test_join_that_is_refused_says_why(run, center):
+    bundle = center.add_edge("edge-7", pipeline_url="r.io/p:1")
+    center.tokens.clear()
+    code, _, err = run("join", EDGE_BUNDLE=bundle)
+    assert code == 1 and err.splitlines()[-1].startswith("opsengine: The reason, and what to do.")
+
+
+def test_join_without_a_bundle_says_what_to_set(run):
+    code, _, err = run("join", PIPELINE_URL="r.io/p:1")
+    assert (code, err.count("\n")) == (2, 1) and "EDGE_BUNDLE is not set" in err
+
+
+def test_pulled_pipeline_is_served_without_a_network(run, registry, location, start_engine):
+    code, out, _ = run("pull", PIPELINE_URL=location[0])
+    assert (code, out.strip()) == (0, location[1])
+    registry.stop()
+    engine = start_engine(PIPELINE_URL=location[0]).ready()
+    assert engine.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [2.0, 2.0]}
+
+
+def test_pull_beside_a_running_engine_is_refused(run, location, start_engine):
+    start_engine(PIPELINE_URL=location[0]).ready()
+    code, _, err = run("pull", PIPELINE_URL=location[0])
+    assert code == 1 and "in use by another engine" in err
+
+
+def test_pull_of_nothing_says_so(run, registry):
+    code, _, err = run("pull", PIPELINE_URL=f"{registry.host}/ml/pipelines/none:1")
+    assert code == 1 and "opsengine: The registry" in err and "has no" in err
+
+
+def test_verify_finds_what_is_damaged(run, location, registry, tmp_path):
+    assert run("verify") == (0, "Nothing is stored.\n", "")
+    run("pull", PIPELINE_URL=location[0])
+    code, out, err = run("verify")
+    assert (code, err, out.count(": right.")) == (0, "", 4)  # three files and the publish
+    model = orjson.loads(registry.blobs[location[1]])["layers"][1]["digest"]
+    path = tmp_path / "persist/store/blobs/sha256" / model[7:]
+    path.write_bytes(b"rot")
+    code, out, err = run("verify")
+    assert code == 1 and f"{model}: its content is damaged." in err
+    assert f"publish {location[1]}: 1 of its files are damaged or missing" in err
+    assert path.read_bytes() == b"rot"  # only looked at
+
+
+def test_verify_asks_for_the_signature_where_one_is_required(run, location):
+    pem = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE6iSgGyoxFYoLYLQ8QBnnYZd1F2vD
+pYgK1WGQ7SQHGBFXsHoAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==
+-----END PUBLIC KEY-----"""
+    run("pull", PIPELINE_URL=location[0])
+    code, _, err = run("verify", COSIGN_PUBLIC_KEY=pem)
+    assert (code, "COSIGN_PUBLIC_KEY is not" in err) == (2, True)  # no point of the curve
+
+
+def test_status_asks_the_running_engine(run, start_engine, registry, center):
+    engine = start_joined(start_engine, registry, center)
+    code, out, _ = run("status", ENGINE_PORT=engine.port)
+    assert code == 0 and out.startswith("Serving.\n") and "Identity: Edge edge-1, id" in out
+    code, out, _ = run("status", "--json", ENGINE_PORT=engine.port)
+    assert code == 0 and orjson.loads(out)["serving"]["pipeline"] == "scale"
+
+
+def test_status_of_an_engine_that_is_down_reads_what_it_left(run, start_engine, registry, center):
+    port = free_port()
+    assert run("status", ENGINE_PORT=port)[0:1] == (3,)
+    engine = start_joined(start_engine, registry, center)
+    center.stop()
+    engine.post("/infer", [{"tensor": [1.0, 1.0]}] * 3)
+    engine.stop()
+    code, out, _ = run("status", ENGINE_PORT=port)
+    assert code == 3 and f"No engine answers on port {port}." in out
+    assert "Edge edge-1, id" in out and "Served last: " in out and "3 log rows wait to be sent, 0 were given up." in out
+
+
+@pytest.mark.parametrize("name", ["serve", "join", "status", "pull", "verify", "version"])
+def test_each_command_has_help(run, name):
+    code, out, _ = run(name, "--help")
+    assert code == 0 and len(out.splitlines()) > 4
+
+
+def test_version_is_told_and_unknown_commands_are_refused(run):
+    assert run("version")[1].startswith("opsengine ")
+    assert run("dance")[0] == 2

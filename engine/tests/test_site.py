@@ -1,0 +1,200 @@
+"""What a site engineer and Prometheus see: /status, /status.json, /metrics; and how too many requests are refused."""
+
+import http.client
+import re
+import threading
+import time
+
+import orjson
+import pytest
+
+from engine.tests.conftest import JSON, eventually
+from engine.tests.fakes import models
+from engine.tests.fakes.center import Refuse
+from engine.tests.fakes.registry import publish
+from engine.tests.test_main_job import V1, start_joined
+from opsengine import views
+from opsengine.errors import RequestError
+from opsengine.gate import Gate
+
+VALUE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$", re.M)
+
+
+def scraped(engine):
+    status, headers, body = engine.call("GET", "/metrics")
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
+    return {name + (labels or ""): float(value) for name, labels, value in VALUE.findall(body.decode())}
+
+
+def test_metrics_tell_requests_latency_rows_log_session_and_update(start_engine, registry, center):
+    engine = start_joined(start_engine, registry, center)
+    for _ in range(3):
+        engine.post("/infer", [{"tensor": [1.0, 2.0]}] * 2)
+    engine.post("/infer", [{"tensor": [1.0]}])
+    eventually(lambda: scraped(engine)["opsengine_log_backlog_rows"] == 0)
+    told = scraped(engine)
+    assert told['opsengine_requests_total{code="200",pipeline="scale"}'] == 3
+    assert told['opsengine_requests_total{code="400",pipeline="scale"}'] == 1
+    assert told['opsengine_request_seconds_count{pipeline="scale"}'] == 3
+    assert told['opsengine_model_seconds_count{model="by-two",pipeline="scale"}'] == 3
+    assert 0 < told['opsengine_model_seconds_sum{model="by-two",pipeline="scale"}'] < 1
+    assert told['opsengine_rows_total{pipeline="scale"}'] == 6
+    assert told["opsengine_ready"] == 1 and told["opsengine_queue_requests"] == 0
+    assert told["opsengine_log_write_failing"] == 0 and told["opsengine_log_shed_rows_total"] == 0
+    assert told['opsengine_update_state{state="idle"}'] == 1 and told['opsengine_update_state{state="failed"}'] == 0
+    assert told["opsengine_memory_bytes"] > 10 * 2**20
+    assert "opsengine_session_hours_left" in told and abs(told["opsengine_clock_offset_seconds"]) < 5
+    assert any(name.startswith("opsengine_serving_info{") and V1 in name for name in told)
+
+
+def test_status_page_tells_a_person_what_there_is_to_know(start_engine, registry, center):
+    engine = start_joined(start_engine, registry, center)
+    engine.post("/infer", [{"tensor": [1.0, 2.0]}])
+    eventually(lambda: engine.get("/status.json")[1]["contact"]["last"])
+    status, headers, body = engine.call("GET", "/status")
+    page = body.decode()
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert "<script" not in page and "http-equiv" not in page and "prefers-color-scheme" in page
+    wanted = ["edge-1", center.desired["digest"], "Pipeline scale, version", "Should serve", "The same.", "Clock"]
+    wanted += ["Last contact with the ops center", "Lapse", "Inference log", "are free.", "Last refusal"]
+    for words in wanted:
+        assert words in page, words
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+
+
+def test_status_tells_the_hour_of_the_lapse_by_the_centers_clock(start_engine, registry, center):
+    center.clock_ahead_ms = 84 * 3_600_000
+    center.lapses_at = int(time.time() * 1000) + center.clock_ahead_ms + 30 * 3_600_000
+    engine = start_joined(start_engine, registry, center)
+    told = eventually(lambda: (t := engine.get("/status.json")[1])["contact"]["last"] and t)
+    assert 29.5 < told["contact"]["hours_left"] <= 30
+    assert abs(told["clock"]["offset_ms"] - center.clock_ahead_ms) < 5000
+    page = engine.call("GET", "/status")[2].decode()
+    assert "in 30 hours, unless the ops center is reached before" in page
+    assert "3 days behind the ops center" in page
+
+
+def test_status_after_a_refusal_gives_its_words(start_engine, registry, center):
+    engine = start_joined(start_engine, registry, center)
+    with center.lock:
+        center.refuse["/edge/v1/checkin"] = [Refuse("edge_banned", "An operator banned this edge.")]
+    told = eventually(lambda: engine.get("/status.json")[1]["contact"]["refusal"])
+    assert (told["code"], told["message"]) == ("edge_banned", "An operator banned this edge.")
+    assert "An operator banned this edge." in engine.call("GET", "/status")[2].decode()
+
+
+def test_status_without_a_center_and_without_a_pipeline(start_engine, registry):
+    registry.statuses = [503] * 1000
+    engine = start_engine(PIPELINE_URL=f"{registry.host}/ml/pipelines/x:1")
+    told = eventually(lambda: _status(engine))
+    assert told["edge"] is None and told["serving"] is None and told["contact"]["hours_left"] is None
+    page = engine.call("GET", "/status")[2].decode()
+    assert "Not serving: no pipeline is loaded yet." in page and "started without an EDGE_BUNDLE" in page
+
+
+def _status(engine):
+    try:
+        return engine.get("/status.json")[1]
+    except OSError:
+        return None
+
+
+def test_names_on_the_page_are_escaped():
+    page = views.page(_facts(edge={"name": "<script>x</script>", "id": None, "center": "&"}))
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_page_warns_of_what_needs_a_hand():
+    facts = _facts()
+    facts["logs"] |= {"fault": "The inference log cannot be written.", "shed": 1200}
+    facts["disk"]["free"] = 1
+    facts["update"] = {"state": "failed", "error": "The golden request failed."}
+    facts["contact"]["hours_left"] = 0.0
+    told = {head: (text, state) for head, text, state in views.sentences(facts)}
+    assert told["Log fault"][1] == told["Update"][1] == told["Session"][1] == "bad"
+    assert told["Disk"][1] == "warn" and told["Rows given up"][0].startswith("1,200")
+    assert "a new EDGE_BUNDLE is needed" in told["Session"][0]
+
+
+def _facts(**changes):
+    return {
+        "now": 1_763_683_200_000,
+        "engine": {"version": "1", "uptime_seconds": 5, "memory": {"used": 1, "limit": 2}, "started_at": 1},
+        "edge": {"name": "e", "id": "1", "center": "c"},
+        "serving": {"pipeline": "p", "pipeline_version": "v", "digest": "d", "since": 1_763_683_100_000},
+        "wanted": {"location": "l", "digest": "d"},
+        "update": {"state": "idle", "error": None},
+        "contact": {"last": 1_763_683_100_000, "lapses_at": 1_764_288_000_000, "hours_left": 160.0, "problem": None,
+                    "refusal": None},
+        "clock": {"offset_ms": 10},
+        "logs": {"last": 1, "backlog": 0, "shed": 0, "bytes": 10, "limit": 100, "fault": None},
+        "disk": {"free": 50, "total": 100},
+        "traffic": {"requests": 1, "rows": 1, "errors": 0, "waiting": 0, "refused": 0},
+        **changes,
+    }  # fmt: skip
+
+
+def test_requests_over_the_line_are_429_with_retry_after(start_engine, registry):
+    url, _ = publish(registry, "slow", V1, [("slow", "m1", models.slow(), ["tensor"])])
+    engine = start_engine(PIPELINE_URL=url, MAX_QUEUE="3").ready(60)
+    row = [{"tensor": [[1.0] * 300] * 300}]
+    found, lock = [], threading.Lock()
+
+    def ask():
+        status, headers, _ = engine.call("POST", "/infer", orjson.dumps(row * 4), {"Content-Type": JSON})
+        with lock:
+            found.append((status, headers.get("retry-after")))
+
+    threads = [threading.Thread(target=ask) for _ in range(24)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    assert engine.get("/healthz")[0] == 200  # answered while the line is full
+    assert time.monotonic() - began < 1.0
+    for thread in threads:
+        thread.join()
+    statuses = [status for status, _ in found]
+    assert set(statuses) == {200, 429}, statuses
+    assert statuses.count(200) >= 5  # two run, three wait
+    assert {after for status, after in found if status == 429} == {"1"}
+    assert engine.post("/infer", row)[0] == 200
+    assert engine.get("/status.json")[1]["traffic"]["refused"] == statuses.count(429)
+
+
+def test_gate_bounds_count_and_bytes():
+    gate = Gate(slots=1, queue=1, budget=100)
+    with gate.admit(60), gate.slot():
+        with gate.admit(40):
+            assert gate.waiting == 1
+            with pytest.raises(RequestError) as caught, gate.admit(0):
+                pass
+            assert caught.value.status == 429 and caught.value.headers == (("Retry-After", "1"),)
+        with pytest.raises(RequestError, match="bytes wait"), gate.admit(41):
+            pass
+    with gate.admit(1000):  # alone, the largest body that is allowed at all passes
+        pass
+    assert (gate.waiting, gate.refused) == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["stop", "interrupt"])
+def test_request_under_way_is_answered_before_the_engine_ends(start_engine, registry, name):
+    url, _ = publish(registry, "slow", V1, [("slow", "m1", models.slow(), ["tensor"])])
+    engine = start_engine(PIPELINE_URL=url).ready(60)
+    row = orjson.dumps([{"tensor": [[1.0] * 300] * 300}] * 6)
+    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)
+    connection.request("POST", "/infer", row, {"Content-Type": JSON})
+    eventually(lambda: engine.get("/status.json")[1]["traffic"]["requests"] == 0)
+    time.sleep(0.1)
+    code, seconds = engine.stop() if name == "stop" else engine.interrupt()
+    assert (code, seconds < 10) == (0, True)
+    answer = connection.getresponse()
+    assert answer.status == 200 and len(orjson.loads(answer.read())) == 6
+    assert "Traceback" not in engine.log
+
+
+def test_log_lines_can_be_json(start_engine, registry):
+    url, _ = publish(registry, "scale", V1, [("by-two", "m1", models.scale(2.0), ["tensor"])])
+    engine = start_engine(PIPELINE_URL=url, LOG_FORMAT="json").ready()
+    lines = [orjson.loads(line) for line in engine.log.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    assert any(line["message"].startswith("Serving pipeline scale") and line["level"] == "info" for line in lines)
