@@ -28,7 +28,10 @@ from tests.e2e import centers
 pytestmark = pytest.mark.e2e
 
 BASE = "opscenter-test-base"
-NEEDS = ("cryptography", "flatbuffers", "granian", "numpy", "onnxruntime", "orjson", "pyarrow", "pyjwt", "urllib3")
+NEEDS = (
+    *("cryptography", "flatbuffers", "granian", "numpy", "onnxruntime", "orjson", "prometheus-client", "pyarrow"),
+    *("pyjwt", "urllib3"),
+)
 DOCKERFILE = f"""
 FROM {BASE}
 COPY site /app/site
