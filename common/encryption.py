@@ -7,8 +7,9 @@ rotated by putting a new one in front and saving the rows again.
 from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.apps import apps
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 
 
 class UnreadableSecret(Exception):
@@ -43,3 +44,24 @@ class EncryptedTextField(TextField):
             raise UnreadableSecret(
                 "A stored secret cannot be decrypted: add the key that encrypted it to OPSCENTER_ENCRYPTION_KEYS."
             ) from exc
+
+
+def rotate() -> int:
+    """Encrypts every stored secret again with the newest key; answers how many there are.
+
+    All or nothing. Raises `UnreadableSecret` when one was encrypted with a key that is not configured.
+    """
+    with transaction.atomic():
+        return sum(
+            _rotate(model, field.name)
+            for model in apps.get_models()
+            for field in model._meta.local_fields
+            if isinstance(field, EncryptedTextField)
+        )
+
+
+def _rotate(model: type[models.Model], name: str) -> int:
+    rows = list(model._default_manager.select_for_update().exclude(**{name: ""}).values_list("pk", name))
+    for pk, secret in rows:
+        model._default_manager.filter(pk=pk).update(**{name: secret})
+    return len(rows)

@@ -21,6 +21,7 @@ PORT = env.integer("PORT", 8000)
 BIND = env.text("OPSCENTER_BIND", "127.0.0.1")
 WEB_THREADS = env.integer("OPSCENTER_WEB_THREADS", 8)
 WORKER_CONCURRENCY = env.integer("OPSCENTER_WORKER_CONCURRENCY", 2)
+CENTER_VERSION = "0.1.0"  # as in pyproject.toml, which an installed center does not have beside it
 PUBLIC_URL = env.text("OPSCENTER_PUBLIC_URL", f"http://127.0.0.1:{PORT}").rstrip("/")
 DEBUG = env.flag("OPSCENTER_DEBUG")
 
@@ -251,7 +252,15 @@ OCI_EMAIL = env.text("OCI_EMAIL")
 OCI_USERNAME = env.text("OCI_USERNAME")
 OCI_PASSWORD = env.text("OCI_PASSWORD")
 OCI_PLAIN_HTTP = env.flag("OCI_PLAIN_HTTP")
+OCI_PROXY = env.text("OCI_PROXY")
+OCI_ENABLED = env.flag("OCI_ENABLED", default=True)
+DOCKER_CONFIG = env.text("DOCKER_CONFIG")  # a folder with config.json: logins for registries without a username
+# The engine image that publishes take along: one reference, or arch=reference,… (see docs/publishing.md).
 ENGINE_IMAGE = env.text("ENGINE_IMAGE")
+ENGINE_IMAGE_USERNAME = env.text("ENGINE_IMAGE_USERNAME")
+ENGINE_IMAGE_PASSWORD = env.text("ENGINE_IMAGE_PASSWORD")
+ENGINE_IMAGE_PLAIN_HTTP = env.flag("ENGINE_IMAGE_PLAIN_HTTP")
+ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
 
 # Edges. Where engines find us: the seeds' `<domain>/edge`; a scheme is kept only when it is not https.
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")

@@ -1,27 +1,32 @@
 """Publishing in the admin console: the registry's credentials, and what was published, to look at."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget, UnfoldBooleanSwitchWidget
 
 from catalog.models import User
+from common.encryption import UnreadableSecret
 from common.errors import DomainError
-from publishing import operations, queries
-from publishing.models import Publish, RegistrySettings
+from publishing import doctor, jobs, operations, queries, signing
+from publishing.models import Publish, RegistrySettings, SigningKey
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[RegistrySettings]
+    KeyForm = forms.ModelForm[SigningKey]
 else:
-    ModelForm = forms.ModelForm  # not subscriptable at run time
+    ModelForm = KeyForm = forms.ModelForm  # not subscriptable at run time
 
 
-FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate")
+FIELDS = ("enabled", "registry", "repository", "email", "username", "plain_http", "ca_certificate", "proxy")
 
 
 class RegistrySettingsForm(ModelForm):
@@ -58,21 +63,59 @@ class RegistrySettingsForm(ModelForm):
         return text
 
 
+STATES = {doctor.OK: "✓", doctor.WARN: "!", doctor.FAIL: "✗"}
+
+
+def _remedy(check: Mapping[str, str]) -> str:
+    return f" {check['remedy']}" if check["remedy"] and check["state"] != doctor.OK else ""
+
+
 @admin.register(RegistrySettings)
 class RegistrySettingsAdmin(ModelAdmin):
     form = RegistrySettingsForm
-    readonly_fields = ("password_state", "source", "updated_at")
+    readonly_fields = ("password_state", "last_test", "checked_at", "source", "updated_at")
+    actions_detail = ("test_connection",)
     fieldsets = (
         (None, {"fields": ("enabled", "registry", "repository")}),
         ("Login", {"fields": ("email", "username", "password_state", "new_password", "forget_password")}),
-        ("Connection", {"fields": ("plain_http", "ca_certificate")}),
+        ("Connection", {"fields": ("plain_http", "ca_certificate", "proxy")}),
+        ("Last test", {"fields": ("last_test", "checked_at")}),
         ("From", {"fields": ("source", "updated_at")}),
     )
 
     @admin.display(description="Stored password")
     def password_state(self, row: RegistrySettings) -> str:
         """Whether there is one; that is all that is told."""
-        return "set" if getattr(row, "has_password", False) else "none"
+        state = "set" if getattr(row, "has_password", False) else "none"
+        return f"{state}. {queries.password_warning(row)}" if state == "set" else state
+
+    @admin.display(description="Result")
+    def last_test(self, row: RegistrySettings) -> str:
+        """A line for each check, with what to do."""
+        if not row.checks:
+            return "not tested yet: press Test connection"
+        lines = ((STATES[check["state"]], check["name"], check["said"], _remedy(check)) for check in row.checks)
+        return format_html_join("", "<p>{} <strong>{}</strong>: {}{}</p>", lines)
+
+    @action(description="Test connection", url_path="test-connection", permissions=["test_connection"])  # type: ignore[untyped-decorator]  # unfold's own
+    def test_connection(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """Runs the registry doctor; what it found is then on the page."""
+        page = HttpResponseRedirect(reverse("admin:publishing_registrysettings_change", args=[1]))
+        try:
+            report = jobs.check_registry()
+        except (DomainError, UnreadableSecret) as exc:
+            messages.error(request, str(exc))
+            return page
+        faults = sum(check.state == doctor.FAIL for check in report.checks)
+        if faults:
+            messages.error(request, f"The registry fails {faults} of {len(report.checks)} tests: see below.")
+        else:
+            messages.success(request, f"The registry passed {len(report.checks)} tests.")
+        return page
+
+    def has_test_connection_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        """As for the rest of the page."""
+        return self.has_view_permission(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RegistrySettings]:
         """The one row, without its password."""
@@ -101,6 +144,98 @@ class RegistrySettingsAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Switched off, not deleted."""
+        return False
+
+
+class SigningKeyForm(KeyForm):
+    """A key is generated unless one is brought; the private half is only ever taken."""
+
+    private_key_pem = forms.CharField(
+        label="Private key",
+        required=False,
+        strip=False,
+        max_length=16 * 1024,
+        widget=UnfoldAdminTextareaWidget(attrs={"autocomplete": "off"}),
+        help_text="ECDSA P-256 in PEM. Left empty, one is generated.",
+    )
+    password = forms.CharField(
+        required=False,
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
+        help_text="Of the private key, when it has one.",
+    )
+
+    class Meta:
+        model = SigningKey
+        fields = ("name",)
+
+    def clean(self) -> dict[str, Any]:
+        """Refused here, where the page can show why."""
+        given = super().clean() or {}
+        pem = given.get("private_key_pem")
+        try:
+            given["private"] = signing.imported(pem.encode(), given.get("password", "")) if pem else None
+        except DomainError as exc:
+            raise forms.ValidationError(exc.message) from exc
+        return given
+
+
+@admin.register(SigningKey)
+class SigningKeyAdmin(ModelAdmin):
+    list_display = ("name", "active", "fingerprint", "created_at")
+    actions = ("use", "retire")
+    fields = ("name", "active", "fingerprint", "public_key", "download", "created_at")
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SigningKey]:
+        """Without private halves."""
+        return queries.signing_keys()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """A form only to add one; afterwards a key is looked at."""
+        return super().get_form(request, obj, change, **kwargs) if change else SigningKeyForm
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields if obj else ("name", "private_key_pem", "password")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields if obj else ()
+
+    @admin.display(description="For cosign verify --key")
+    def download(self, key: SigningKey) -> str:
+        """The public half as a file."""
+        return format_html('<a href="{}">{}.pub</a>', reverse("api-signing-key-pem", args=[key.pk]), key.name)
+
+    def save_model(self, request: HttpRequest, obj: SigningKey, form: SigningKeyForm, change: bool) -> None:
+        """One rule for the API and this page."""
+        pem = form.cleaned_data.get("private")
+        made = operations.create_signing_key(
+            actor=cast(User, request.user), name=form.cleaned_data["name"], pem=pem.encode() if pem else None
+        )
+        obj.pk = made.pk
+
+    @admin.action(description="Sign with this key from now on")
+    def use(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
+        """One at a time is used."""
+        if keys.count() != 1:
+            self.message_user(request, "Choose the one key to sign with.", messages.ERROR)
+            return
+        operations.use_signing_key(actor=cast(User, request.user), pk=keys.get().pk, active=True)
+
+    @admin.action(description="Sign with it no more")
+    def retire(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
+        """Its public half stays."""
+        for key in keys:
+            operations.use_signing_key(actor=cast(User, request.user), pk=key.pk, active=False)
+
+    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Administrators only."""
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    has_add_permission = has_change_permission = has_view_permission
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """What it signed is still to be verified."""
         return False
 
 

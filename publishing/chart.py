@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from publishing.engine_config import KUBERNETES_ARCH, Needs
+from publishing.engine_config import GPUS, KUBERNETES_ARCH, Needs
 from publishing.oci import blobs, manifests
 from publishing.oci.manifests import Manifest
 from publishing.oci.packages import Package
@@ -103,7 +103,7 @@ def _values(content: ChartContent) -> str:
     needs = content.needs
     limits: dict[str, Any] = {"cpu": needs.cpu, "memory": needs.memory}
     if needs.gpu:
-        limits["nvidia.com/gpu"] = 1
+        limits[GPUS] = needs.gpus or 1
     text = _sources()["values.yaml"]
     for key, value in (
         ("pipelineUrl", content.pipeline_url),
@@ -112,7 +112,8 @@ def _values(content: ChartContent) -> str:
         ("  plainHttp", content.plain_http),
         ("  cpus", needs.cpu),
         ("resources", {"limits": limits, "requests": {"cpu": needs.cpu_request, "memory": needs.memory_request}}),
-        ("nodeSelector", {"kubernetes.io/arch": KUBERNETES_ARCH[needs.arch]}),
+        ("replicas", needs.replicas),
+        ("nodeSelector", {"kubernetes.io/arch": KUBERNETES_ARCH[needs.arch], **dict(needs.node_selector)}),
     ):
         text = _set(text, key, value)
     return text

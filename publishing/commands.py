@@ -2,45 +2,10 @@
 
 import json
 import shlex
-from dataclasses import dataclass, field
 
-from publishing.engine_config import Needs, memory_bytes
-
-CREDENTIALS = ("OCI_USERNAME", "OCI_PASSWORD")
-
-
-@dataclass(frozen=True)
-class PublishView:
-    """What the commands and the SDK's shapes need to know of a publish. URLs are empty until it is Published."""
-
-    pipeline: str
-    version: str
-    registry: str
-    plain_http: bool
-    pipeline_url: str
-    engine_url: str
-    chart_url: str
-    chart_version: str
-    chart_digest: str
-    needs: Needs
-
-
-@dataclass(frozen=True)
-class Command:
-    """`title` names the tool; `text` is what is typed, or the content of the file that the title names."""
-
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Helm:
-    """The SDK's `helm` of a publish. `reference` is pullable by digest."""
-
-    reference: str
-    chart: str
-    version: str
-    values: dict[str, str] = field(default_factory=dict)
+from publishing import gitops
+from publishing.engine_config import memory_bytes
+from publishing.publish_view import CREDENTIALS, Command, Helm, PublishView
 
 
 def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command]:
@@ -48,14 +13,19 @@ def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command
 
     `$OCI_USERNAME`, `$OCI_PASSWORD` and, without a configured engine image, `$ENGINE_IMAGE` are the reader's to set.
     """
-    return [
+    alone = [Command("docker run, one image", _alone(publish, bundle))] if publish.image_url else []
+    found = [
+        *alone,
         Command("docker run", _container(publish, bundle, "docker")),
         Command("podman run", _container(publish, bundle, "podman")),
-        Command("compose.yaml", _compose(publish, bundle)),
+        Command("compose.yaml", _compose(publish, bundle), "yaml"),
         Command("helm install", _helm_install(publish, bundle)),
         Command("helm upgrade", _helm_upgrade(publish, bundle)),
         Command("opsengine serve", _process(publish, bundle)),
     ]
+    if publish.signed:
+        found.append(Command("cosign verify", _verify(publish)))
+    return [*found, *gitops.for_publish(publish, _environment(publish, None), bundle)]
 
 
 def docker_run_variables(publish: PublishView, bundle: str | None = None) -> dict[str, str]:
@@ -95,10 +65,20 @@ def _container(publish: PublishView, bundle: str | None, program: str) -> str:
     return _joined(lines)
 
 
+def _alone(publish: PublishView, bundle: str | None) -> str:
+    """The image that holds the pipeline: nothing has to be said but how much of the machine it gets."""
+    lines = ["docker run -p 8080:8080", "-v ./data:/persist"]
+    if bundle:
+        lines.append(f"-e EDGE_BUNDLE={shlex.quote(bundle)}")
+    lines.append(f"-e CONFIG_CPUS={publish.needs.cpu:g}")
+    lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
+    lines.append(shlex.quote(publish.image_url))
+    return _joined(lines)
+
+
 def _compose(publish: PublishView, bundle: str | None) -> str:
-    environment = [f"      {name}: {_compose_text(value)}" for name, value in _environment(publish, bundle).items()] + [
-        f"      {name}: ${{{name}}}" for name in CREDENTIALS
-    ]
+    told = [f"      {name}: {_compose_text(value)}" for name, value in _environment(publish, bundle).items()]
+    told += [f"      {name}: ${{{name}}}" for name in CREDENTIALS]
     image = _compose_text(publish.engine_url) if publish.engine_url else "${ENGINE_IMAGE}"
     lines = [
         "services:",
@@ -112,7 +92,7 @@ def _compose(publish: PublishView, bundle: str | None) -> str:
         f"    cpus: {publish.needs.cpu:g}",
         f"    mem_limit: {_docker_memory(publish.needs.memory)}",
         "    environment:",
-        *environment,
+        *told,
     ]
     if publish.needs.gpu:
         lines.insert(3, "    gpus: all")
@@ -146,16 +126,38 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
     lines += [f'--set-literal ociRegistry.{name[4:].lower()}="${name}"' for name in CREDENTIALS]
     if bundle:
         lines.append(f"--set-literal edgeBundle={shlex.quote(bundle)}")
+        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []  # an edge is one engine
     if not publish.engine_url:
         lines.append('--set-literal image="$ENGINE_IMAGE"')
+    if publish.moved:
+        lines += _moved(publish)
     if publish.plain_http:
         lines.append("--plain-http")
     return lines
 
 
+def _moved(publish: PublishView) -> list[str]:
+    """A chart is made for one registry; in another it must be told where its pipeline and image are."""
+    found = {"pipelineUrl": publish.pipeline_url, "ociRegistry.registry": publish.registry}
+    found |= {"image": publish.engine_url} if publish.engine_url else {}
+    lines = [f"--set-literal {key}={shlex.quote(value)}" for key, value in found.items()]
+    return [*lines, f"--set ociRegistry.plainHttp={'true' if publish.plain_http else 'false'}"]
+
+
+def _verify(publish: PublishView) -> str:
+    """Offline, cosign wants `--trusted-root` with a file that may be empty of roots: a key needs none."""
+    pipeline = publish.pipeline_url.rpartition(":")[0]
+    charts = f"{publish.chart_url}@{publish.chart_digest}"
+    plain = " --allow-http-registry" if publish.plain_http else ""
+    return "\n".join(
+        f"cosign verify --key signing-key.pub --insecure-ignore-tlog=true{plain} {shlex.quote(reference)}"
+        for reference in (f"{pipeline}@{publish.pipeline_digest}", charts)
+    )
+
+
 def _process(publish: PublishView, bundle: str | None) -> str:
-    environment = _environment(publish, bundle) | {"PERSIST_DIR": "./data"}
-    lines = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    told = _environment(publish, bundle) | {"PERSIST_DIR": "./data"}
+    lines = [f"{name}={shlex.quote(value)}" for name, value in told.items()]
     lines += [f'{name}="${name}"' for name in CREDENTIALS]
     return _joined([*lines, "opsengine serve"])
 

@@ -2,7 +2,8 @@
 
 `{"engine": {"resources": {"limits": {"cpu", "memory"}, "requests": {…}, "arch", "accel", "gpu"}}, "engineAux":
 {"images": {}}, "enginelb": {}}`; further keys are kept as they came. `arch`, `accel` and `gpu` are also read from
-`engine` itself, where deployments have them.
+`engine` itself, where deployments have them; so are `replicas` and `node_selector`. GPUs are counted where the SDK
+counts them, in `limits["nvidia.com/gpu"]` or as a number in `gpu`.
 """
 
 import json
@@ -16,6 +17,9 @@ from publishing.errors import UnusableEngineConfig
 MOST_BYTES = 16 * 1024  # as JSON; it is stored with every publish and baked into its chart
 DEFAULT_CPU = 1.0
 DEFAULT_MEMORY = "512Mi"
+GPUS = "nvidia.com/gpu"
+MOST_GPUS = 64
+MOST_REPLICAS = 1000
 KUBERNETES_ARCH = {"x86": "amd64", "arm": "arm64", "power10": "ppc64le"}
 
 _QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMGTPE]i|[kMGTPE])?\Z")
@@ -24,6 +28,9 @@ _UNITS = (
     | {unit: 1000 ** (n + 1) for n, unit in enumerate("KMGTPE") if n}
     | {f"{unit}i": 1024 ** (n + 1) for n, unit in enumerate("KMGTPE")}
 )
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+_LABEL = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_VALUE.pattern}")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}\Z")
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 
 
@@ -38,6 +45,9 @@ class Needs:
     arch: str
     accel: str
     gpu: bool
+    gpus: int = 0
+    replicas: int = 1
+    node_selector: tuple[tuple[str, str], ...] = ()
 
 
 def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = "none") -> dict[str, Any]:
@@ -61,16 +71,24 @@ def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = 
     }
     _refuse_more_than_limit(requests, limits)
     placed = {key: resources.get(key, engine.get(key)) for key in ("arch", "accel", "gpu")}
-    resources |= {"limits": limits, "requests": requests, **_hardware(placed, arch, accel)}
+    gpus = _gpus(limits.get(GPUS), placed["gpu"])
+    limits |= {GPUS: gpus} if gpus else {}
+    resources |= {"limits": limits, "requests": requests, **_hardware(placed, arch, accel), "gpu": bool(gpus)}
+    _check_image(engine, "engine")
+    _check_image(resources, "engine.resources")
+    _replicas(engine)
+    _node_selector(engine)
     aux = _object(config, "engineAux", "engine_config")
-    aux["images"] = _object(aux, "images", "engineAux")
+    images = _object(aux, "images", "engineAux")
+    aux["images"] = {name: _step(images, name) for name in images}
     load_balancer = _object(config, "enginelb", "engine_config")
     return config | {"engine": engine | {"resources": resources}, "engineAux": aux, "enginelb": load_balancer}
 
 
 def needs_of(config: Mapping[str, Any]) -> Needs:
     """What a configuration asks for. Raises `UnusableEngineConfig` when it was never checked and is wrong."""
-    resources = checked(config)["engine"]["resources"]
+    engine = checked(config)["engine"]
+    resources = engine["resources"]
     limits, requests = resources["limits"], resources["requests"]
     return Needs(
         limits["cpu"],
@@ -80,6 +98,9 @@ def needs_of(config: Mapping[str, Any]) -> Needs:
         resources["arch"],
         resources["accel"],
         resources["gpu"],
+        limits.get(GPUS, 0),
+        _replicas(engine),
+        _node_selector(engine),
     )
 
 
@@ -129,11 +150,68 @@ def _refuse_more_than_limit(requests: Mapping[str, Any], limits: Mapping[str, An
 
 
 def _hardware(given: Mapping[str, Any], arch: str, accel: str) -> dict[str, Any]:
-    chosen = {"arch": given["arch"] or arch, "accel": given["accel"] or accel, "gpu": given["gpu"] or False}
+    chosen = {"arch": given["arch"] or arch, "accel": given["accel"] or accel}
     if chosen["arch"] not in KUBERNETES_ARCH:
         raise UnusableEngineConfig(f"arch in engine is one of {', '.join(KUBERNETES_ARCH)}.")
     if not isinstance(chosen["accel"], str) or not _WORD.match(chosen["accel"]):
         raise UnusableEngineConfig("accel in engine is a word such as none or cuda.")
-    if not isinstance(chosen["gpu"], bool):
-        raise UnusableEngineConfig("gpu in engine is true or false.")
     return chosen
+
+
+def _gpus(limit: Any, gpu: Any) -> int:
+    """How many: `gpu` is true, false or a number; a limit counts more exactly."""
+    for value in (limit, gpu):
+        if value is not None and (not isinstance(value, int) or not 0 <= value <= MOST_GPUS):
+            raise UnusableEngineConfig(f"gpu in engine is true, false or a number of GPUs up to {MOST_GPUS}.")
+    return int(limit or gpu or 0)
+
+
+def _replicas(engine: Mapping[str, Any]) -> int:
+    value = engine.get("replicas")
+    if value is None:
+        return 1
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_REPLICAS:
+        raise UnusableEngineConfig(f"replicas in engine is a whole number up to {MOST_REPLICAS}.")
+    return value
+
+
+def _node_selector(engine: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Labels of nodes: an object, or one `key=value` or `key: value` as the SDK has it."""
+    value = engine.get("node_selector")
+    if not value:
+        return ()
+    if isinstance(value, str):
+        key, _, label = value.replace(":", "=", 1).partition("=")
+        value = {key.strip(): label.strip()}
+    if not isinstance(value, Mapping) or not all(_is_label(key, label) for key, label in value.items()):
+        raise UnusableEngineConfig("node_selector in engine is a node's label, for example gpu=true.")
+    return tuple(sorted(value.items()))
+
+
+def _is_label(key: object, value: object) -> bool:
+    if not isinstance(key, str) or not isinstance(value, str):
+        return False
+    return bool(_LABEL.match(key) and (not value or _LABEL_VALUE.match(value)))
+
+
+def _check_image(place: Mapping[str, Any], where: str) -> None:
+    image = place.get("image")
+    if image is not None and not (isinstance(image, str) and _IMAGE.match(image)):
+        raise UnusableEngineConfig(f"image in {where} is the name of an image, for example registry/repository:tag.")
+
+
+def _step(images: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What one step's container is given: `{"resources": {"limits", "requests"}, "image"}`; nothing is filled in."""
+    where = f"engineAux.images.{name}"
+    step = _object(images, name, "engineAux.images")
+    resources = _object(step, "resources", where)
+    _check_image(step, where)
+    _check_image(resources, where)
+    for kind in ("limits", "requests"):
+        given = _object(resources, kind, where)
+        if given.get("cpu") is not None:
+            given["cpu"] = _cpu(given["cpu"], DEFAULT_CPU, f"{kind} of {where}")
+        if given.get("memory") is not None:
+            given["memory"] = _memory(given["memory"], DEFAULT_MEMORY, f"{kind} of {where}")
+        resources |= {kind: given} if given else {}
+    return step | ({"resources": resources} if resources else {})

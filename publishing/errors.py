@@ -39,3 +39,27 @@ class UnusableRegistry(errors.Invalid):
     """Registry settings that no registry could have."""
 
     code = "unusable_registry"
+
+
+class UnusableEngineImage(errors.Conflict):
+    """`ENGINE_IMAGE` names no image that fits."""
+
+    code = "unusable_engine_image"
+
+
+class NotRunning(errors.Conflict):
+    """Only a publish that waits or runs can be cancelled."""
+
+    code = "not_running"
+
+
+class UnusableSigningKey(errors.Invalid):
+    """A key that cosign could not verify with, or a name that is taken."""
+
+    code = "unusable_signing_key"
+
+
+class UnusableExport(errors.Invalid):
+    """A file that is no OCI layout of an export, or a publish that cannot be written to one."""
+
+    code = "unusable_export"

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -15,14 +16,18 @@ from django.db.models.functions import Now
 
 from common.encryption import UnreadableSecret
 from common.errors import DomainError
-from publishing import artifact, chart, queries
+from publishing import artifact, chart, connections, doctor, queries
 from publishing.chart import ChartContent
+from publishing.describing import Describing
+from publishing.doctor import Report
 from publishing.engine_config import needs_of
+from publishing.errors import RegistryNotConfigured
 from publishing.models import Publish, RegistrySettings
-from publishing.oci import packages
-from publishing.oci.client import Client, Registry, Retries
+from publishing.oci.client import Retries
 from publishing.oci.faults import Cancelled, RegistryFault, Unavailable
-from publishing.oci.packages import Package
+from publishing.oci.plan import Plan
+from publishing.self_contained import Naming
+from publishing.transfer import Transfer, Work
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ NO_ENGINE = (
     "No engine image is configured (ENGINE_IMAGE), so none is named: give one to the commands as $ENGINE_IMAGE, or run "
     "the engine without a container."
 )
-ENGINE_AT_SOURCE = "The engine image is not copied to the registry: edges pull it from {image}."
+STOPPED_SECONDS = 1.0  # how often it is looked whether somebody cancelled
 
 ANTICIPATED = (RegistryFault, Unavailable, DomainError, UnreadableSecret)
 
@@ -56,6 +61,11 @@ class Attempt:
     def write(self, **fields: Any) -> None:
         """Records and shows that this run is alive."""
         if not self._mine.update(heartbeat_at=Now(), updated_at=Now(), **fields):
+            raise Lost
+
+    def check(self) -> None:
+        """Raises `Lost` when somebody cancelled it or another run took it."""
+        if not self._mine.exists():
             raise Lost
 
 
@@ -91,10 +101,10 @@ def publish(publish_id: int) -> bool:
     try:
         _publish(attempt)
     except Lost:
-        logger.warning("publish was taken over", extra={"publish": publish_id})
+        logger.warning("publish was cancelled or taken over", extra={"publish": publish_id})
         return False
     except ANTICIPATED as exc:
-        return _fail(attempt, str(exc))
+        return _fail(attempt, f"{exc} {queries.password_warning(queries.registry_settings(), exc)}".strip())
     except Exception:
         logger.exception("publish failed", extra={"publish": publish_id})
         return _fail(attempt, "Publishing failed inside OpsCenter; the worker's log says why. Try again, or report it.")
@@ -118,7 +128,10 @@ def claim(publish_id: int) -> Attempt | None:
     )
     if not taken:
         return None
-    return Attempt(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id), attempt)
+    return Attempt(
+        Publish.objects.select_related("pipeline_version__pipeline__workspace", "created_by").get(pk=publish_id),
+        attempt,
+    )
 
 
 def take_abandoned() -> list[int]:
@@ -137,31 +150,85 @@ def _abandoned() -> Q:
 def _publish(attempt: Attempt) -> None:
     queries.registry_in_use()
     registry = RegistrySettings.objects.get(pk=1)  # with the password, which only we decrypt
-    content = queries.content_of(attempt.publish.pipeline_version)
+    work, describing = _work(attempt.publish, registry)
+    meter = Meter()
+    with ExitStack() as stack:
+        client = stack.enter_context(connections.to_registry(registry, retries=RETRIES, sleep=meter.sleep))
+        source = client
+        if work.engine:
+            host = work.engine.source.host
+            source = connections.to_engine_source(host, client, retries=RETRIES, sleep=meter.sleep)
+        if source is not client:
+            stack.enter_context(source)
+        running = Transfer(client, source, work, meter.add)
+
+        def describe() -> None:
+            describing.run(
+                client,
+                work.pipeline,
+                work.chart,
+                lambda _more: meter.add(0),
+                engine_digest=running.engine_digest,
+                image=running.image,
+            )
+
+        try:
+            for step, action in [*running.steps(), (describing.step, describe)]:
+                attempt.write(step=step, bytes_total=running.total)
+                _watch(attempt, meter, action)
+        finally:
+            _keep_plan(registry, client.plan)
+    _record(attempt, registry, work, running, describing)
+
+
+def _work(publish: Publish, registry: RegistrySettings) -> tuple[Work, Describing]:
+    version = publish.pipeline_version
+    content = queries.content_of(version)
     pipeline = artifact.build(content, registry.repository)
     location = f"{registry.registry}/{pipeline.repository}:{pipeline.tag}"
-    helm = chart.build(_chart_content(attempt.publish, registry, location), registry.repository)
-    attempt.write(bytes_total=pipeline.size + helm.size)
-    sources = queries.mount_sources(content, registry)
-    _push(attempt, registry, pipeline, helm, sources)
+    engine = queries.engine_copy(publish, registry)
+    engine_url = f"{registry.registry}/{engine.repository}:{engine.tag}" if engine else ""
+    helm = chart.build(_chart_content(publish, registry, location, engine_url), registry.repository)
+    is_image = publish.packaging == Publish.Packaging.IMAGE
+    work = Work(
+        pipeline=pipeline,
+        chart=helm,
+        sources=queries.mount_sources(content, registry),
+        engine=engine,
+        platforms=tuple(settings.ENGINE_PLATFORMS),
+        image=Naming(content.name, content.version, content.created_at, location) if is_image else None,
+        image_repository=f"{registry.repository}/images/{content.name}",
+        known_layer=queries.known_layer(version),
+    )
+    return work, Describing(publish, content, registry, queries.signing_key_in_use(), engine_url)
+
+
+def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Transfer, describing: Describing) -> None:
+    host, engine = registry.registry, work.engine
     attempt.write(
         status=Publish.Status.PUBLISHED,
         error="",
         step="",
-        bytes_done=pipeline.size + helm.size,
-        pipeline_url=location,
-        pipeline_digest=pipeline.manifest.digest,
-        chart_url=f"{registry.registry}/{helm.repository}",
-        chart_version=helm.tag,
-        chart_digest=helm.manifest.digest,
-        engine_url=settings.ENGINE_IMAGE,
+        bytes_done=done.total,
+        bytes_total=done.total,
+        pipeline_url=f"{host}/{work.pipeline.repository}:{work.pipeline.tag}",
+        pipeline_digest=work.pipeline.manifest.digest,
+        chart_url=f"{host}/{work.chart.repository}",
+        chart_version=work.chart.tag,
+        chart_digest=work.chart.manifest.digest,
+        engine_url=f"{host}/{engine.repository}:{engine.tag}" if engine else "",
+        engine_digest=done.engine_digest,
+        image_url=f"{host}/{work.image_repository}:{work.image.version}" if work.image else "",
+        image_digest=done.image_digest,
+        image_layer=done.layer,
         plain_http=registry.plain_http,
-        notes=[ENGINE_AT_SOURCE.format(image=settings.ENGINE_IMAGE) if settings.ENGINE_IMAGE else NO_ENGINE],
+        signing_key=describing.key,
+        notes=[*([] if engine else [NO_ENGINE]), *describing.notes],
         published_at=Now(),
     )
 
 
-def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: str) -> ChartContent:
+def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: str, engine_url: str) -> ChartContent:
     version = publish.pipeline_version
     return ChartContent(
         pipeline=version.pipeline.name,
@@ -170,27 +237,15 @@ def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: s
         registry=registry.registry,
         plain_http=registry.plain_http,
         pipeline_url=pipeline_url,
-        engine_url=settings.ENGINE_IMAGE,
+        engine_url=engine_url,
         needs=needs_of(publish.engine_config),
     )
 
 
-def _push(
-    attempt: Attempt, registry: RegistrySettings, pipeline: Package, helm: Package, sources: dict[str, str]
-) -> None:
-    meter = Meter()
-    where = Registry(
-        registry.registry, registry.username, registry.password, registry.plain_http, registry.ca_certificate
-    )
-    with Client(where, retries=RETRIES, sleep=meter.sleep) as client:
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("Logging in to the registry", lambda: client.log_in(pipeline.repository)),
-            ("Pushing the pipeline", lambda: packages.push(client, pipeline, meter.add, sources)),
-            ("Pushing the Helm chart", lambda: packages.push(client, helm, meter.add)),
-        )
-        for step, work in steps:
-            attempt.write(step=step)
-            _watch(attempt, meter, work)
+def _keep_plan(registry: RegistrySettings, plan: Plan) -> None:
+    """What a push learned of a registry's limits, the next one need not find out again."""
+    if plan != Plan.of(registry.registry, registry.plan):
+        RegistrySettings.objects.filter(pk=1, registry=registry.registry).update(plan=plan.stored())
 
 
 def _watch(attempt: Attempt, meter: Meter, work: Callable[[], None]) -> None:
@@ -199,10 +254,14 @@ def _watch(attempt: Attempt, meter: Meter, work: Callable[[], None]) -> None:
         try:
             future = pool.submit(work)
             recorded, beat = meter.done, time.monotonic()
+            looked = beat
             while not wait([future], timeout=RECORD_SECONDS).done:
                 if meter.done != recorded or time.monotonic() - beat >= HEARTBEAT_SECONDS:
                     recorded, beat = meter.done, time.monotonic()
                     attempt.write(bytes_done=recorded)
+                elif time.monotonic() - looked >= STOPPED_SECONDS:
+                    looked = time.monotonic()
+                    attempt.check()
             future.result()
         except BaseException:
             meter.stop.set()  # leaving the block waits for the thread
@@ -215,3 +274,20 @@ def _fail(attempt: Attempt, reason: str) -> bool:
     except Lost:
         logger.warning("publish was taken over while it failed", extra={"publish": attempt.publish.pk})
     return False
+
+
+def check_registry() -> Report:
+    """Tries what publishing needs at the registry of the settings, and keeps the result as the plan of later pushes.
+
+    Takes seconds; leaves at most one small, fixed repository behind. Raises `RegistryNotConfigured`,
+    `UnreadableSecret`.
+    """
+    if queries.registry_settings() is None:
+        raise RegistryNotConfigured(queries.NOT_CONFIGURED)
+    row = RegistrySettings.objects.get(pk=1)  # with the password
+    report = doctor.examine(lambda: connections.registry_of(row), row.repository, saved_at=row.password_saved_at)
+    changes: dict[str, Any] = {"checks": report.as_json(), "checked_at": Now()}
+    if report.plan is not None:
+        changes["plan"] = report.plan.stored()
+    RegistrySettings.objects.filter(pk=1, registry=row.registry).update(**changes)
+    return report

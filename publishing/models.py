@@ -16,6 +16,9 @@ repository_validator = RegexValidator(
     r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*\Z",
     "Give a path in lower case without a slash at either end, for example account123/ml.",
 )
+proxy_validator = RegexValidator(
+    r"^https?://[^\s/@]+/?\Z", "Give http://host:port, without a login: the proxy of HTTPS_PROXY may have one."
+)
 
 
 class RegistrySettings(models.Model):
@@ -48,6 +51,16 @@ class RegistrySettings(models.Model):
     password = EncryptedTextField(blank=True, default="")
     plain_http = models.BooleanField(default=False, help_text="talk HTTP, not HTTPS, to this registry")
     ca_certificate = models.TextField(blank=True, help_text="PEM certificate of a private CA")
+    proxy = models.CharField(
+        max_length=512,
+        blank=True,
+        validators=[proxy_validator],
+        help_text="http://proxy:3128, used for this registry instead of HTTPS_PROXY; without a login in it",
+    )
+    password_saved_at = models.DateTimeField(null=True, editable=False)
+    plan = models.JSONField(default=dict, editable=False, help_text="how to push there, as the last test found out")
+    checks = models.JSONField(default=list, editable=False, help_text="what the last test found")
+    checked_at = models.DateTimeField(null=True, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -55,6 +68,29 @@ class RegistrySettings(models.Model):
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}"
+
+
+class SigningKey(models.Model):
+    """An ECDSA P-256 key that publishes are signed with while it is active; at most one is.
+
+    A retired key stays, so that its public half can still be had for what it signed.
+    """
+
+    name = models.SlugField(max_length=64, unique=True)
+    private_key = EncryptedTextField(editable=False)
+    public_key = models.TextField(editable=False, help_text="PEM, for cosign verify --key")
+    fingerprint = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the public key")
+    active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["active"], condition=models.Q(active=True), name="one_active_signing_key")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Publish(models.Model):
@@ -66,6 +102,13 @@ class Publish(models.Model):
         PUBLISHED = "Published"
         ERROR = "Error"
 
+    class Packaging(models.TextChoices):
+        """What an edge is started from: the engine's image that pulls the pipeline, or one image that holds both."""
+
+        ARTIFACT = "artifact"
+        IMAGE = "image"
+
+    packaging = models.CharField(max_length=8, choices=Packaging.choices, default=Packaging.ARTIFACT)
     pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.PROTECT, related_name="publishes")
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
     error = models.TextField(blank=True)
@@ -79,6 +122,15 @@ class Publish(models.Model):
     chart_version = models.CharField(max_length=64, blank=True)
     chart_digest = models.CharField(max_length=71, blank=True)
     engine_url = models.CharField(max_length=512, blank=True)
+    engine_digest = models.CharField(max_length=71, blank=True)
+    image_url = models.CharField(max_length=512, blank=True, help_text="engine and pipeline in one, where asked for")
+    image_digest = models.CharField(max_length=71, blank=True)
+    image_layer = models.JSONField(
+        default=dict, blank=True, help_text="layout, digest and size of the layer with the models, not hashed again"
+    )
+    signing_key = models.ForeignKey(
+        SigningKey, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes"
+    )
     plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
     notes = models.JSONField(
         default=list, blank=True, help_text="what a person should know, for example that no engine image is configured"

@@ -1,7 +1,7 @@
 """Verbs of publishing. Each is one short transaction; the work itself is a task's."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,13 +10,24 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
+from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
-from publishing import queries, schema_changes, tasks
-from publishing.errors import BreakingChange, ModelsNotReady, NotFailed, NotPublished, UnusableRegistry
-from publishing.models import Publish, RegistrySettings
+from publishing import queries, schema_changes, signing, tasks
+from publishing.errors import (
+    BreakingChange,
+    ModelsNotReady,
+    NotFailed,
+    NotPublished,
+    NotRunning,
+    UnusableEngineImage,
+    UnusableRegistry,
+    UnusableSigningKey,
+)
+from publishing.models import Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -24,12 +35,12 @@ Source = RegistrySettings.Source
 
 # What a row that no administrator edited takes from its source again and again.
 FOLLOWED = {
-    Source.ENVIRONMENT: frozenset({"registry", "repository", "email", "username", "password", "plain_http"}),
+    Source.ENVIRONMENT: frozenset({"registry", "repository", "email", "username", "password", "plain_http", "proxy"}),
     Source.BUILT_IN: frozenset({"registry", "username", "password", "plain_http"}),
     Source.ADMINISTRATOR: frozenset[str](),
 }
 EDITABLE = frozenset(
-    {"enabled", "registry", "repository", "email", "username", "password", "plain_http", "ca_certificate"}
+    {"enabled", "registry", "repository", "email", "username", "password", "plain_http", "ca_certificate", "proxy"}
 )
 
 
@@ -47,26 +58,34 @@ def publish(
     version: PipelineVersion,
     engine_config: Mapping[str, Any] | None = None,
     replaces: Sequence[int] = (),
+    packaging: str = Publish.Packaging.ARTIFACT,
     allow_breaking: bool = False,
 ) -> Publish:
     """A publish of a version, accepted and on its way to the registry; every call makes one, also of the same version.
 
-    `replaces` are ids of published publishes whose edges move to this one when it has arrived. Refuses, beside wrong
-    roles: `RegistryNotConfigured`, `ModelsNotReady`, `NotPublished`, `UnusableEngineConfig`, and, unless it is allowed,
-    `BreakingChange` when callers or readers of a replaced one would break.
+    `replaces` are ids of published publishes whose edges move to this one when it has arrived; `packaging` "image"
+    makes an image of engine and pipeline too. Refuses, beside wrong roles: `RegistryNotConfigured`, `ModelsNotReady`,
+    `NotPublished`, `UnusableEngineConfig`, `UnusableEngineImage`, and, unless it is allowed, `BreakingChange` when
+    callers or readers of a replaced one would break.
     """
     version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
-    queries.registry_in_use()
+    registry = queries.registry_in_use()
     models = _ready_models(version)
     given = engine_config if engine_config is not None else version.deployment_config or None
     checked = engines.checked(given, arch=models[0].arch, accel=models[0].accel)
     replaced = [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)]
     if not allow_breaking:
         _require_unbroken(version, replaced)
+    made = Publish(
+        pipeline_version=version,
+        engine_config=checked,
+        packaging=packaging,
+        created_by=actor,
+        enqueued_at=timezone.now(),
+    )
+    _refuse_without_engine(made, registry)
     with transaction.atomic():
-        made = Publish.objects.create(
-            pipeline_version=version, engine_config=checked, created_by=actor, enqueued_at=Now()
-        )
+        made.save()
         made.replaces.set(replaced)
         _enqueue(made.pk)
     return queries.publish_for(actor, made.pk)
@@ -99,6 +118,27 @@ def retry(*, actor: User, publish: Publish) -> Publish:
     return queries.publish_for(actor, publish.pk)
 
 
+def cancel(*, actor: User, publish: Publish) -> Publish:
+    """Stops a publish that waits or runs; its worker notices within about two seconds, and it can be tried again.
+
+    Refuses with `NotRunning` one that is finished.
+    """
+    queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
+    running = [Publish.Status.PENDING, Publish.Status.PUBLISHING]
+    with transaction.atomic():
+        changed = Publish.objects.filter(pk=publish.pk, status__in=running).update(
+            status=Publish.Status.ERROR,
+            error=f"Cancelled by {actor}.",
+            step="",
+            attempt=None,  # so the run that holds it finds at its next look that it lost it
+            updated_at=Now(),
+        )
+    found = queries.publish_for(actor, publish.pk)
+    if not changed:
+        raise NotRunning(f"Publish {publish.pk} is {found.status}, so there is nothing to cancel.")
+    return found
+
+
 def change_registry(*, actor: User, **changes: Any) -> RegistrySettings:
     """Sets fields of the registry settings, for an administrator; a `password` that is left out stays.
 
@@ -113,6 +153,7 @@ def change_registry(*, actor: User, **changes: Any) -> RegistrySettings:
         edited = {name for name, value in changes.items() if name == "password" or getattr(row, name) != value}
         if edited & FOLLOWED[Source(row.source)]:
             row.source = Source.ADMINISTRATOR
+        _forget_tests(row, edited)
         _save(row, changes)
     found = queries.registry_settings()
     assert found is not None
@@ -134,8 +175,57 @@ def ensure_registry_settings() -> RegistrySettings | None:
             fields = {name: value for name, value in fields.items() if name in FOLLOWED[source]}
         row = row or RegistrySettings(pk=1)
         row.source = source
+        if fields.get("password") == _stored_password():
+            del fields["password"]  # it is as old as it was
+        _forget_tests(
+            row, {name for name, value in fields.items() if name != "password" and getattr(row, name) != value}
+        )
         _save(row, fields)
     return queries.registry_settings()
+
+
+def create_signing_key(*, actor: User | None, name: str, pem: bytes | None = None, password: str = "") -> SigningKey:
+    """A key that publishes are signed with from now on, generated or brought as PEM; the one before is retired.
+
+    For an administrator, or nobody: a command on the center's own machine. Raises `Forbidden`, `UnusableSigningKey`.
+    """
+    if actor is not None:
+        queries.require_administrator(actor)
+    private = signing.generate() if pem is None else signing.imported(pem, password)
+    public = signing.public_pem(private)
+    row = SigningKey(
+        name=name, private_key=private, public_key=public, fingerprint=signing.fingerprint_of(public), active=True
+    )
+    try:
+        row.clean_fields()
+    except ValidationError as exc:
+        raise UnusableSigningKey(f"name: {exc.messages[0]}", field="name") from exc
+    with transaction.atomic():
+        _refuse_known(row)
+        SigningKey.objects.filter(active=True).update(active=False)
+        row.save(force_insert=True)
+    return row
+
+
+def use_signing_key(*, actor: User | None, pk: int, active: bool) -> SigningKey:
+    """Signs with this key from now on and with no other, or no longer. Raises `Forbidden`, `NotFound`."""
+    if actor is not None:
+        queries.require_administrator(actor)
+    found = queries.signing_key_for(pk)
+    with transaction.atomic():
+        if active:
+            SigningKey.objects.filter(active=True).exclude(pk=pk).update(active=False)
+        SigningKey.objects.filter(pk=pk).update(active=active)
+    found.active = active
+    return found
+
+
+def _refuse_known(row: SigningKey) -> None:
+    for known in queries.signing_keys():
+        if known.name == row.name:
+            raise UnusableSigningKey(f"There is a signing key {row.name} already: give another name.", field="name")
+        if known.fingerprint == row.fingerprint:
+            raise UnusableSigningKey(f"This key is here already, as {known.name}: activate it instead.")
 
 
 def check_certificate(text: str) -> None:
@@ -155,6 +245,8 @@ def _configured() -> tuple[RegistrySettings.Source | None, dict[str, Any]]:
             "username": settings.OCI_USERNAME,
             "password": settings.OCI_PASSWORD,
             "plain_http": settings.OCI_PLAIN_HTTP,
+            "proxy": settings.OCI_PROXY,
+            "enabled": settings.OCI_ENABLED,
         }
     if settings.REGISTRY_ENABLED:
         public = urlsplit(settings.PUBLIC_URL)
@@ -168,9 +260,34 @@ def _configured() -> tuple[RegistrySettings.Source | None, dict[str, Any]]:
     return None, {}
 
 
+def _stored_password() -> str | None:
+    """What is stored; None when there is no row, or it cannot be decrypted any more."""
+    try:
+        return RegistrySettings.objects.filter(pk=1).values_list("password", flat=True).first()
+    except UnreadableSecret:
+        return None
+
+
+def _forget_tests(row: RegistrySettings, edited: Set[str]) -> None:
+    """What was found out of one registry is not true of another."""
+    if edited & {"registry", "repository", "plain_http", "proxy"}:
+        row.plan, row.checks, row.checked_at = {}, [], None
+
+
+def _refuse_without_engine(publish: Publish, registry: RegistrySettings) -> None:
+    """Also a setting that cannot be read is better told now than by the worker."""
+    if queries.engine_copy(publish, registry) is None and publish.packaging == Publish.Packaging.IMAGE:
+        raise UnusableEngineImage(
+            "An image of engine and pipeline needs an engine image: set ENGINE_IMAGE, or publish with packaging "
+            '"artifact".'
+        )
+
+
 def _save(row: RegistrySettings, fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         setattr(row, name, value)
+    if "password" in fields:
+        row.password_saved_at = timezone.now() if fields["password"] else None
     try:
         row.clean_fields(exclude=["password"])
     except ValidationError as exc:

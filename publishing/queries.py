@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
+from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
+from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog import storage
 from catalog.models import ModelVersion, Pipeline, PipelineVersion, Role
 from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
-from publishing import engine_config, schema_changes
+from publishing import doctor, engine_config, engine_image, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
-from publishing.commands import PublishView
+from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
 NOT_CONFIGURED = (
@@ -76,7 +80,7 @@ def registry_settings_for(actor: Actor) -> RegistrySettings:
 def require_administrator(actor: Actor) -> None:
     """Raises `Forbidden` for anyone else."""
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may see or change the registry settings.")
+        raise Forbidden("Only an administrator may see or change the registry settings and signing keys.")
 
 
 def registry_in_use() -> RegistrySettings:
@@ -87,6 +91,24 @@ def registry_in_use() -> RegistrySettings:
     if not found.enabled:
         raise RegistryNotConfigured(DISABLED)
     return found
+
+
+def signing_keys() -> QuerySet[SigningKey]:
+    """All keys, newest first, without their private halves."""
+    return SigningKey.objects.defer("private_key")
+
+
+def signing_key_for(pk: int) -> SigningKey:
+    """A key by its id, without its private half; everybody who is logged in may verify. Raises `NotFound`."""
+    found = signing_keys().filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"There is no signing key {pk}.")
+    return found
+
+
+def signing_key_in_use() -> SigningKey | None:
+    """The key that publishes are signed with, private half and all: for a worker only."""
+    return SigningKey.objects.filter(active=True).first()
 
 
 def content_of(version: PipelineVersion) -> PipelineContent:
@@ -156,6 +178,29 @@ def mount_sources(content: PipelineContent, registry: RegistrySettings) -> dict[
     }
 
 
+def engine_copy(publish: Publish, registry: RegistrySettings) -> EngineCopy | None:
+    """The engine image that goes with a publish; None when none is configured. Raises `UnusableEngineImage`."""
+    needs = engine_config.needs_of(publish.engine_config)
+    image = engine_image.chosen(settings.ENGINE_IMAGE, needs.arch, needs.accel)
+    return engine_image.copy_of(image, registry.repository) if image else None
+
+
+def known_layer(version: PipelineVersion) -> dict[str, Any]:
+    """What an earlier publish recorded of the layer with this version's models, so that it is not hashed again."""
+    found = Publish.objects.filter(pipeline_version=version).exclude(image_layer={}).order_by("-pk").first()
+    return found.image_layer if found else {}
+
+
+def password_warning(row: RegistrySettings | None, fault: Exception | None = None) -> str:
+    """That a token which the registry lets live shortly is too old by now; empty when it is not, or cannot tell.
+
+    With a `fault`, only where that was a refusal.
+    """
+    if row is None or row.password_saved_at is None or getattr(fault, "status", 401) not in {401, 403}:
+        return ""
+    return doctor.password_age(row.registry, row.password_saved_at, timezone.now())
+
+
 def view_of(publish: Publish) -> PublishView:
     """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read."""
     version = publish.pipeline_version
@@ -166,10 +211,13 @@ def view_of(publish: Publish) -> PublishView:
         plain_http=publish.plain_http,
         pipeline_url=publish.pipeline_url,
         engine_url=publish.engine_url,
+        image_url=publish.image_url,
         chart_url=publish.chart_url,
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,
         needs=engine_config.needs_of(publish.engine_config),
+        pipeline_digest=publish.pipeline_digest,
+        signed=publish.signing_key_id is not None,
     )
 
 

@@ -11,5 +11,6 @@ urlpatterns = [
     path("pipeline-versions/<int:pk>/publish", views.publish, name="publish"),
     path("pipeline-versions/<int:pk>/replace", views.replace, name="replace"),
     path("publishes/<int:pk>", views.info, name="info"),
+    path("publishes/<int:pk>/cancel", views.cancel, name="cancel"),
     path("publishes/<int:pk>/retry", views.retry, name="retry"),
 ]

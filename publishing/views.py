@@ -85,6 +85,15 @@ def retry(request: SignedInRequest, pk: int) -> HttpResponse:
     return _done(request, publish.pipeline_version)
 
 
+@require_POST
+@signed_in
+def cancel(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Stops a publish that waits or runs."""
+    publish = queries.publish_for(request.user, pk, Role.COLLABORATOR)
+    operations.cancel(actor=request.user, publish=publish)
+    return _done(request, publish.pipeline_version)
+
+
 def _done(request: SignedInRequest, version: PipelineVersion) -> HttpResponse:
     """The line in its place for htmx, wherever the button was; else the page with it."""
     if not pages.wants_fragment(request):

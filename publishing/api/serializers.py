@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from publishing import commands, queries
-from publishing.models import Publish, RegistrySettings
+from publishing.models import Publish, RegistrySettings, SigningKey
 
 
 class PublishIn(serializers.Serializer[Any]):
@@ -25,6 +25,11 @@ class PublishIn(serializers.Serializer[Any]):
         required=False,
         max_length=1000,
         help_text="ids of published publishes whose edges move to this one when it has arrived",
+    )
+    packaging = serializers.ChoiceField(
+        Publish.Packaging.choices,
+        default=Publish.Packaging.ARTIFACT,
+        help_text="image: also one image that holds engine and pipeline, which runs without any other variable",
     )
 
     allow_breaking = serializers.BooleanField(
@@ -50,6 +55,7 @@ class ProgressOut(serializers.Serializer[Publish]):
 class CommandOut(serializers.Serializer[Any]):
     title = serializers.CharField()
     text = serializers.CharField()
+    language = serializers.CharField(help_text="`sh` for what is typed, `yaml` for a file that the title names")
 
 
 class HelmOut(serializers.Serializer[Any]):
@@ -93,6 +99,11 @@ class PublishOut(serializers.ModelSerializer[Publish]):
             "chart_version",
             "chart_digest",
             "engine_url",
+            "engine_digest",
+            "packaging",
+            "image_url",
+            "image_digest",
+            "signing_key",
             "engine_config",
             "helm",
             "docker_run_variables",
@@ -120,8 +131,25 @@ class PublishOut(serializers.ModelSerializer[Publish]):
         return [asdict(command) for command in commands.for_publish(queries.view_of(publish))]
 
 
+class CheckOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    state = serializers.CharField(help_text="ok, warn or fail")
+    said = serializers.CharField()
+    remedy = serializers.CharField(help_text="the one thing to do; empty where there is none")
+
+
+class ReportOut(serializers.Serializer[Any]):
+    state = serializers.CharField(help_text="the worst of all checks: ok, warn or fail")
+    checks = CheckOut(many=True)
+
+
 class RegistrySettingsOut(serializers.ModelSerializer[RegistrySettings]):
     has_password = serializers.BooleanField(help_text="the password itself is never shown")
+    warning = serializers.SerializerMethodField(help_text="that a short-lived password is too old; empty else")
+    checks = CheckOut(many=True, help_text="what the last test found")
+
+    def get_warning(self, row: RegistrySettings) -> str:
+        return queries.password_warning(row)
 
     class Meta:
         model = RegistrySettings
@@ -134,6 +162,11 @@ class RegistrySettingsOut(serializers.ModelSerializer[RegistrySettings]):
             "has_password",
             "plain_http",
             "ca_certificate",
+            "proxy",
+            "password_saved_at",
+            "warning",
+            "checks",
+            "checked_at",
             "source",
             "updated_at",
         ]
@@ -155,3 +188,29 @@ class RegistrySettingsIn(serializers.Serializer[Any]):
     )
     plain_http = serializers.BooleanField(default=False)
     ca_certificate = serializers.CharField(max_length=256 * 1024, allow_blank=True, default="", trim_whitespace=False)
+    proxy = serializers.CharField(max_length=512, allow_blank=True, default="")
+
+
+class SigningKeyOut(serializers.ModelSerializer[SigningKey]):
+    class Meta:
+        model = SigningKey
+        fields = ["id", "name", "public_key", "fingerprint", "active", "created_at"]
+
+
+class SigningKeyIn(serializers.Serializer[Any]):
+    name = serializers.SlugField(max_length=64)
+    private_key = serializers.CharField(
+        max_length=16 * 1024,
+        required=False,
+        allow_blank=True,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="ECDSA P-256 in PEM; left out: one is generated",
+    )
+    password = serializers.CharField(
+        max_length=1024, allow_blank=True, default="", trim_whitespace=False, write_only=True
+    )
+
+
+class SigningKeyUse(serializers.Serializer[Any]):
+    active = serializers.BooleanField(help_text="true: publishes are signed with it from now on, and with no other")

@@ -12,9 +12,11 @@ from urllib.parse import urljoin, urlsplit
 
 import urllib3
 import urllib3.exceptions
+from urllib3._collections import HTTPHeaderDict
 
 from publishing.oci import auth, faults
 from publishing.oci.faults import RegistryFault, Unavailable
+from publishing.oci.plan import Plan
 from publishing.oci.transport import ANSWER_SECONDS, Readable, Transport
 
 MOST_ANSWER = 64 * 1024  # bytes read of an answer that is not content
@@ -26,13 +28,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Registry:
-    """Where a registry is and who asks. `host` is `host[:port]`."""
+    """Where a registry is and who asks. `host` is `host[:port]`.
+
+    `proxy` is a URL that is used instead of the environment's; `identity_token` an OAuth2 refresh token, as a
+    `docker login` may have left, used instead of the password.
+    """
 
     host: str
     username: str = ""
     password: str = field(default="", repr=False)
     plain_http: bool = False
     ca_certificate: str = field(default="", repr=False)
+    proxy: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
 
     @property
     def base_url(self) -> str:
@@ -79,8 +87,11 @@ class Call:
 @dataclass(frozen=True)
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPHeaderDict
     content: bytes
+
+
+_PING = Call("GET", "/v2/", "the login")
 
 
 class Client:
@@ -92,14 +103,19 @@ class Client:
         *,
         retries: Retries | None = None,
         sleep: Callable[[float], object] = time.sleep,
+        plan: Plan | None = None,
     ) -> None:
         """`sleep` may raise to give up between tries. Raises `RegistryFault` for an unreadable CA certificate."""
         self.registry = registry
+        self.plan = plan or Plan.of(registry.host)
         self._retries = retries or Retries()
         self._sleep = sleep
-        self._transport = Transport(registry.ca_certificate)
+        self._transport = Transport(registry.ca_certificate, registry.proxy)
         self._auth = auth.Authorizer(
-            registry.host, registry.username, registry.password, self._ask_token, plain_http=registry.plain_http
+            registry.host,
+            auth.Login(registry.username, registry.password, registry.identity_token),
+            self._ask_token,
+            plain_http=registry.plain_http,
         )
 
     def __enter__(self) -> Self:
@@ -122,6 +138,8 @@ class Client:
             try:
                 return action()
             except Unavailable as fault:
+                if fault.is_final:
+                    raise
                 failures += 1
                 if fault.retry_after is not None and fault.retry_after > self._retries.patience:
                     raise Unavailable(f"{fault.message}; it asks to come back in {fault.retry_after:.0f} s.") from fault
@@ -150,19 +168,35 @@ class Client:
                 response.close()
             response.release_conn()
 
-    def _log_in(self, repository: str) -> None:
-        step, scopes = "the login", (auth.push_scope(repository),)
-        ping = Call("GET", "/v2/", step, repository, scopes, expected=frozenset({200, 401}))
-        response = self._send(ping, None)
+    def ping(self) -> Answer:
+        """What GET /v2/ answers to somebody who is not logged in. Raises `RegistryFault`, `Unavailable`."""
+        response = self._send(_PING, None)
         try:
-            answer = self._read(ping, response)
+            return self._read(_PING, response)
         finally:
             response.close()
+
+    def no_registry(self, answer: Answer) -> RegistryFault | Unavailable:
+        """The fault for an answer to `ping` that no registry gives."""
+        if answer.status == 400 or answer.status not in {301, 302, 404}:
+            return self._fault(_PING, answer)
+        return RegistryFault(
+            f"{self.registry.host} does not answer like an OCI registry (GET /v2/ gave {answer.status}): "
+            "check the registry in the admin console under Registry settings."
+        )
+
+    def _log_in(self, repository: str) -> None:
+        scopes = (auth.push_scope(repository),)
+        answer = self.ping()
         if answer.status == 401:
-            self._auth.challenged(auth.challenges(response.headers.getlist("WWW-Authenticate")), scopes, None)
-            self._auth.header(scopes)
+            offers = auth.challenges(answer.headers.getlist("WWW-Authenticate"))
+            self._auth.challenged(offers, scopes, None)
+            if (self._auth.header(scopes) or "").startswith("Basic "):
+                self.exchange(_PING)  # a token was proof of the password; Basic has not been tried yet
+            if missing := self._auth.missing(scopes):
+                raise self._granted_less(missing, repository)
         elif answer.status != 200:
-            raise self._no_registry(answer) if answer.status in {301, 302, 400, 404} else self._fault(ping, answer)
+            raise self.no_registry(answer)
 
     def _authorised(self, call: Call) -> urllib3.BaseHTTPResponse:
         """Sends with what the registry asked for before; a refusal is answered once with a new login."""
@@ -217,21 +251,39 @@ class Client:
             raise RegistryFault(f"{self.registry.host} answered {call.step} with more than {call.most} bytes.")
         return Answer(response.status, response.headers, content)
 
-    def _ask_token(self, url: str, headers: Mapping[str, str]) -> bytes:
-        """GET from the token server; its address comes from the registry, so Basic goes there by design."""
-        call = Call("GET", url, "the login")
+    def _ask_token(self, url: str, headers: Mapping[str, str], form: bytes | None) -> tuple[int, bytes]:
+        """Asks the token server; its address comes from the registry, so the login goes there by design.
+
+        Answers 404 and 405 too: there the other of the two ways to ask may work.
+        """
+        if form is not None:
+            headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+        call = Call("GET" if form is None else "POST", url, "the login", body=(lambda: form) if form else None)
         response = self._open(call, url, headers)
         try:
             answer = self._read(call, response)
         finally:
             response.close()
-        if answer.status != 200:
+        if answer.status not in {200, 404, 405}:
             raise self._fault(call, answer)
-        return answer.content
+        return answer.status, answer.content
+
+    def _granted_less(self, missing: str, repository: str) -> RegistryFault:
+        words = f"its token server knows this account, but did not grant {missing}"
+        return faults.refused(
+            host=self.registry.host,
+            step="the scopes that were asked for",
+            status=0,
+            words=words,
+            repository=repository,
+            reason="write",
+        )
 
     def _fault(self, call: Call, answer: Answer) -> RegistryFault | Unavailable:
         words = faults.words_of(answer.content, self.registry.password)
         host = self.registry.host
+        if answer.status in {401, 403} and (missing := self._auth.missing(call.scopes)):
+            words = f"{words}; the token server did not grant {missing}".lstrip("; ")
         if answer.status == 400 and re.search(rb"HTTPS (server|port)", answer.content):
             return RegistryFault(
                 f"{host} speaks HTTPS, not plain HTTP: untick plain HTTP in the admin console under Registry settings."
@@ -261,14 +313,6 @@ class Client:
 
     def _broken(self, exc: Exception, step: str) -> RegistryFault | Unavailable:
         return faults.broken(exc, host=self.registry.host, step=step, plain_http=self.registry.plain_http)
-
-    def _no_registry(self, answer: Answer) -> RegistryFault | Unavailable:
-        if answer.status == 400:
-            return self._fault(Call("GET", "/v2/", "the login"), answer)
-        return RegistryFault(
-            f"{self.registry.host} does not answer like an OCI registry (GET /v2/ gave {answer.status}): "
-            "check the registry in the admin console under Registry settings."
-        )
 
     def _refuse_downgrade(self, url: str, step: str) -> None:
         if not self.registry.plain_http and urlsplit(url).scheme != "https":

@@ -21,12 +21,13 @@ class RegistryFault(Exception):
 
 
 class Unavailable(TransientError):
-    """The registry may do it later. `retry_after` is in seconds, when it said so."""
+    """The registry may do it later. `retry_after` is in seconds, when it said so; `is_final`: it was tried enough."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, is_final: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        self.is_final = is_final
 
 
 class Cancelled(Exception):
@@ -42,9 +43,9 @@ _KINDS = (
     ("gitlab", re.compile(r"^registry\.gitlab\.")),
 )
 
-_SETTINGS = "in the admin console under Registry settings"
+SETTINGS = "in the admin console under Registry settings"
 _REMEDIES: dict[tuple[str, str], str] = {
-    ("login", ""): f"check the username and the password or token {_SETTINGS}",
+    ("login", ""): f"check the username and the password or token {SETTINGS}",
     ("login", "ghcr"): "use your GitHub user name and a classic token with write:packages that has not expired",
     ("login", "ecr"): "an ECR password lasts 12 hours: set a new one (aws ecr get-login-password), username AWS",
     ("login", "google"): "with the username _json_key_base64 the password is the key file in base64; check that the "
@@ -58,11 +59,11 @@ _REMEDIES: dict[tuple[str, str], str] = {
     ("write", "acr"): "the identity lacks the role AcrPush",
     ("write", "hub"): "the access token needs Read & Write, and the account must own the namespace of {repository}",
     ("missing", ""): "there is no repository {repository} and the registry makes none by itself: create it (in Harbor: "
-    f"its project), or check the repository {_SETTINGS}",
+    f"its project), or check the repository {SETTINGS}",
     ("missing", "google"): "create the repository first: gcloud artifacts repositories create … "
     "--repository-format=docker",
     ("missing", "ecr"): "create the repository first: aws ecr create-repository --repository-name {repository}",
-    ("name", ""): f"it does not allow the name {{repository}}: change the repository {_SETTINGS}",
+    ("name", ""): f"it does not allow the name {{repository}}: change the repository {SETTINGS}",
     ("name", "hub"): "Docker Hub allows names of two parts only, and {repository} has more: use another registry",
     ("type", ""): "it does not take this type of artifact: allow OCI artifacts (ModelPack and Helm) in the registry",
     ("large", ""): "it is too large for the registry or a proxy before it: raise their limit (nginx: "
@@ -84,7 +85,7 @@ def refused(*, host: str, step: str, status: int, words: str, repository: str, r
     """The fault for an answer that repeating does not change."""
     topic = "the login" if reason == "login" else step
     remedy = _remedy(host, reason, repository)
-    said = f"{status} {words}".strip()
+    said = f"{status or ''} {words}".strip()
     return RegistryFault(f"{host} refused {topic} ({said}): {remedy}.", status=status)
 
 
@@ -100,12 +101,14 @@ def broken(exc: Exception, *, host: str, step: str, plain_http: bool) -> Registr
     if isinstance(exc, http.SSLError):
         return _tls(exc, host)
     if isinstance(exc, http.LocationValueError | http.LocationParseError):
-        return RegistryFault(f"{host} is not an address of a registry: give host[:port] {_SETTINGS}.")
+        return RegistryFault(f"{host} is not an address of a registry: give host[:port] {SETTINGS}.")
     if isinstance(exc, http.ProxyError):
-        return Unavailable(f"{host} cannot be reached through the proxy of HTTPS_PROXY or HTTP_PROXY ({_cause(exc)})")
+        return Unavailable(
+            f"{host} cannot be reached through the proxy of the settings, HTTPS_PROXY or HTTP_PROXY ({_cause(exc)})"
+        )
     if isinstance(exc, http.ConnectTimeoutError | http.NewConnectionError):
         return Unavailable(
-            f"{host} cannot be reached ({_cause(exc)}): is it up, and is the registry right {_SETTINGS} (OCI_REGISTRY)?"
+            f"{host} cannot be reached ({_cause(exc)}): is it up, and is the registry right {SETTINGS} (OCI_REGISTRY)?"
         )
     if isinstance(exc, http.ReadTimeoutError):
         return Unavailable(f"{host} did not answer in time at {step}")
@@ -116,11 +119,11 @@ def broken(exc: Exception, *, host: str, step: str, plain_http: bool) -> Registr
 def _tls(exc: Exception, host: str) -> RegistryFault:
     text = str(exc)
     if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text or "HTTP_REQUEST" in text:
-        return RegistryFault(f"{host} speaks plain HTTP, not HTTPS: tick plain HTTP {_SETTINGS} (OCI_PLAIN_HTTP=true).")
+        return RegistryFault(f"{host} speaks plain HTTP, not HTTPS: tick plain HTTP {SETTINGS} (OCI_PLAIN_HTTP=true).")
     cause = exc.args[0] if exc.args else exc
     why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else _cause(exc)
     return RegistryFault(
-        f"The certificate of {host} is not trusted ({why}): add the certificate of its CA {_SETTINGS}, "
+        f"The certificate of {host} is not trusted ({why}): add the certificate of its CA {SETTINGS}, "
         "or use the name that the certificate is for."
     )
 

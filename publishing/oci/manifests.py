@@ -8,10 +8,11 @@ from publishing.oci.client import Call, Client
 from publishing.oci.faults import RegistryFault
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 ACCEPT = ", ".join(
     (
         IMAGE,
-        "application/vnd.oci.image.index.v1+json",
+        INDEX,
         "application/vnd.docker.distribution.manifest.v2+json",
         "application/vnd.docker.distribution.manifest.list.v2+json",
     )

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from publishing.oci import blobs, manifests
-from publishing.oci.blobs import Blob, Progress
 from publishing.oci.client import Client
+from publishing.oci.content import Blob, Progress
 from publishing.oci.manifests import Manifest
 
 

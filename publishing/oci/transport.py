@@ -28,8 +28,12 @@ class Readable(Protocol):
 class Transport:
     """Sends one request and never follows, retries or authenticates: that is `client`'s to decide."""
 
-    def __init__(self, ca_certificate: str = "") -> None:
-        """`ca_certificate` is PEM text that is trusted beside the system's CAs. Raises `RegistryFault`."""
+    def __init__(self, ca_certificate: str = "", proxy: str = "") -> None:
+        """`ca_certificate` is PEM text that is trusted beside the system's CAs; `proxy` goes before the environment's.
+
+        Raises `RegistryFault`.
+        """
+        self._proxy = proxy
         self._context = ssl.create_default_context()
         if ca_certificate:
             try:
@@ -66,7 +70,7 @@ class Transport:
             pool.clear()
 
     def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = proxy_of(url)
+        proxy = self._proxy or proxy_of(url)
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = self._make_pool(proxy)

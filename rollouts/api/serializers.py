@@ -53,15 +53,15 @@ class RolloutIn(serializers.Serializer[Any]):
     )
 
 
-class PreviewIn(RolloutIn):
+class RolloutPreviewIn(RolloutIn):
     link_mbps = serializers.FloatField(default=10.0, min_value=0.001, help_text="Of each edge, for the estimated time.")
 
 
-class ReasonIn(serializers.Serializer[Any]):
+class RolloutReasonIn(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=500, default="", allow_blank=True)
 
 
-class AbortIn(ReasonIn):
+class AbortIn(RolloutReasonIn):
     rollback = serializers.BooleanField(default=False, help_text="Also move back the edges that succeeded.")
 
 

@@ -55,10 +55,10 @@ class Rollouts(ListAPIView[Rollout]):
 
 
 class Preview(APIView):
-    @extend_schema(request=serializers.PreviewIn, responses=serializers.PlanOut)
+    @extend_schema(request=serializers.RolloutPreviewIn, responses=serializers.PlanOut)
     def post(self, request: Request) -> Response:
         """What a rollout would do, with the bytes that each edge must fetch. Nothing is made."""
-        given = checked(serializers.PreviewIn(data=request.data))
+        given = checked(serializers.RolloutPreviewIn(data=request.data))
         context = {"link_mbps": given.pop("link_mbps"), "healthy_seconds": given["healthy_seconds"]}
         plan = operations.preview(actor=actor_of(request), **asked(given))
         return Response(serializers.PlanOut(plan, context=context).data)
@@ -72,11 +72,11 @@ class RolloutDetail(APIView):
 
 
 class Pause(APIView):
-    @extend_schema(request=serializers.ReasonIn, responses=serializers.RolloutDetailOut)
+    @extend_schema(request=serializers.RolloutReasonIn, responses=serializers.RolloutDetailOut)
     def post(self, request: Request, pk: int) -> Response:
         """Moves no further edge until it is resumed."""
         rollout = queries.rollout_for(actor_of(request), pk)
-        given = checked(serializers.ReasonIn(data=request.data))
+        given = checked(serializers.RolloutReasonIn(data=request.data))
         return detail(operations.pause(actor=actor_of(request), rollout=rollout, **given))
 
 

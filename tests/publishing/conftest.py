@@ -1,5 +1,6 @@
 """Registries that publishing is tested against: a faulty one in this process, and a real one beside it."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 from catalog.models import PipelineVersion, User
 from publishing import engine_config
 from publishing.models import Publish, RegistrySettings
+from publishing.oci import blobs, images, manifests
 from publishing.oci.blobs import Blob, of_bytes
 from publishing.oci.client import Client, Registry, Retries
+from publishing.oci.manifests import Manifest
 from tests.fakes.oci import FakeRegistry
 
 
@@ -167,3 +170,43 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Any]]]:
     monkeypatch.setattr("celery.Celery.send_task", record)
     monkeypatch.setattr("celery.app.task.Task.apply_async", record_own)
     return found
+
+
+@pytest.fixture
+def make_image() -> Callable[..., str]:
+    """`make_image(client, repository, tag, platforms)` pushes a small image, an index with platforms; its digest."""
+
+    def one(client: Client, repository: str, platform: str) -> Manifest:
+        layer = of_bytes(f"layer of {platform}".encode() * 1000, "application/vnd.oci.image.layer.v1.tar", "layer")
+        told = {
+            "architecture": platform.rpartition("/")[2] or "amd64",
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Entrypoint": ["opsengine"], "User": "10001"},
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+            "history": [{"created_by": "test"}],
+        }
+        config = of_bytes(json.dumps(told).encode(), "application/vnd.oci.image.config.v1+json", "config")
+        manifest = {"schemaVersion": 2, "mediaType": manifests.IMAGE, "config": config.descriptor()}
+        content = json.dumps(manifest | {"layers": [layer.descriptor()]}).encode()
+        blobs.push_all(client, repository, [config, layer], lambda more: None)
+        return Manifest(content, manifests.IMAGE)
+
+    def make(client: Client, repository: str, tag: str, platforms: tuple[str, ...] = ()) -> str:
+        if not platforms:
+            top = one(client, repository, "")
+            manifests.put(client, repository, tag, top)
+            return top.digest
+        entries = []
+        for platform in platforms:
+            manifest = one(client, repository, platform)
+            manifests.put(client, repository, manifest.digest, manifest)
+            system, _, arch = platform.partition("/")
+            entries.append(
+                {"mediaType": manifests.IMAGE, "digest": manifest.digest, "size": len(manifest.content)}
+                | {"platform": {"os": system, "architecture": arch}}
+            )
+        top = images.index_of(entries)
+        manifests.put(client, repository, tag, top)
+        return top.digest
+
+    return make

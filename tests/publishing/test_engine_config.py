@@ -77,7 +77,7 @@ def test_architecture_beside_the_resources_is_read_too() -> None:
         ({"engine": {"resources": {"requests": {"memory": "1Gi"}}}}, "may not be more than its limits"),
         ({"engine": {"arch": "sparc"}}, "one of x86, arm, power10"),
         ({"engine": {"accel": "$(rm)"}}, "a word such as none or cuda"),
-        ({"engine": {"gpu": 2}}, "gpu in engine is true or false"),
+        ({"engine": {"gpu": "two"}}, "gpu in engine is true, false or a number"),
         ({"engine": {"x": "y" * 20_000}}, "more than 16384 bytes"),
     ],
 )
@@ -92,3 +92,67 @@ def test_nonsense_is_refused_by_name(given: Any, reason: str) -> None:
 )
 def test_quantities_have_their_size(quantity: str, size: int) -> None:
     assert engine_config.memory_bytes(quantity) == size
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus"),
+    [
+        ({"gpu": True}, 1),
+        ({"gpu": 2, "resources": {"limits": {"nvidia.com/gpu": 2}}}, 2),
+        ({"resources": {"limits": {"nvidia.com/gpu": 4}, "gpu": True}}, 4),
+        ({"gpu": False}, 0),
+        ({}, 0),
+    ],
+)
+def test_gpus_are_counted_and_told_as_the_sdk_reads_them(engine: dict[str, Any], gpus: int) -> None:
+    found = engine_config.checked({"engine": engine})
+    assert found["engine"]["resources"]["gpu"] is bool(gpus)
+    assert found["engine"]["resources"]["limits"].get("nvidia.com/gpu", 0) == gpus
+    assert engine_config.needs_of(found).gpus == gpus
+
+
+@pytest.mark.parametrize("selector", ["pool=edge", "pool: edge", {"pool": "edge"}])
+def test_replicas_and_node_selector_are_read_and_kept(selector: Any) -> None:
+    found = engine_config.checked({"engine": {"replicas": 3, "node_selector": selector}})
+    needs = engine_config.needs_of(found)
+    assert (needs.replicas, needs.node_selector) == (3, (("pool", "edge"),))
+    assert found["engine"]["node_selector"] == selector
+
+
+def test_containers_of_steps_are_checked_and_kept() -> None:
+    images = {
+        "ccfraud-12": {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}, "image": "reg/side:1"}, "other": 1}
+    }
+    found = engine_config.checked({"engineAux": {"images": images}})["engineAux"]["images"]
+    assert found == {
+        "ccfraud-12": {"resources": {"limits": {"cpu": 0.5, "memory": "1Gi"}, "image": "reg/side:1"}, "other": 1}
+    }
+
+
+def test_checking_twice_changes_nothing() -> None:
+    given = {
+        "engine": {"gpu": 2, "replicas": 2, "node_selector": "a=b", "cpu": "250m"},
+        "engineAux": {"images": {"a": {}}},
+    }
+    once = engine_config.checked(given)
+    assert engine_config.checked(once) == once
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"engine": {"gpu": -1}}, "number of GPUs"),
+        ({"engine": {"gpu": 65}}, "number of GPUs"),
+        ({"engine": {"replicas": "2"}}, "whole number"),
+        ({"engine": {"replicas": True}}, "whole number"),
+        ({"engine": {"node_selector": "no label"}}, "node's label"),
+        ({"engine": {"node_selector": {"a": 1}}}, "node's label"),
+        ({"engine": {"image": "a b"}}, "image in engine is"),
+        ({"engineAux": {"images": {"step": 1}}}, "step in engineAux.images is an object"),
+        ({"engineAux": {"images": {"step": {"resources": {"limits": {"cpu": -1}}}}}}, "engineAux.images.step"),
+        ({"engineAux": {"images": {"step": {"image": 7}}}}, "image in engineAux.images.step"),
+    ],
+)
+def test_what_no_engine_could_be_given_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnusableEngineConfig, match=words):
+        engine_config.checked(given)

@@ -136,13 +136,13 @@ def test_a_token_server_that_grants_less_leads_to_the_missing_right(
 
 
 def test_a_token_server_without_tls_gets_no_password_from_a_registry_with_tls() -> None:
-    authorizer = auth.Authorizer("r.example", "u", "p", lambda url, headers: pytest.fail("asked"))
+    authorizer = auth.Authorizer("r.example", auth.Login("u", "p"), lambda url, headers, form: pytest.fail("asked"))
     with pytest.raises(RegistryFault, match="without TLS, so the password is not sent"):
         authorizer.challenged(auth.challenges(['Bearer realm="http://r.example/token"']), ("s",), None)
 
 
 def test_a_token_server_that_answers_nonsense_is_named() -> None:
-    authorizer = auth.Authorizer("r.example", "u", "p", lambda url, headers: b"[]")
+    authorizer = auth.Authorizer("r.example", auth.Login("u", "p"), lambda url, headers, form: (200, b"[]"))
     authorizer.challenged(auth.challenges(['Bearer realm="https://r.example/token"']), ("s",), None)
     with pytest.raises(RegistryFault, match=r"token server of r\.example answered without a token"):
         authorizer.header(("s",))
@@ -158,7 +158,7 @@ def test_a_token_server_that_answers_nonsense_is_named() -> None:
     ],
 )
 def test_credentials_are_sent_as_registries_expect_them(username: str, given: str, sent: str) -> None:
-    authorizer = auth.Authorizer("r.example", username, given, lambda url, headers: b"")
+    authorizer = auth.Authorizer("r.example", auth.Login(username, given), lambda url, headers, form: (200, b""))
     authorizer.challenged(auth.challenges(["Basic realm=x"]), (), None)
     assert authorizer.header(()) == "Basic " + base64.b64encode(f"{username}:{sent}".encode()).decode()
 

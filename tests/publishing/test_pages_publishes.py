@@ -254,3 +254,13 @@ def test_history_needs_as_many_queries_for_many_versions_as_for_one(
     with CaptureQueriesContext(connection) as many:
         client.get(address)
     assert len(many) == len(one)
+
+
+def test_one_that_runs_is_cancelled_in_its_line(
+    browser: Callable[..., Client], member: User, version: PipelineVersion, make_publish: Callable[..., Publish]
+):
+    waiting = make_publish(version)
+    page = browser(member).post(f"/publishes/{waiting.pk}/cancel", headers=HTMX).content.decode()
+    assert "Cancelled by" in page and "Retry" in page
+    waiting.refresh_from_db()
+    assert waiting.status == Publish.Status.ERROR

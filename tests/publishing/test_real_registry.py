@@ -16,6 +16,7 @@ from publishing import jobs
 from publishing.models import Publish, RegistrySettings
 from publishing.oci import blobs, manifests
 from publishing.oci.client import Client, Registry
+from tests.fakes.kubernetes import FakeCluster
 from tests.publishing.conftest import RealRegistry, tool
 
 pytestmark = pytest.mark.e2e
@@ -29,9 +30,12 @@ def published(
     make_model_version: Callable[..., ModelVersion],
     make_pipeline_version: Callable[..., PipelineVersion],
     settings: Any,
+    client: Client,
+    make_image: Callable[..., str],
 ) -> Publish:
-    """A published version of a model of 5 MiB."""
-    settings.ENGINE_IMAGE = "ghcr.io/example/opsengine:0.1.0"
+    """A published version of a model of 5 MiB, with an engine image of two platforms."""
+    make_image(client, "example/opsengine", "0.1.0", ("linux/amd64", "linux/arm64"))
+    settings.ENGINE_IMAGE = f"{real_registry.host}/example/opsengine:0.1.0"
     to_registry(real_registry.host, username=real_registry.username, password=real_registry.password)
     made = make_publish(make_pipeline_version(make_model_version(content=os.urandom(5 * 1024 * 1024))))
     jobs.publish(made.pk)
@@ -49,6 +53,8 @@ def client(real_registry: RealRegistry) -> Client:
 def helm(real_registry: RealRegistry, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     program = tool("helm")
     homes = {name: str(tmp_path / name) for name in ("HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    (tmp_path / "releases.yaml").write_text("[]")
+    homes |= {"HELM_DRIVER": "memory", "HELM_MEMORY_DRIVER_DATA": str(tmp_path / "releases.yaml")}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path)
@@ -95,7 +101,7 @@ def test_publishing_again_uploads_nothing(
     assert jobs.publish(again.pk)
     again.refresh_from_db()
     assert (again.pipeline_digest, again.chart_digest) == (published.pipeline_digest, published.chart_digest)
-    assert set(calls) == {"HEAD"}
+    assert set(calls) == {"HEAD", "GET"}  # GET of the manifests of the engine image, and of what refers to them
 
 
 def test_a_model_is_mounted_from_another_pipeline(
@@ -109,7 +115,7 @@ def test_a_model_is_mounted_from_another_pipeline(
     monkeypatch.setattr(
         blobs,
         "_send",
-        lambda client, repository, blob, *rest: (sent.append(blob), send(client, repository, blob, *rest)),
+        lambda target, blob, *rest: (sent.append(blob), send(target, blob, *rest)),
     )
     other = make_publish(make_pipeline_version(ModelVersion.objects.get(), name="other"))
     assert jobs.publish(other.pk)
@@ -151,7 +157,18 @@ def test_helm_pulls_the_exact_version_and_renders_it(published: Publish, helm: C
     shown = helm("template", "x", url, "--version", published.chart_version, "--plain-http")
     assert shown.returncode == 0, shown.stderr
     assert f'value: "{published.pipeline_url}"' in shown.stdout
-    assert 'image: "ghcr.io/example/opsengine:0.1.0"' in shown.stdout
+    assert f'image: "{published.engine_url}"' in shown.stdout
+
+
+def test_helm_upgrades_or_installs_straight_from_the_registry(published: Publish, helm: Callable[..., Any]):
+    with FakeCluster() as cluster:
+        done = helm(
+            *("upgrade", "--install", "houseprice", f"oci://{published.chart_url}"),
+            *("--version", published.chart_version, "--plain-http", "--namespace", "ml", "--create-namespace"),
+            *("--dry-run=client", "--kube-apiserver", cluster.url),
+        )
+    assert done.returncode == 0, done.stderr
+    assert "kubectl port-forward svc/engine-svc -n ml 8080" in done.stdout
 
 
 def test_helms_own_push_of_the_chart_has_the_same_layer(

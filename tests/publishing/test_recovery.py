@@ -98,7 +98,7 @@ def test_two_workers_at_once_push_once(to_fake: FakeRegistry, make_publish: Call
     for worker in workers:
         worker.join(30)
     assert sorted(results) == [False, True]
-    assert len(to_fake.calls("PUT", "/manifests/")) == 2, "one pipeline, one chart"
+    assert len(to_fake.calls("PUT", "/manifests/(?!sha256)")) == 2, "one pipeline, one chart"
 
 
 def test_a_run_after_a_lost_worker_ends_in_the_same_digests(
@@ -112,7 +112,7 @@ def test_a_run_after_a_lost_worker_ends_in_the_same_digests(
     assert jobs.publish(half.pk)
     half.refresh_from_db()
     assert (half.pipeline_digest, half.chart_digest) == (whole.pipeline_digest, whole.chart_digest)
-    assert len(to_fake.manifests) == 4
+    assert len({tag for _, tag in to_fake.manifests if ":" not in tag and not tag.startswith("sha256-")}) == 2
 
 
 @pytest.mark.e2e

@@ -103,7 +103,7 @@ class Agent:
     def _given(self) -> Wanted | None:
         """PIPELINE_URL, where the center did not say otherwise: when it is new, or nothing else is there to serve."""
         if self._plane.current is None or self.updater.served.given != self._settings.pipeline_url:
-            return Wanted(self._settings.pipeline_url)
+            return Wanted(self._settings.pipeline_url, self._settings.pipeline_digest)
         return self.updater.lost
 
     def _contact(self) -> tuple[Wanted | None, float | None]:

@@ -18,6 +18,7 @@ SERVE = """\
 Serve a published pipeline on this machine. Everything is set by the environment:
 
   PIPELINE_URL             location of the published pipeline (an EDGE_BUNDLE may name it)
+  PIPELINE_DIR             a folder that holds the pipeline, as in a self-contained image; PIPELINE_URL goes before it
   OCI_REGISTRY             the registry; http:// or https:// in front settles the scheme
   OCI_USERNAME             login for the registry
   OCI_PASSWORD             its password or token

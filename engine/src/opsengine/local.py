@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from opsengine import fetch, state
+from opsengine import fetch, included, state
 from opsengine.center import Center
 from opsengine.errors import EngineError, SettingsError
 from opsengine.identity import Identity
@@ -49,8 +49,8 @@ def pull(settings: Settings) -> str:
 
     Raises RegistryError, PipelineError.
     """
-    store, location = ContentStore(settings.persist_dir / "store"), settings.pipeline_url
-    digest = fetch.fetch(location, None, settings.registry, store, _proofs(settings))
+    store, location = _store(settings), settings.pipeline_url
+    digest = fetch.fetch(location, settings.pipeline_digest, settings.registry, store, _proofs(settings))
     served = _served(settings).activated(state.Publish(location, digest), location)
     state.save(settings.persist_dir / "served.json", served)
     return digest
@@ -60,7 +60,7 @@ def verify(settings: Settings) -> list[Finding]:
     """Read every stored blob again, and look at what the publishes that are served need. Deletes nothing."""
     if not (settings.persist_dir / "store").is_dir():
         return []
-    store, proofs = ContentStore(settings.persist_dir / "store"), _proofs(settings)
+    store, proofs = _store(settings), _proofs(settings)
     found = [Finding(digest, None if right else "its content is damaged") for digest, right in store.check_all()]
     damaged = {finding.what for finding in found if finding.fault}
     for publish in _served(settings).digests:
@@ -119,6 +119,10 @@ def _log(path: Path) -> list[str]:
     except sqlite3.Error as error:
         return [f"The inference log cannot be read ({error})."]
     return [f"{values['last'] - values['acked']} log rows wait to be sent, {values['shed']} were given up."]
+
+
+def _store(settings: Settings) -> ContentStore:
+    return included.open_store(settings.persist_dir / "store", settings.pipeline_dir)
 
 
 def _served(settings: Settings) -> state.Served:

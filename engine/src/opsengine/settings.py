@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsengine import bundle, evidence
+from opsengine import bundle, evidence, included
 from opsengine.bundle import Bundle
 from opsengine.errors import SettingsError
 
@@ -44,6 +44,8 @@ class Settings:
     port: int = 8080
     persist_dir: Path = Path("/persist")
     checkin_seconds: float | None = None
+    pipeline_dir: Path | None = None
+    pipeline_digest: str | None = None  # of what is in pipeline_dir
     max_queue: int = 64
     log_field_limit: int = 64 * 2**10
     log_format: str = "text"
@@ -63,7 +65,11 @@ def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
     env = _Environment(environ)
     text = env.secret("EDGE_BUNDLE")
     edge = bundle.parse(text) if text else None
-    pipeline_url = env.text("PIPELINE_URL") or (edge and edge.pipeline_url)
+    given = env.text("PIPELINE_URL")
+    folder = None if given else env.text("PIPELINE_DIR")
+    held = included.digest_of(Path(folder)) if folder else None
+    # With the digest in its name another image's pipeline is another location, and fetched anew.
+    pipeline_url = f"file://{folder}@{held}" if held else given or (edge and edge.pipeline_url)
     if not pipeline_url and serves:
         raise SettingsError(
             "PIPELINE_URL is not set: give the location of a published pipeline, or an EDGE_BUNDLE that names one."
@@ -71,6 +77,12 @@ def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
     storage, page = env.text("LOCAL_INFERENCE_STORAGE"), env.text("PLATEAU_PAGE_SIZE")
     if (storage is None) != (page is None):
         raise SettingsError("LOCAL_INFERENCE_STORAGE and PLATEAU_PAGE_SIZE go together: set both or none.")
+    key = _signing_key(env)
+    if key and folder and serves:
+        raise SettingsError(
+            "The pipeline in PIPELINE_DIR has no signature of its own: check the image's with cosign where it is "
+            "pulled and set REQUIRE_SIGNATURE=false, or give PIPELINE_URL."
+        )
     defaults = Settings(pipeline_url or "", _registry(env, edge))
     return Settings(
         pipeline_url=defaults.pipeline_url,
@@ -87,10 +99,12 @@ def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
         checkin_seconds=env.number("CHECKIN_SECONDS", None, low=0.05, high=86400)
         if env.text("CHECKIN_SECONDS")
         else None,
+        pipeline_dir=Path(folder) if folder else None,
+        pipeline_digest=held,
         max_queue=env.whole("MAX_QUEUE", defaults.max_queue, low=0, high=512),
         log_field_limit=env.size("LOG_FIELD_LIMIT", defaults.log_field_limit, low=SMALLEST_FIELD),
         log_format=env.choice("LOG_FORMAT", ("text", "json")),
-        signing_key=_signing_key(env),
+        signing_key=key,
     )
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from opsengine import fetch, golden, pipeline, state, transport, trial
+from opsengine import fetch, golden, included, pipeline, state, transport, trial
 from opsengine.errors import EngineError, NoRoom, PipelineError, RegistryError, RegistryUnavailable
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.settings import Settings
 from opsengine.signatures import Proofs
 from opsengine.state import Publish, Served
-from opsengine.store import ContentStore
 from opsengine.trial import Ledger, Trial
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Updater:
 
     def __init__(self, settings: Settings, plane: DataPlane, folder: Path, done: Callable[[], None]) -> None:
         self._settings = settings
-        self._store = ContentStore(folder / "store")
+        self._store = included.open_store(folder / "store", settings.pipeline_dir)
         self._proofs = Proofs(folder / "store" / "signatures", settings.signing_key)
         self._ledger = Ledger(folder / "trial.json")
         self._plane = plane

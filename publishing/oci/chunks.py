@@ -1,0 +1,160 @@
+"""A blob in chunks, for registries that do not take it whole: resumed where the registry says it has got to."""
+
+import re
+
+from publishing.oci import uploads
+from publishing.oci.client import Answer
+from publishing.oci.content import Blob, Body, Progress
+from publishing.oci.faults import RegistryFault, Unavailable
+from publishing.oci.uploads import Target
+
+MINIMUM = "OCI-Chunk-Min-Length"
+MOST_RESTARTS = 3  # a registry that loses sessions again and again is not sent the same bytes for ever
+
+
+def send(target: Target, blob: Blob, location: str, progress: Progress) -> None:
+    """PATCHes all of the blob to this session and ends it. Each chunk is tried again by itself.
+
+    Raises `RegistryFault`, `Unavailable` when the session is lost or a fault does not pass.
+    """
+    _Chunks(target, blob, location, progress).run()
+
+
+class Ended(Exception):
+    """The session is gone at its end."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class _Chunks:
+    def __init__(self, target: Target, blob: Blob, location: str, progress: Progress) -> None:
+        self._target = target
+        self._blob = blob
+        self._location = location
+        self._progress = progress
+        self._have = 0
+        self._least = 0
+        self._restarts = 0
+        self._is_lost = False  # whether what the registry has must be asked for before going on
+
+    def run(self) -> None:
+        client = self._target.client
+        try:
+            while self._have < self._blob.size:
+                client.retry(self._step)
+            client.retry(self._finish)
+        except Ended as fault:
+            self._counted(-self._have)
+            raise Unavailable(fault.message) from fault
+        except Unavailable as fault:
+            self._counted(-self._have)
+            raise Unavailable(fault.message, is_final=True) from fault
+        except RegistryFault:
+            self._counted(-self._have)
+            raise
+
+    def _step(self) -> None:
+        if self._is_lost:
+            self._ask()
+        if self._have == self._blob.size:
+            return
+        size = min(max(self._target.client.plan.chunk_bytes, self._least), self._blob.size - self._have)
+        body = Body(self._blob, self._progress, self._have, size)
+        try:
+            answer = self._patch(body, size)
+        except (RegistryFault, Unavailable) as fault:
+            body.take_back()
+            self._is_lost = True
+            if isinstance(fault, Unavailable) or fault.status in {404, 416}:
+                raise _again(fault) from fault
+            if fault.status != 413 or size <= self._least or not self._target.client.plan.shrink(size):
+                raise
+            return  # the next step asks how far the registry is, and sends less
+        finally:
+            body.close()
+        self._learn(answer, self._have + size)
+
+    def _patch(self, body: Body, size: int) -> Answer:
+        last = self._have + size - 1
+        call = self._target.call(
+            "PATCH",
+            self._location,
+            {202},
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(size),
+                "Content-Range": f"{self._have}-{last}",
+            },
+            body=body.begin,
+        )
+        return self._target.client.exchange(call)
+
+    def _learn(self, answer: Answer, sent: int) -> None:
+        """What was counted is what was sent; a registry that kept less of it is sent the rest again."""
+        self._location = uploads.location_of(self._target, answer)
+        self._least = max(self._least, _minimum(answer))
+        there = kept(answer)
+        before = self._have
+        # ECR's Range is not to be relied on: one that makes no sense is not believed.
+        self._have = there if there is not None and before < there <= sent else sent
+        self._counted(self._have - sent)
+
+    def _ask(self) -> None:
+        """GET of the session: 204 with the Range that is there. A registry that cannot say begins from its start."""
+        call = self._target.call("GET", self._location, {200, 202, 204})
+        try:
+            answer = self._target.client.exchange(call)
+        except RegistryFault as fault:
+            if fault.status in {404, 405}:
+                self._restart()
+                return
+            raise
+        there = kept(answer) or 0
+        if there > self._blob.size:
+            self._restart()
+            return
+        self._counted(there - self._have)
+        self._have, self._is_lost = there, False
+        self._location = answer.headers.get("Location") or self._location
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            host = self._target.client.registry.host
+            raise RegistryFault(f"{host} loses the upload of {self._blob.title} again and again: see its log.")
+        self._counted(-self._have)
+        self._have, self._is_lost = 0, False
+        self._location = uploads.begin(self._target)
+
+    def _finish(self) -> None:
+        """An end whose answer was lost may have been one: the caller asks for the blob before it begins again."""
+        try:
+            uploads.finish(self._target, self._location, self._blob.digest, lambda: b"", 0, self._blob.size)
+        except RegistryFault as fault:
+            if fault.status != 404:
+                raise
+            raise Ended(fault.message) from fault
+
+    def _counted(self, more: int) -> None:
+        if more:
+            self._progress(more)
+
+
+def _again(fault: RegistryFault | Unavailable) -> Unavailable:
+    """404, a lost session, and 416, "out of order", pass once the registry was asked how far it is."""
+    return fault if isinstance(fault, Unavailable) else Unavailable(fault.message)
+
+
+def kept(answer: Answer) -> int | None:
+    """Bytes that the registry has: `Range: 0-99` are a hundred; distribution says `0-0` for none."""
+    found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", "").strip())
+    if not found:
+        return None
+    return int(found[1]) + 1 if int(found[1]) else 0
+
+
+def _minimum(answer: Answer) -> int:
+    text = answer.headers.get(MINIMUM, "")
+    return int(text) if text.isdigit() else 0
