@@ -34,8 +34,8 @@ types: ## check types
 	@$(SETUP) --dev
 	@$(VENV)/mypy .
 
-bench: ## measure; results go to var/bench
-	@$(SETUP) --dev && exec $(VENV)/python -m bench
+bench: ## measure; results go to var/bench (ARGS="logs engine" for some)
+	@$(SETUP) --dev && exec $(VENV)/python -m bench $(ARGS)
 
 images: ## build the container images (BASE_IMAGE=… for the engine on another base)
 	@docker build --tag opscenter-engine:latest $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \

@@ -20,7 +20,12 @@ from scripts import services
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "var/tools"
 # Clients that tests trust more than our own. They are Go programs that Debian does not have; scripts/tools pins them.
-GO_PROGRAMS = {"helm": "helm.sh/helm/v3/cmd/helm", "oras": "oras.land/oras/cmd/oras"}
+# Compose pins for itself: its dependencies are not those of Helm.
+GO_PROGRAMS = {
+    "helm": ("scripts/tools", "helm.sh/helm/v3/cmd/helm"),
+    "oras": ("scripts/tools", "oras.land/oras/cmd/oras"),
+    "docker-compose": ("scripts/tools/compose", "github.com/docker/compose/v2/cmd"),
+}
 NOTHING_SELECTED = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -88,22 +93,24 @@ def pytest(environment: dict[str, str], arguments: list[str]) -> int:
 
 def install_tools() -> None:
     """Builds the Go programs that are missing, once, where there is Go; else tests that want them skip."""
-    wanted = [package for name, package in GO_PROGRAMS.items() if not shutil.which(name, path=with_tools())]
-    if not wanted or not shutil.which("go"):
+    missing = [name for name in GO_PROGRAMS if not shutil.which(name, path=with_tools())]
+    if not missing or not shutil.which("go"):
         return
     TOOLS.mkdir(parents=True, exist_ok=True)
-    print(f"test: building {' and '.join(wanted)} (once)", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        ["go", "build", "-mod=readonly", "-o", f"{TOOLS}/", *wanted],
-        cwd=ROOT / "scripts/tools",
-        env=os.environ | {"CGO_ENABLED": "0"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(f"test: they could not be built:\n{done.stderr[-1000:]}", file=sys.stderr)
+    print(f"test: building {', '.join(missing)} (once)", file=sys.stderr, flush=True)
+    for name in missing:
+        folder, package = GO_PROGRAMS[name]
+        done = subprocess.run(
+            ["go", "build", "-mod=readonly", "-o", str(TOOLS / name), package],
+            cwd=ROOT / folder,
+            env=os.environ | {"CGO_ENABLED": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            print(f"test: {name} could not be built:\n{done.stderr[-1000:]}", file=sys.stderr)
 
 
 if __name__ == "__main__":
