@@ -20,11 +20,12 @@ from scripts import services
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "var/tools"
 # Clients that tests trust more than our own. They are Go programs that Debian does not have; scripts/tools pins them.
-# Compose pins for itself: its dependencies are not those of Helm.
+# Compose and cosign pin for themselves: their dependencies are not those of Helm.
 GO_PROGRAMS = {
     "helm": ("scripts/tools", "helm.sh/helm/v3/cmd/helm"),
     "oras": ("scripts/tools", "oras.land/oras/cmd/oras"),
     "docker-compose": ("scripts/tools/compose", "github.com/docker/compose/v2/cmd"),
+    "cosign": ("scripts/tools/cosign", "github.com/sigstore/cosign/v2/cmd/cosign"),
 }
 NOTHING_SELECTED = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
