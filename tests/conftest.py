@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
@@ -45,7 +47,9 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_memory_between_tests() -> None:
-    """What a process remembers of the database it talks to."""
+    """What a process remembers of the database it talks to, and what all of them count in Redis."""
+    if django_settings.REDIS_URL:
+        cache.clear()  # with the whole Redis database, which is the tests' own
     signing.forget_ring()
     sessions.forget_tokens()
     hot.forget()
