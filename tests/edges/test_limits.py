@@ -71,7 +71,8 @@ def test_body_is_bounded_before_it_is_read(db: None, call: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "page_too_large")
 
 
-def test_window_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_begins_anew(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.REDIS_URL = ""
     moment = [100.0]
     monkeypatch.setattr("edges.limits.time.monotonic", lambda: moment[0])
     limits.spend(Count("calls", "a", 1))
@@ -82,7 +83,8 @@ def test_window_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     limits.spend(Count("calls", "a", 1))
 
 
-def test_strangers_cannot_make_the_counter_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_cannot_make_the_counter_grow(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.REDIS_URL = ""
     monkeypatch.setattr(limits, "CALLERS", 10)
     for number in range(100):
         limits.spend(Count("calls", str(number), 1))
