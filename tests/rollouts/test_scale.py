@@ -1,10 +1,11 @@
-"""Ten thousand edges: a turn stays short, so that a worker can look every few seconds."""
+"""Ten thousand edges: a turn takes few statements, so that a worker can look every few seconds."""
 
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from edges.models import Edge
@@ -14,8 +15,7 @@ from rollouts.models import Rollout, State
 from tests.rollouts.conftest import Fleet, buckets
 
 COUNT = 10_000
-# Some times what is measured on two busy cores (docs/rollouts.md): a query an edge would take minutes.
-MOST_SECONDS = 20.0
+MOST_STATEMENTS = COUNT // 10  # edges are written by the hundreds; a statement an edge would take minutes
 
 
 def answering(publish: Publish, now: Any) -> None:
@@ -24,26 +24,25 @@ def answering(publish: Publish, now: Any) -> None:
     Edge.objects.update(serving_digest=publish.pipeline_digest, report=report, last_contact=now)
 
 
-def test_ten_thousand_edges_advance_in_seconds(
+def test_ten_thousand_edges_advance_in_few_statements(
     make_fleet: Callable[..., Fleet], roll_out: Callable[..., Rollout], new: Publish
 ) -> None:
     now = timezone.now()
     fleet = make_fleet(COUNT, now=now)
-    took = {}
+    needed = {}
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
-        begun = time.monotonic()
-        answer = work()
-        took[name] = round(time.monotonic() - begun, 2)
+    def counted(name: str, work: Callable[[], Any]) -> Any:
+        with CaptureQueriesContext(connection) as queries:
+            answer = work()
+        needed[name] = len(queries)
         return answer
 
-    rollout = timed("create", lambda: roll_out(fleet, healthy_seconds=0))
-    timed("move", lambda: jobs.advance(rollout.pk, now))
+    rollout = counted("create", lambda: roll_out(fleet, healthy_seconds=0))
+    counted("move", lambda: jobs.advance(rollout.pk, now))
     assert buckets(rollout) == {"in_flight": COUNT}
-    timed("look", lambda: jobs.advance(rollout.pk, now + timedelta(seconds=1)))
+    counted("look", lambda: jobs.advance(rollout.pk, now + timedelta(seconds=1)))
     answering(new, now + timedelta(seconds=60))
-    timed("prove", lambda: jobs.advance(rollout.pk, now + timedelta(seconds=61)))
+    counted("prove", lambda: jobs.advance(rollout.pk, now + timedelta(seconds=61)))
     rollout.refresh_from_db()
     assert (rollout.state, buckets(rollout)) == (State.SUCCEEDED, {"done": COUNT})
-    print(took)
-    assert max(took.values()) < MOST_SECONDS, took
+    assert max(needed.values()) < MOST_STATEMENTS, needed
