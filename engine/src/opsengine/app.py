@@ -26,6 +26,8 @@ LOG_ROWS = 1000  # what POST /logs answers when it is not asked for more
 MOST_LOG_ROWS = 10_000
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
+TOO_MANY = 429
+PIECE = 1 << 16  # bytes read past at a time
 
 
 class App:
@@ -89,7 +91,12 @@ class App:
             selection=selection.parse(environ["QUERY_STRING"]),
             pipeline=pipeline,
         )
-        answer = self._traffic.infer(ask)
+        try:
+            answer = self._traffic.infer(ask)
+        except RequestError as refusal:
+            if refusal.status == TOO_MANY:
+                self._pass_over(environ)
+            raise
         return 200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer
 
     def _body(self, environ: Environ) -> bytes:
@@ -98,6 +105,12 @@ class App:
         body: bytes = environ["wsgi.input"].read(declared)
         self._check_size(len(body))
         return body
+
+    def _pass_over(self, environ: Environ) -> None:
+        """Reads the body past: a caller that still sends would see a closed connection, not the answer."""
+        left = self._declared(environ)
+        while left > 0 and (piece := environ["wsgi.input"].read(min(left, PIECE))):
+            left -= len(piece)
 
     def _declared(self, environ: Environ) -> int:
         """The most bytes that the body may have. Raises RequestError (413) when that is too much."""
