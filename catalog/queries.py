@@ -41,7 +41,7 @@ def workspace_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Worksp
     workspace = Workspace.objects.filter(pk=pk).first()
     if workspace is None:
         raise NotFound(f"There is no workspace {pk} for you.")
-    _require(actor, workspace, at_least, f"workspace {pk}")
+    require_role(actor, workspace, at_least, f"workspace {pk}")
     return workspace
 
 
@@ -50,7 +50,7 @@ def model_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Model:
     model = Model.objects.select_related("workspace").filter(pk=pk).first()
     if model is None:
         raise NotFound(f"There is no model {pk} for you.")
-    _require(actor, model.workspace, at_least, f"model {pk}")
+    require_role(actor, model.workspace, at_least, f"model {pk}")
     return model
 
 
@@ -59,7 +59,7 @@ def model_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Mo
     version = ModelVersion.objects.select_related("model__workspace").filter(pk=pk).first()
     if version is None:
         raise NotFound(f"There is no model version {pk} for you.")
-    _require(actor, version.model.workspace, at_least, f"model version {pk}")
+    require_role(actor, version.model.workspace, at_least, f"model version {pk}")
     return version
 
 
@@ -68,7 +68,7 @@ def pipeline_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Pipelin
     pipeline = Pipeline.objects.select_related("workspace").filter(pk=pk).first()
     if pipeline is None:
         raise NotFound(f"There is no pipeline {pk} for you.")
-    _require(actor, pipeline.workspace, at_least, f"pipeline {pk}")
+    require_role(actor, pipeline.workspace, at_least, f"pipeline {pk}")
     return pipeline
 
 
@@ -77,7 +77,7 @@ def pipeline_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) ->
     version = PipelineVersion.objects.select_related("pipeline__workspace").filter(pk=pk).first()
     if version is None:
         raise NotFound(f"There is no pipeline version {pk} for you.")
-    _require(actor, version.pipeline.workspace, at_least, f"pipeline version {pk}")
+    require_role(actor, version.pipeline.workspace, at_least, f"pipeline version {pk}")
     return version
 
 
@@ -145,7 +145,8 @@ def newest_steps(pipeline: Pipeline) -> list[str]:
     return answering_in(newest.definition) if newest and newest.definition["steps"] else []
 
 
-def _require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
+def require_role(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
+    """The one rule of access. Raises `NotFound` for a stranger, `Forbidden` for a role that is too small."""
     role = role_in(actor, workspace)
     if role is None:
         raise NotFound(f"There is no {what} for you.")

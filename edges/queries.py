@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
-from common.errors import Forbidden, NotFound
+from common.errors import NotFound
 from edges import health, states
 from edges.errors import PipelineNotAssigned
 from edges.health import Health
@@ -120,7 +120,7 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
     edge = _with_publish().filter(pk=pk).first()
     if edge is None or (edge.removed_at and not removed):
         raise NotFound(f"There is no edge {pk} for you.")
-    _require(actor, edge.publish, at_least, f"edge {pk}")
+    catalog.require_role(actor, edge.publish.pipeline_version.pipeline.workspace, at_least, f"edge {pk}")
     return edge
 
 
@@ -134,7 +134,7 @@ def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER)
     token = _fleet_tokens().filter(pk=pk).first()
     if token is None:
         raise NotFound(f"There is no fleet token {pk} for you.")
-    _require(actor, token.publish, at_least, f"fleet token {pk}")
+    catalog.require_role(actor, token.publish.pipeline_version.pipeline.workspace, at_least, f"fleet token {pk}")
     return token
 
 
@@ -247,14 +247,6 @@ def acked(edge: Edge, epoch: UUID) -> int:
 
 def _with_publish() -> QuerySet[Edge]:
     return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
-
-
-def _require(actor: catalog.Actor, publish: Publish, at_least: Role, what: str) -> None:
-    role = catalog.role_in(actor, publish.pipeline_version.pipeline.workspace)
-    if role is None:
-        raise NotFound(f"There is no {what} for you.")
-    if not role.covers(at_least):
-        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
 
 
 def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | None) -> list[str]:

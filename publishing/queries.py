@@ -33,11 +33,7 @@ def publish_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
     publish = _whole(Publish.objects.filter(pk=pk)).first()
     if publish is None:
         raise NotFound(f"There is no publish {pk} for you.")
-    role = catalog.role_in(actor, publish.pipeline_version.pipeline.workspace)
-    if role is None:
-        raise NotFound(f"There is no publish {pk} for you.")
-    if not role.covers(at_least):
-        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
+    catalog.require_role(actor, publish.pipeline_version.pipeline.workspace, at_least, f"publish {pk}")
     return publish
 
 

@@ -7,7 +7,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, Workspace
 from catalog.queries import Actor
-from common.errors import Forbidden, NotFound
+from common.errors import NotFound
 from edges.models import Edge
 from publishing.models import Publish
 from rollouts.models import Bucket, Rollout, RolloutEvent, RolloutGroup, RolloutMember
@@ -66,7 +66,7 @@ def rollout_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Rollout:
     if rollout is None:
         raise NotFound(f"There is no rollout {pk} for you.")
     for workspace in {_workspace(publish) for publish in (rollout.publish, *rollout.replaced.all())}:
-        require(actor, workspace, at_least, f"rollout {pk}")
+        catalog.require_role(actor, workspace, at_least, f"rollout {pk}")
     return rollout
 
 
@@ -75,17 +75,8 @@ def publish_for(actor: Actor, pk: int, at_least: Role) -> Publish:
     publish = Publish.objects.select_related("pipeline_version__pipeline__workspace").filter(pk=pk).first()
     if publish is None:
         raise NotFound(f"There is no publish {pk} for you.")
-    require(actor, _workspace(publish), at_least, f"publish {pk}")
+    catalog.require_role(actor, _workspace(publish), at_least, f"publish {pk}")
     return publish
-
-
-def require(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
-    """Raises `NotFound` for a stranger, `Forbidden` for a role that is too small."""
-    role = catalog.role_in(actor, workspace)
-    if role is None:
-        raise NotFound(f"There is no {what} for you.")
-    if not role.covers(at_least):
-        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
 
 
 def progress_of(rollout: Rollout) -> Progress:
