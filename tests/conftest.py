@@ -25,7 +25,7 @@ from catalog.models import (
     User,
     Workspace,
 )
-from edges import hot, limits, sessions, signing
+from edges import hot, limits, pending, sessions, signing
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -41,6 +41,7 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
+    settings.EDGE_HOLD_SECONDS = 0  # written at once: nothing happens beside a test
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
     return tmp_path
 
@@ -53,6 +54,7 @@ def no_memory_between_tests() -> None:
     signing.forget_ring()
     sessions.forget_tokens()
     hot.forget()
+    pending.forget()
     limits.forget()
 
 
