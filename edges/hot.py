@@ -17,15 +17,13 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from common.errors import Invalid
-from edges import contacts, pending, queries, sessions, states
+from edges import contacts, pending, queries, sessions
 from edges.models import Edge
 from edges.pending import CheckIn
 from edges.sessions import Identity
 from edges.states import Desired
 from publishing.models import Publish
 
-# Publishes that edges of this center run; what each says never changes once it is published.
-DESIRED_KEPT = 1024
 # One statement is also one moment: an edge that is shut out or moved meanwhile is seen as it is then.
 STATEMENT = """
 SELECT publish_id, serving_digest, last_contact > %s,
@@ -71,9 +69,9 @@ def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: date
     epoch = UUID(report["logs"]["epoch"])
     seen = _seen(identity, epoch, now)
     if seen and _kept(identity, seen, report, now):
-        return CheckedIn(_desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
+        return CheckedIn(queries.desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
     edge = contacts.checkin(edge=sessions.edge_of(identity, now), report=report, now=now)
-    return CheckedIn(queries.desired(edge), queries.acked(edge, epoch), edge.session_lapses_at or now)
+    return CheckedIn(queries.desired(edge.publish_id), queries.acked(edge, epoch), edge.session_lapses_at or now)
 
 
 def _seen(identity: Identity, epoch: UUID, now: datetime) -> _Seen | None:
@@ -135,13 +133,3 @@ def _statement() -> str:
     }
     quote = connection.ops.quote_name
     return STATEMENT.format(**{name: quote(model._meta.db_table) for name, model in tables.items()})
-
-
-@functools.lru_cache(maxsize=DESIRED_KEPT)
-def _desired(publish_id: int) -> Desired:
-    return states.desired_of(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id))
-
-
-def forget() -> None:
-    """Makes this process read again what publishes say."""
-    _desired.cache_clear()

@@ -25,7 +25,7 @@ from catalog.models import (
     User,
     Workspace,
 )
-from edges import hot, limits, pending, sessions, signing
+from edges import limits, pending, queries, sessions, signing
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -53,7 +53,7 @@ def no_memory_between_tests() -> None:
         cache.clear()  # with the whole Redis database, which is the tests' own
     signing.forget_ring()
     sessions.forget_tokens()
-    hot.forget()
+    queries.forget_desired()
     pending.forget()
     limits.forget()
 

@@ -21,6 +21,7 @@ from common.errors import DomainError, Invalid, NotAuthenticated, RateLimited
 from edges import contacts, hot, limits, queries, sessions, signing
 from edges.api import callers, reading
 from edges.api.callers import milliseconds
+from edges.limits import Count
 from edges.sessions import Identity, Session
 
 MAX_BODY = 16 * 1024
@@ -28,13 +29,17 @@ View = Callable[[HttpRequest], HttpResponse]
 EdgeView = Callable[[HttpRequest, Identity, datetime], HttpResponse]
 
 
-def _call(method: str) -> Callable[[View], View]:
-    """A view of the device API: one method, a bounded body, every refusal in the contract's shape."""
+def _call(method: str, *also: Callable[[str], Count]) -> Callable[[View], View]:
+    """A view of the device API: one method, a bounded body, every refusal in the contract's shape.
+
+    `also` are what is counted of an address beside its calls.
+    """
 
     def decorate(view: View) -> View:
         def answer(request: HttpRequest) -> HttpResponse:
             callers.bound(request.META, MAX_BODY)
-            limits.spend(limits.calls_from(callers.address(request.META)))
+            address = callers.address(request.META)
+            limits.spend(limits.calls_from(address), *(count(address) for count in also))
             return view(request) if request.method == method else _not_allowed(method)
 
         return _answering(answer)
@@ -80,10 +85,9 @@ def _admitted(request: HttpRequest, now: datetime) -> Identity:
     return identity
 
 
-@_call("POST")
+@_call("POST", limits.joins)
 def join(request: HttpRequest) -> HttpResponse:
     """`POST join`: a join token and a key for an identity and a session. 201."""
-    limits.spend(limits.joins(callers.address(request.META)))
     given = reading.join(_body(request))
     joined = contacts.join(**given)
     edge = joined.edge
@@ -91,7 +95,7 @@ def join(request: HttpRequest) -> HttpResponse:
         {
             "edge": {"id": str(edge.pk), "name": edge.name, "spiffe_id": edge.spiffe_id},
             "session": {**_session(joined.session), "token_endpoint": sessions.token_endpoint()},
-            "desired": dataclasses.asdict(queries.desired(edge)),
+            "desired": dataclasses.asdict(queries.desired(edge.publish_id)),
             "next_checkin": settings.EDGE_CHECKIN_SECONDS,
         },
         HTTPStatus.CREATED,
@@ -121,7 +125,7 @@ def checkin(request: HttpRequest, identity: Identity, now: datetime) -> HttpResp
 def desired(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`GET desired`: what the edge that asks should serve, and nobody else's. 200, or 304 when it knows that."""
     edge = contacts.current(edge=sessions.edge_of(identity, now), now=now)
-    return _tagged(request, {"desired": dataclasses.asdict(queries.desired(edge))})
+    return _tagged(request, {"desired": dataclasses.asdict(queries.desired(edge.publish_id))})
 
 
 @_call("GET")

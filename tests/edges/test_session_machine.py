@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from catalog.models import Membership, Pipeline, PipelineVersion, Role, Workspace
 from common.errors import DomainError
-from edges import contacts, hot, operations, pending, sessions, signing, tokens
+from edges import contacts, hot, operations, pending, queries, sessions, signing, tokens
 from edges.models import Edge, JoinToken
 from publishing.models import Publish
 from tests.edges.conftest import ENGINE, START, Clock, Device, golden, join_token_in
@@ -35,7 +35,7 @@ class Sessions(RuleBasedStateMachine):
         self.around.__enter__()
         signing.forget_ring()
         sessions.forget_tokens()
-        hot.forget()
+        queries.forget_desired()
         pending.forget()
 
     def teardown(self) -> None:
@@ -150,7 +150,7 @@ class Sessions(RuleBasedStateMachine):
         pending.forget()
         signing.forget_ring()
         sessions.forget_tokens()
-        hot.forget()
+        queries.forget_desired()
         self.held = None
 
     def _call_expected(self, key: int, given: Any) -> set[str]:
