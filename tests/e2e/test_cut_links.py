@@ -76,7 +76,8 @@ def _cut_in_mid_pull(two_links: list[Link], started: list[Engine], site: Site, o
         assert SIZE * 0.25 < link.sent() - begin < SIZE * 0.9, "cut in mid-pull"
     for link, engine in zip(two_links, started, strict=True):
         assert link.at_site(sys.executable, "-c", ASK, f"{engine.url}/infer").strip() == "200", "it serves on"
-    for link in two_links:
+    for link, engine in zip(two_links, started, strict=True):
+        engine.http.clear()  # our own connections went too
         link.connect()
 
     wanted = hashlib.sha256(content).hexdigest()
