@@ -82,10 +82,18 @@ def _require() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can make network namespaces")
     probe = f"oc{secrets.token_hex(2)}"
-    made = subprocess.run(["ip", "netns", "add", probe], check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"network namespaces cannot be made here: {made.stderr.strip()}")
-    _run("ip", "netns", "delete", probe)
+    _probed("network namespaces cannot be made here", f"ip netns add {probe}")
+    try:
+        shape = f"ip netns exec {probe} tc qdisc add dev lo root tbf rate 1mbit burst 32kbit latency 200ms"
+        _probed("links cannot be shaped here", shape)
+    finally:
+        _run("ip", "netns", "delete", probe)
+
+
+def _probed(lack: str, command: str) -> None:
+    done = subprocess.run(command.split(), check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{lack}: {done.stderr.strip()}")
 
 
 def _made(name: str, number: int) -> Link:
