@@ -7,6 +7,7 @@ none comes near the end of its session by that, and each tells everything again 
 
 import dataclasses
 import functools
+import json
 import logging
 import threading
 import time
@@ -25,7 +26,7 @@ from edges.models import Edge
 logger = logging.getLogger(__name__)
 
 # Edges written in one statement: few enough that nobody who wants one of these rows waits long.
-BATCH = 500
+BATCH = 200
 # How old the stored contact of an edge may be whose next one is held, against the 7 days of a session.
 RECENT = timedelta(hours=1)
 # After that a check-in that could not be written is dropped: the edge has come again, or it was removed.
@@ -35,13 +36,26 @@ KEPT = timedelta(minutes=1)
 # later report is there, which another process may have written.
 STATEMENT = """
 UPDATE {edges} SET
-  last_contact = CASE WHEN last_contact > v.column2 THEN last_contact ELSE v.column2 END,
-  session_lapses_at = CASE WHEN last_contact > v.column2 THEN session_lapses_at ELSE v.column3 END,
-  report = v.column4, serving_digest = v.column8
-FROM (VALUES {rows}) AS v
-WHERE id = v.column1 AND key_thumbprint = v.column5 AND publish_id = v.column6 AND serving_digest = v.column7
-  AND COALESCE({reported_at}, 0) <= v.column9 AND removed_at IS NULL AND banned_at IS NULL
+  last_contact = CASE WHEN last_contact > v.at THEN last_contact ELSE v.at END,
+  session_lapses_at = CASE WHEN last_contact > v.at THEN session_lapses_at ELSE v.lapses END,
+  report = v.report, serving_digest = v.serving
+FROM {rows} AS v{columns}
+WHERE {edges}.id = v.edge AND key_thumbprint = v.thumbprint AND publish_id = v.publish
+  AND serving_digest = v.was_serving
+  AND COALESCE({reported_at}, 0) <= v.reported_at AND removed_at IS NULL AND banned_at IS NULL {among}
 """
+# All rows come as one parameter, because binding thousands would hold up the calls that are answered meanwhile.
+COLUMNS = {
+    "edge": "uuid",
+    "at": "timestamptz",
+    "lapses": "timestamptz",
+    "report": "jsonb",
+    "thumbprint": "text",
+    "publish": "bigint",
+    "was_serving": "text",
+    "serving": "text",
+    "reported_at": "bigint",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,9 +131,11 @@ def hold(checkin: CheckIn) -> None:
 
 def write(checkins: Sequence[CheckIn]) -> int:
     """Writes check-ins now, one an edge; how many edges were still as they were answered."""
-    parameters = [value for checkin in checkins for value in _row(checkin)]
     with connection.cursor() as cursor:
-        cursor.execute(_statement(len(checkins)), parameters)
+        parameters = [json.dumps([_row(checkin) for checkin in checkins])]
+        if connection.vendor == "postgresql":
+            parameters.append(f"{{{','.join(str(checkin.edge_id) for checkin in checkins)}}}")
+        cursor.execute(_statement(), parameters)
         return int(cursor.rowcount)
 
 
@@ -152,31 +168,37 @@ def _free(checkins: Sequence[CheckIn]) -> set[UUID]:
     return set(rows.filter(pk__in=[checkin.edge_id for checkin in checkins]).values_list("pk", flat=True))
 
 
-def _row(checkin: CheckIn) -> list[Any]:
-    return [
-        _value("id", checkin.edge_id),
-        _value("last_contact", checkin.at),
-        _value("session_lapses_at", checkin.at + sessions.SESSION_LIFE),
-        _value("report", checkin.report),
-        checkin.thumbprint,
-        checkin.publish_id,
-        checkin.was_serving,
-        checkin.serving,
-        checkin.report["at"],
-    ]
+def _row(checkin: CheckIn) -> dict[str, Any]:
+    return {
+        "edge": _text("id", checkin.edge_id),
+        "at": _text("last_contact", checkin.at),
+        "lapses": _text("session_lapses_at", checkin.at + sessions.SESSION_LIFE),
+        "report": checkin.report,
+        "thumbprint": checkin.thumbprint,
+        "publish": checkin.publish_id,
+        "was_serving": checkin.was_serving,
+        "serving": checkin.serving,
+        "reported_at": checkin.report["at"],
+    }
 
 
-def _value(field: str, value: Any) -> Any:
-    """A value as the database takes it for a column of edges."""
-    return Edge._meta.get_field(field).get_db_prep_save(value, connection)  # type: ignore[union-attr]
+def _text(field: str, value: Any) -> str:
+    """A value as the database writes or reads it in a column of edges."""
+    return str(Edge._meta.get_field(field).get_db_prep_save(value, connection))  # type: ignore[union-attr]
 
 
-@functools.lru_cache(maxsize=BATCH)
-def _statement(count: int) -> str:
+@functools.lru_cache(maxsize=1)
+def _statement() -> str:
     if connection.vendor == "postgresql":
-        row = "(%s::uuid, %s::timestamptz, %s::timestamptz, %s::jsonb, %s, %s::bigint, %s, %s, %s::bigint)"
-        reported_at = "CAST(report->>'at' AS bigint)"
+        rows = "jsonb_to_recordset(%s::jsonb)"
+        columns = f"({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"
+        reported_at = "CAST({edges}.report->>'at' AS bigint)"
+        # It cannot know how many rows are in the JSON, and would read the whole table for one.
+        among = "AND {edges}.id = ANY(%s::uuid[])"
     else:
-        row, reported_at = "(%s, %s, %s, %s, %s, %s, %s, %s, %s)", "json_extract(report, '$.at')"
+        found = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in COLUMNS)
+        rows, columns, among = f"(SELECT {found} FROM json_each(%s))", "", ""
+        reported_at = "json_extract({edges}.report, '$.at')"
     edges = connection.ops.quote_name(Edge._meta.db_table)
-    return STATEMENT.format(edges=edges, rows=", ".join([row] * count), reported_at=reported_at)
+    text = STATEMENT.replace("{among}", among).replace("{reported_at}", reported_at)
+    return text.format(edges=edges, rows=rows, columns=columns)
