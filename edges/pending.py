@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import Error, close_old_connections, connection, transaction
 from django.utils import timezone
 
 from edges import sessions
@@ -83,7 +83,8 @@ class _Waiting:
     def add(self, checkin: CheckIn) -> None:
         with self._lock:
             self._held[checkin.edge_id] = checkin
-            if self._thread is None:
+            # Dead in a process that was forked after it had begun.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="check-ins", daemon=True)
                 self._thread.start()
         self._some.set()
@@ -107,7 +108,7 @@ class _Waiting:
             self._some.clear()
             try:
                 flush(timezone.now())
-            except DatabaseError:
+            except Exception:
                 logger.exception("check-ins could not be written; tried again in %.1f s", hold_seconds())
             finally:
                 close_old_connections()
@@ -148,7 +149,7 @@ def flush(now: datetime) -> int:
             with transaction.atomic():
                 free = _free(some)
                 written += write([checkin for checkin in some if checkin.edge_id in free]) if free else 0
-        except DatabaseError:
+        except Error:
             _waiting.put_back([*some, *held], now)
             raise
         left = [checkin for checkin in some if checkin.edge_id not in free]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from catalog.models import User
@@ -213,11 +213,11 @@ def test_database_that_is_away_for_a_moment_loses_nothing(
     checkin(device, publish)
 
     def fails(*_: Any) -> int:
-        raise DatabaseError("away")
+        raise OperationalError("away")
 
     with monkeypatch.context() as away:
         away.setattr(pending, "write", fails)
-        with pytest.raises(DatabaseError):
+        with pytest.raises(OperationalError):
             pending.flush(clock.now)
     assert pending.flush(clock.now) == 1
     assert stored(edge).last_contact == clock.now
