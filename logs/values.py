@@ -154,7 +154,8 @@ def _is_list(kind: pa.DataType) -> bool:
 def _flat(array: pa.Array, rows: Places) -> tuple[pa.Array, Places]:
     while _is_list(array.type):
         plain = _plain_list(array)
-        rows = rows[pc.list_parent_indices(plain).to_numpy()]
+        # Not `list_parent_indices`: it counts what lies below a null, `list_flatten` does not.
+        rows = np.repeat(rows, _lengths(plain))
         array = pc.list_flatten(plain)
     return array, rows
 
@@ -164,10 +165,15 @@ def _plain_list(array: pa.Array) -> pa.Array:
     return array.cast(pa.list_(array.type.value_type)) if pa.types.is_fixed_size_list(array.type) else array
 
 
+def _lengths(lists: pa.Array) -> Places:
+    lengths: Places = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths
+
+
 def _element(array: pa.Array, index: int) -> pa.Array:
     """That element of each list; null where a list is shorter."""
     plain = _plain_list(array)
-    lengths = pc.list_value_length(plain).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = _lengths(plain)
     places = index if index >= 0 else lengths + index
     is_there = (places < lengths) & (places >= 0)
     begins = plain.offsets.to_numpy()[:-1]
