@@ -11,9 +11,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from catalog.models import User
-from logs import aggregates
+from logs import aggregates, exact
 from logs.api.serializers import Moment
 from logs.buckets import MAX_POINTS, Asked, Group
+from logs.exact import Question
+from logs.scans import Scope
 
 DEFAULT_PERIOD = timedelta(days=1)
 
@@ -51,6 +53,71 @@ class RangeIn(serializers.Serializer[Any]):
 class DistributionIn(RangeIn):
     field = serializers.CharField(max_length=512, help_text="as `logs/fields` names it, for example out.variable[0]")
     bins = serializers.IntegerField(min_value=1, max_value=aggregates.MAX_BINS, default=40)
+
+
+class ExactIn(serializers.Serializer[Any]):
+    """Which rows, of which field what, and by which groups."""
+
+    start = Moment(required=False, help_text="ISO 8601 or epoch ms; a day before `end` when it is not given")
+    end = Moment(required=False, help_text="ISO 8601 or epoch ms, not within; now when it is not given")
+    field = serializers.CharField(
+        max_length=512, required=False, help_text="a number, for example out.variable[0]; in.tensor[*] is all elements"
+    )
+    by = serializers.ListField(
+        child=serializers.CharField(max_length=512),
+        required=False,
+        max_length=4,
+        help_text="edge, model, pipeline_version, or a field whose values are the groups",
+    )
+    step = serializers.IntegerField(min_value=1, required=False, help_text="seconds: a group for each")
+    where = serializers.ListField(
+        child=serializers.CharField(max_length=1024),
+        required=False,
+        max_length=16,
+        help_text='conditions that all hold, for example out.variable[0] >= 250.5 or out.label = "cat"',
+    )
+    edge = serializers.ListField(
+        child=serializers.CharField(max_length=128), required=False, max_length=1000, help_text="names of edges"
+    )
+    pipeline_version = serializers.UUIDField(required=False)
+    model = serializers.CharField(max_length=128, required=False, help_text="a model's name")
+
+    def question(self) -> Question:
+        """What is asked."""
+        given = self.validated_data
+        return Question(given.get("field", ""), tuple(given.get("by", ())), given.get("step"))
+
+    def scope(self, actor: User, pipeline_pk: int) -> Scope:
+        """The rows. Raises `NotFound`, `Invalid` for a condition that is none."""
+        given = self.validated_data
+        end = given.get("end") or timezone.now() + timedelta(milliseconds=1)
+        return exact.scope_for(
+            actor,
+            pipeline_pk,
+            start=given.get("start") or end - DEFAULT_PERIOD,
+            end=end,
+            edges=given.get("edge", ()),
+            pipeline_version=given.get("pipeline_version"),
+            model=given.get("model", ""),
+            where=[exact.condition(text) for text in given.get("where", ())],
+        )
+
+
+class ExactGroupOut(serializers.Serializer[Any]):
+    groups = serializers.ListField(child=serializers.CharField(allow_null=True), help_text="in the order of `by`")
+    start = serializers.IntegerField(allow_null=True, help_text="of the step, epoch ms")
+    rows = serializers.IntegerField(help_text="of a field that is all elements of a list, values")
+    count = serializers.IntegerField(help_text="finite numbers")
+    nulls = serializers.IntegerField(help_text="also where rows have no such field")
+    odd = serializers.IntegerField(help_text="NaN and infinity")
+    min = serializers.FloatField(allow_null=True)
+    max = serializers.FloatField(allow_null=True)
+    mean = serializers.FloatField(allow_null=True)
+    deviation = serializers.FloatField(allow_null=True)
+    sum = serializers.FloatField(allow_null=True)
+    p50 = serializers.FloatField(allow_null=True)
+    p90 = serializers.FloatField(allow_null=True)
+    p99 = serializers.FloatField(allow_null=True)
 
 
 class SpanOut(serializers.Serializer[Any]):
@@ -194,3 +261,17 @@ class PipelineGroups(APIView):
         asked = checked(RangeIn(data=request.query_params)).asked()
         span, groups = aggregates.rows_by_group(actor_of(request), pk, asked)
         return Response(GroupsOut({"span": span, "groups": groups}).data)
+
+
+class PipelineExact(APIView):
+    """Exact numbers of any field, by any groups and conditions, read from the rows themselves.
+
+    It is broken off when it takes too long or too much memory (400 `too_slow`, 413). Use `logs/series` and
+    `logs/distribution` for charts: they read no rows.
+    """
+
+    @extend_schema(parameters=[ExactIn], responses=ExactGroupOut(many=True))
+    def get(self, request: Request, pk: int) -> Response:
+        given = checked(ExactIn(data=request.query_params))
+        found = exact.summed(given.scope(actor_of(request), pk), given.question())
+        return Response(ExactGroupOut(found, many=True).data)

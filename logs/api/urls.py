@@ -7,6 +7,7 @@ from logs.api import aggregates, views
 urlpatterns: list[URLPattern] = [
     path("pipelines/<int:pk>/logs", views.PipelineLogs.as_view(), name="api-pipeline-logs"),
     path("pipelines/<int:pk>/logs/series", aggregates.PipelineSeries.as_view(), name="api-pipeline-log-series"),
+    path("pipelines/<int:pk>/logs/exact", aggregates.PipelineExact.as_view(), name="api-pipeline-log-exact"),
     path("pipelines/<int:pk>/logs/groups", aggregates.PipelineGroups.as_view(), name="api-pipeline-log-groups"),
     path("pipelines/<int:pk>/logs/fields", aggregates.PipelineFields.as_view(), name="api-pipeline-log-fields"),
     path(
