@@ -7,12 +7,17 @@ import pyarrow as pa
 
 from logs.query import Answer
 
+MORE = "More logs available: ask again with cursor set to next."
+
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)  # what Feather readers all know
 
 
 def status_text(answer: Answer) -> str:
-    """Why the answer ends and where the next one begins, as ASCII JSON: `{"status", "next"}`."""
-    return json.dumps({"status": answer.status.value, "next": str(answer.next) if answer.next else None})
+    """Why the answer ends and where the next one begins, as ASCII JSON: `{"status", "next"}`, and while there are more
+    rows the `message` that says so.
+    """
+    told = {"status": answer.status.value, "next": str(answer.next) if answer.next else None}
+    return json.dumps(told | ({"message": MORE} if answer.next else {}))
 
 
 def arrow_file(answer: Answer) -> bytes:

@@ -74,3 +74,69 @@ class LogGap(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} rows of {self.edge} dropped: {self.reason}"
+
+
+class LogSeries(models.Model):
+    """Whose rows a rollup counts: those of a pipeline version, an edge and a model. No edge's name: of all edges."""
+
+    pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.CASCADE, related_name="log_series")
+    pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.CASCADE, related_name="log_series")
+    partition = models.CharField(max_length=128, blank=True, help_text="the edge's name in its rows")
+    model = models.CharField(max_length=128, blank=True, help_text="name; empty when the pipeline version has no such")
+    model_sha = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["pipeline_version", "partition", "model", "model_sha"], name="log_series_once"
+            )
+        ]
+        indexes = [models.Index(fields=["pipeline", "partition"], name="log_series_of_pipeline")]
+
+    def __str__(self) -> str:
+        return f"{self.model} of {self.pipeline_version} at {self.partition or 'all edges'}"
+
+
+class LogRollup(models.Model):
+    """What the rows of a series within a minute, an hour or a day of edge time amount to (`logs.summaries`)."""
+
+    series = models.ForeignKey(LogSeries, on_delete=models.CASCADE, related_name="rollups", db_index=False)
+    grain = models.IntegerField(help_text="how long it is, in seconds: 60, 3600 or 86400")
+    start = models.BigIntegerField(help_text="epoch ms, edge time")
+    rows = models.BigIntegerField()
+    anomalous = models.BigIntegerField(help_text="rows with a failed validation")
+    anomalies = models.BigIntegerField(help_text="failed validations")
+    failures = models.JSONField(default=dict, help_text="rows that failed it, by validation")
+    latency = models.BinaryField(help_text="sketch of milliseconds")
+    # The last column: most readers leave it out.
+    fields = models.BinaryField(help_text="a sketch of each numeric field")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["series", "grain", "start"], name="log_rollup_once")]
+        indexes = [models.Index(fields=["grain", "start"], name="log_rollup_old")]
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows of {self.series_id} in {self.grain} s from {self.start}"
+
+
+class LogRolled(models.Model):
+    """That the rows of a page are in the rollups. A table of its own, so that storing a page writes no more for it."""
+
+    page = models.BigIntegerField(primary_key=True, help_text="id of a page, which may have become a segment since")
+
+    def __str__(self) -> str:
+        return f"page {self.page} is rolled up"
+
+
+class LogRollupState(models.Model):
+    """Counts the changes of a pipeline's rollups, so that readers notice one and its writers take turns."""
+
+    pipeline = models.OneToOneField(
+        "catalog.Pipeline", on_delete=models.CASCADE, primary_key=True, related_name="log_rollup_state"
+    )
+    changes = models.BigIntegerField(default=0)
+    lease = models.UUIDField(null=True, help_text="the worker that rolls up now")
+    leased_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.changes} changes of the rollups of {self.pipeline_id}"

@@ -147,7 +147,7 @@ def test_rows_that_arrive_meanwhile_neither_hide_nor_repeat_others(
 @given(st.lists(page_times, min_size=1, max_size=6))
 def test_records_come_in_order_whatever_their_schemas(pages: list[list[int]]) -> None:
     stored = [Stored(pk, times, pk % 2) for pk, times in enumerate(pages, start=1)]
-    found = merge.records([Pages(stored)], Query(limit=10))
+    found = merge.records([Pages(stored)], Query(limit=10)).rows
     expected = sorted(((t, page.pk, row) for page in stored for row, t in enumerate(page.times)), reverse=True)[:10]
     assert [row["in"]["id"] for row in found] == [1000 * pk + row for _, pk, row in expected]
 
