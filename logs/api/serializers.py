@@ -17,6 +17,8 @@ class Moment(serializers.DateTimeField):
     """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
 
     def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         if isinstance(value, str) and value.isascii() and value.isdigit() and int(value[:18]) <= LATEST_MS:
             return datetime.fromtimestamp(int(value) // 1000, UTC).replace(microsecond=int(value) % 1000 * 1000)
         return super().to_internal_value(value)
