@@ -1,16 +1,29 @@
 """Input and output of the REST of logs."""
 
+from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
 
 from logs import conditions, queries
 from logs.columns import DEFAULT_SEPARATOR, Selection
-from logs.filters import MAX_NAME, Filters
+from logs.filters import MAX_NAME, Filters, moment
 from logs.models import LogGap
 from logs.query import MAX_LIMIT, Order, Query
 
 MOMENT = "ISO 8601 (UTC unless it has an offset) or epoch ms"
+
+
+class Moment(serializers.DateTimeField):
+    """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        try:
+            return moment(value)
+        except (ValueError, OverflowError, TypeError):
+            return super().to_internal_value(value)
 
 
 class FiltersIn(serializers.Serializer[Any]):
@@ -41,10 +54,7 @@ class FiltersIn(serializers.Serializer[Any]):
     )
 
 
-class LogsIn(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
-    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
-    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+class ColumnsIn(serializers.Serializer[Any]):
     dataset = serializers.ListField(
         child=serializers.CharField(max_length=256),
         required=False,
@@ -65,6 +75,23 @@ class LogsIn(serializers.Serializer[Any]):
         help_text="when given, rows are flat: a column `in<separator>x` a field instead of an object `in`",
     )
 
+    def selection(self) -> Selection:
+        """The checked input as a choice of columns."""
+        given = self.validated_data
+        separator = given.get("dataset_separator")
+        return Selection(
+            dataset=tuple(given.get("dataset") or ("*",)),
+            exclude=tuple(given.get("dataset_exclude", ())),
+            separator=separator or DEFAULT_SEPARATOR,
+            is_flat=bool(separator),
+        )
+
+
+class LogsIn(ColumnsIn):
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
+    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
+    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+
     def query(self, filters: Filters) -> Query:
         """The checked input as a query. Raises `Invalid` for a cursor that is none."""
         given = self.validated_data
@@ -74,16 +101,6 @@ class LogsIn(serializers.Serializer[Any]):
             limit=given["limit"],
             cursor=given.get("cursor"),
             selection=self.selection(),
-        )
-
-    def selection(self) -> Selection:
-        given = self.validated_data
-        separator = given.get("dataset_separator")
-        return Selection(
-            dataset=tuple(given.get("dataset") or ("*",)),
-            exclude=tuple(given.get("dataset_exclude", ())),
-            separator=separator or DEFAULT_SEPARATOR,
-            is_flat=bool(separator),
         )
 
 
