@@ -18,8 +18,9 @@ from logs import merge
 from logs.columns import Selection
 from logs.filters import Filters
 from logs.live import LivePages
-from logs.models import LogGap, LogMark, LogPage
+from logs.models import LogGap, LogMark, LogPage, LogRollup
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
+from logs.rollups import DAY
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
@@ -113,6 +114,21 @@ def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
         .values("pipeline")
         .annotate(total=Sum("rows"))
         .values_list("pipeline", "total")
+    )
+    return dict.fromkeys(ids, 0) | dict(counted)
+
+
+def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """Rows of each pipeline (by id) that failed a validation since midnight UTC, as far as they are summed up."""
+    midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ids = [pipeline.pk for pipeline in pipelines]
+    counted = (
+        # A series without an edge's name is of all edges.
+        LogRollup.objects.filter(series__pipeline__in=ids, series__partition="", grain=DAY)
+        .filter(start__gte=first_at(midnight))
+        .values("series__pipeline")
+        .annotate(total=Sum("anomalous"))
+        .values_list("series__pipeline", "total")
     )
     return dict.fromkeys(ids, 0) | dict(counted)
 
