@@ -4,27 +4,43 @@
   const HEIGHT = 230;
   const drawn = new Map(); // by element
 
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const probe = document.createElement("span");
+
+  // A canvas knows no custom properties: the browser says which colour one is now.
+  function color(name) {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  }
+
+  const faded = (colour) => (colour.startsWith("rgb(") ? colour.replace("rgb(", "rgba(").replace(")", ", 0.45)") : colour.replace(")", " / 0.45)"));
   const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
   const number = (value) => (value === null || value === undefined ? "–" : short.format(value));
   const time = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
   const given = (figure) => JSON.parse(figure.querySelector("script[type='application/json']").textContent);
 
+  // Hours and minutes, with the day where one begins; all of it UTC.
+  function moments(_, splits, __, ___, step) {
+    return splits.map((seconds) => {
+      const text = new Date(seconds * 1000).toISOString();
+      return step >= 86400 || text.slice(11, 16) === "00:00" ? text.slice(5, 10) : text.slice(11, 16);
+    });
+  }
+
   function axis(extra) {
-    return { stroke: style("--tblr-body-color"), grid: { stroke: style("--tblr-border-color"), width: 1 }, ticks: { stroke: style("--tblr-border-color") }, ...extra };
+    return { stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
   }
 
   function series(line, index, chart) {
-    const color = style(`--tblr-${COLORS[index % COLORS.length]}`);
-    const common = { label: line.label, stroke: color, width: 2, spanGaps: false, value: (_, value) => number(value) };
+    const stroke = color(`--tblr-${COLORS[index % COLORS.length]}`);
+    const common = { label: line.label, stroke, width: 2, spanGaps: false, value: (_, value) => number(value) };
     const alone = chart.x.length === 1 || line.values.filter((value) => value !== null).length < 3;
     if (chart.kind !== "bars") return { ...common, dash: index >= COLORS.length ? [6, 4] : undefined, points: { show: alone, size: 6 } };
-    return { ...common, width: 1, fill: `${color}66`, paths: uPlot.paths.bars({ size: [0.9, 60] }), points: { show: false } };
+    return { ...common, width: 1, fill: faded(stroke), paths: uPlot.paths.bars({ size: [0.9, 60] }), points: { show: false } };
   }
 
   // An empty marker line ("threshold") is drawn dashed over the whole width.
   function limits(chart) {
-    return (chart.limits || []).map((limit) => ({ label: limit.label, stroke: style("--tblr-secondary"), width: 1, dash: [6, 4], points: { show: false }, value: (_, value) => number(value) }));
+    return (chart.limits || []).map((limit) => ({ label: limit.label, stroke: color("--tblr-secondary"), width: 1, dash: [6, 4], points: { show: false }, value: (_, value) => number(value) }));
   }
 
   function draw(element) {
@@ -35,7 +51,7 @@
       height: HEIGHT,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(), axis({ size: 64, values: (_, values) => values.map(number) })],
+      axes: [axis(isTime ? { values: moments } : { values: (_, values) => values.map(number) }), axis({ size: 64, values: (_, values) => values.map(number) })],
       series: [{ label: isTime ? "Time" : "Value", value: (_, x) => (x === null ? "–" : isTime ? time(x) : number(x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
     };
@@ -71,6 +87,7 @@
   });
 
   function all() {
+    document.body.append(probe);
     for (const [element, plot] of drawn) {
       if (element.isConnected) continue;
       plot.destroy();
@@ -81,6 +98,7 @@
       draw(element);
       sizes.observe(element);
     }
+    probe.remove();
   }
 
   document.addEventListener("toggle", (event) => event.target.matches?.("[data-chart-table][open]") && tabulate(event.target.closest(".chart")), true);
