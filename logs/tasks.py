@@ -1,0 +1,26 @@
+"""Celery's carriers of logs. All may run twice, at once or late."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from logs import export_jobs
+
+
+@shared_task(ignore_result=True)
+def run_export(export_id: str) -> None:
+    """Writes an export's files, and then has the next one written that waits."""
+    if export_jobs.export(export_id) and (following := export_jobs.next_waiting()):
+        run_export.delay(following)
+
+
+@shared_task(ignore_result=True)
+def recover_exports() -> None:
+    """Sends again what waits without a message, and what lost its worker."""
+    for export_id in export_jobs.take_waiting():
+        run_export.delay(export_id)
+
+
+@shared_task(ignore_result=True)
+def expire_exports() -> int:
+    """Removes the files of old exports."""
+    return export_jobs.expire(timezone.now())
