@@ -1,11 +1,12 @@
 """Reads of logs for an actor: who may see a pipeline may see its logs, wherever its edges run now."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -31,9 +32,17 @@ def read(actor: catalog.Actor, pipeline_pk: int, query: Query) -> Answer:
     return merge.answer(_sources(pipeline, query.filters), query)
 
 
-def walk(pipeline: Pipeline, query: Query) -> Iterator[Answer]:
-    """All rows of a query, answer by answer, in memory that does not grow. For who was let in. Raises `NotFound`."""
-    return merge.walk(_sources(pipeline, query.filters), query)
+def walk(pipeline: Pipeline, query: Query, total: int | None = None) -> Iterator[merge.Batch]:
+    """All rows of a query, or its first, in memory that does not grow. For who was let in. Raises `NotFound`."""
+    return merge.walk(_sources(pipeline, query.filters), query, total)
+
+
+def span(pipeline: Pipeline, start: int | None, end: int | None) -> tuple[int, int] | None:
+    """The times (epoch ms) of a pipeline's oldest and newest row within others; None when there is none."""
+    query = Query(limit=1, start=start, end=end, selection=Selection(dataset=("time",)))
+    answers = [merge.answer(_sources(pipeline, query.filters), replace(query, order=order)) for order in Order]
+    newest, oldest = (answer.table.column("time").cast(pa.int64()) for answer in answers)
+    return (oldest[0].as_py(), newest[0].as_py()) if len(newest) and len(oldest) else None
 
 
 @dataclass(frozen=True)

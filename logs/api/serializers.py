@@ -52,10 +52,7 @@ class FiltersIn(serializers.Serializer[Any]):
     )
 
 
-class LogsIn(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
-    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
-    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+class ColumnsIn(serializers.Serializer[Any]):
     dataset = serializers.ListField(
         child=serializers.CharField(max_length=256),
         required=False,
@@ -76,6 +73,23 @@ class LogsIn(serializers.Serializer[Any]):
         help_text="when given, rows are flat: a column `in<separator>x` a field instead of an object `in`",
     )
 
+    def selection(self) -> Selection:
+        """The checked input as a choice of columns."""
+        given = self.validated_data
+        separator = given.get("dataset_separator")
+        return Selection(
+            dataset=tuple(given.get("dataset") or ("*",)),
+            exclude=tuple(given.get("dataset_exclude", ())),
+            separator=separator or DEFAULT_SEPARATOR,
+            is_flat=bool(separator),
+        )
+
+
+class LogsIn(ColumnsIn):
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
+    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
+    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+
     def query(self, filters: Filters) -> Query:
         """The checked input as a query. Raises `Invalid` for a cursor that is none."""
         given = self.validated_data
@@ -85,16 +99,6 @@ class LogsIn(serializers.Serializer[Any]):
             limit=given["limit"],
             cursor=given.get("cursor"),
             selection=self.selection(),
-        )
-
-    def selection(self) -> Selection:
-        given = self.validated_data
-        separator = given.get("dataset_separator")
-        return Selection(
-            dataset=tuple(given.get("dataset") or ("*",)),
-            exclude=tuple(given.get("dataset_exclude", ())),
-            separator=separator or DEFAULT_SEPARATOR,
-            is_flat=bool(separator),
         )
 
 
