@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -147,11 +147,11 @@ def _finite(value: object) -> float | None:
     return value if isinstance(value, float) and math.isfinite(value) else None
 
 
-def values(scope: Scope, field: str) -> dict[str, Floats]:
+def values(scope: Scope, field: str, seconds: float = scans.SECONDS) -> dict[str, Floats]:
     """The finite numbers of a field by edge, all in memory. Raises `TooLarge` for more than `MAX_VALUES`."""
     found: dict[str, list[Floats]] = {}
     total = 0
-    for edge, numbers in _streamed(scope, field):
+    for edge, numbers in _streamed(scope, field, seconds):
         total += len(numbers)
         if total > MAX_VALUES:
             raise TooLarge(f"There are more than {MAX_VALUES} values: ask for a shorter time.", limit=MAX_VALUES)
@@ -159,8 +159,13 @@ def values(scope: Scope, field: str) -> dict[str, Floats]:
     return {edge: np.concatenate(parts) for edge, parts in found.items()}
 
 
-def _streamed(scope: Scope, field: str) -> Iterator[tuple[str, Floats]]:
-    with scans.scan(scope, [field]) as scan:
+def together(found: Mapping[str, Floats]) -> Floats:
+    """The numbers of all edges."""
+    return np.concatenate([np.empty(0), *found.values()])
+
+
+def _streamed(scope: Scope, field: str, seconds: float) -> Iterator[tuple[str, Floats]]:
+    with scans.scan(scope, [field], seconds) as scan:
         for batch in scan.batches(FINITE, BATCH_ROWS):
             edges = batch.column(0).dictionary_encode()
             which, numbers = edges.indices.to_numpy(), batch.column(1).to_numpy()

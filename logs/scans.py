@@ -114,14 +114,14 @@ def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> 
     if not _turns.acquire(timeout=seconds):
         raise RateLimited("Other scans of logs are running: try again in a minute.", retry_after=60)
     try:
-        with _connection() as connection, _bounded(connection, seconds):
+        with open_connection() as connection, _bounded(connection, seconds):
             yield Scan(connection, scope, fields, _loaded(connection, scope, fields))
     finally:
         _turns.release()
 
 
 @contextmanager
-def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_connection() -> Iterator[duckdb.DuckDBPyConnection]:
     settings: dict[str, Any] = {
         "memory_limit": MEMORY,
         "threads": THREADS,

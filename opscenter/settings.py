@@ -90,6 +90,7 @@ INSTALLED_APPS = [
     "edges",
     "logs",
     "rollouts",
+    "drift",
     "opscenter",
 ]
 MIDDLEWARE = [
@@ -177,6 +178,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "advance rollouts": {"task": "rollouts.tasks.advance_rollouts", "schedule": 5.0},
     "roll up logs": {"task": "logs.tasks.roll_up", "schedule": 10.0},
+    "run assays": {"task": "drift.tasks.run_assays", "schedule": 30.0},
+    "pause replaced assays": {"task": "drift.tasks.pause_replaced_assays", "schedule": 30.0},
     "drop old rollups": {"task": "logs.tasks.drop_old_rollups", "schedule": 900.0},
     "prune edge signing keys": {"task": "edges.tasks.prune_signing_keys", "schedule": 3600.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
