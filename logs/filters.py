@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -150,19 +150,15 @@ def _failed(name: str) -> Condition:
 
 
 def _texts(given: Mapping[str, object], name: str, most: int) -> tuple[str, ...]:
-    getlist = getattr(given, "getlist", None)
-    found = getlist(name) if getlist else given.get(name, ())
-    texts = [found] if isinstance(found, str) else [str(one) for one in _many(found)]
+    getlist = getattr(given, "getlist", None)  # an address may repeat a name, JSON has a list
+    found = getlist(name) if getlist else given.get(name)
+    texts = [str(one) for one in (found if isinstance(found, list | tuple) else [found]) if one is not None]
     texts = [text.strip() for text in texts if text.strip()]
     if len(texts) > most:
         raise Invalid(f"{name} may be given at most {most} times.")
     if any("\0" in text for text in texts):
         raise Invalid(f"{name} has a NUL character.")
     return tuple(texts)
-
-
-def _many(found: object) -> Iterable[object]:
-    return found if isinstance(found, Sequence) else ()
 
 
 def _names(given: Mapping[str, object], name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from logs.query import Answer
 
 MORE = "More logs available: ask again with cursor set to next."
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)  # what Feather readers all know
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)  # what Feather readers all know
 
 
 def status_text(answer: Answer) -> str:
@@ -24,7 +24,7 @@ def arrow_file(answer: Answer) -> bytes:
     """An Arrow IPC file (Feather V2); `status_text` is in the schema's metadata as `status`."""
     sink = pa.BufferOutputStream()
     table = answer.table.replace_schema_metadata({"status": status_text(answer)})
-    with pa.ipc.new_file(sink, table.schema, options=_COMPRESSED) as writer:
+    with pa.ipc.new_file(sink, table.schema, options=COMPRESSED) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 
@@ -33,7 +33,7 @@ def arrow_stream(answer: Answer) -> bytes:
     """An Arrow IPC stream; `status_text` is in the schema's metadata as `status`."""
     sink = pa.BufferOutputStream()
     table = answer.table.replace_schema_metadata({"status": status_text(answer)})
-    with pa.ipc.new_stream(sink, table.schema, options=_COMPRESSED) as writer:
+    with pa.ipc.new_stream(sink, table.schema, options=COMPRESSED) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 

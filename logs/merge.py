@@ -42,25 +42,40 @@ def records(sources: Sequence[Source], query: Query) -> Records:
     return Records(pool.records(order), following)
 
 
-def walk(sources: Sequence[Source], query: Query) -> Iterator[Answer]:
-    """All rows of a query in answers one after another, each of one schema and within the limits.
+class Batch(NamedTuple):
+    """Rows of a walk: a table for each schema, each in order, and the cursor after them, None after the last."""
 
-    Does what asking again with each answer's cursor does, but decodes what overlaps once, in memory that does not grow.
+    tables: list[pa.Table]
+    next: Cursor | None
+
+
+def walk(sources: Sequence[Source], query: Query, total: int | None = None) -> Iterator[Batch]:
+    """All rows of a query (or the first `total`), batch after batch, each within the query's limits.
+
+    Decodes what overlaps once, in memory that does not grow. A batch may be empty while filters let no rows through.
     """
+    left = total
     while True:
-        pool = _Pool(query, is_one_schema=True, holds=HELD_BYTES)
+        query = dataclasses.replace(query, limit=_least(query.limit, left))
+        pool = _Pool(query, is_one_schema=False, holds=HELD_BYTES)
         reader = _Reader(sources, query)
         while not pool.is_short:
             pool.fill(reader)
             if reader.is_stale:
                 break
-            found = pool.answer()
-            yield found
-            if found.next is None:
+            order, _, following = pool.answered()
+            left = None if left is None else left - len(order)
+            following = None if left == 0 else following
+            yield Batch(pool.tables(order), following)
+            if following is None:
                 return
-            query = dataclasses.replace(query, cursor=found.next)
+            query = dataclasses.replace(query, cursor=following, limit=_least(query.limit, left))
             pool.go_on(query)
             reader.go_on(query)
+
+
+def _least(limit: int, left: int | None) -> int:
+    return limit if left is None else min(limit, left)
 
 
 def _filled(sources: Sequence[Source], query: Query, *, is_one_schema: bool) -> "_Pool":
@@ -253,6 +268,11 @@ class _Pool:
         chunk, position, sign = self.chunks[place[0]], place[1], self.query.order.sign
         time, page, row = (sign * int(key[position]) for key in (chunk.time, chunk.page, chunk.row))
         return Cursor(self.query.order, time, page, row)
+
+    def tables(self, order: Keys) -> list[pa.Table]:
+        """Those rows, in that order, those of each schema by themselves."""
+        kinds = np.array([chunk.kind for chunk in self.chunks], dtype=np.int64)[order[:, 0]]
+        return [self.table(order[kinds == kind]) for kind in np.unique(kinds)]
 
     def table(self, order: Keys) -> pa.Table:
         """Those rows, which have one schema, in that order."""

@@ -1,11 +1,12 @@
 """Reads of logs for an actor: who may see a pipeline may see its logs, wherever its edges run now."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -18,8 +19,9 @@ from logs import merge
 from logs.columns import Selection
 from logs.filters import Filters
 from logs.live import LivePages
-from logs.models import LogGap, LogMark, LogPage
+from logs.models import LogGap, LogMark, LogPage, LogRollup
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
+from logs.rollups import DAY
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
@@ -30,9 +32,17 @@ def read(actor: catalog.Actor, pipeline_pk: int, query: Query) -> Answer:
     return merge.answer(_sources(pipeline, query.filters), query)
 
 
-def walk(pipeline: Pipeline, query: Query) -> Iterator[Answer]:
-    """All rows of a query, answer by answer, in memory that does not grow. For who was let in. Raises `NotFound`."""
-    return merge.walk(_sources(pipeline, query.filters), query)
+def walk(pipeline: Pipeline, query: Query, total: int | None = None) -> Iterator[merge.Batch]:
+    """All rows of a query, or its first, in memory that does not grow. For who was let in. Raises `NotFound`."""
+    return merge.walk(_sources(pipeline, query.filters), query, total)
+
+
+def span(pipeline: Pipeline, start: int | None, end: int | None) -> tuple[int, int] | None:
+    """The times (epoch ms) of a pipeline's oldest and newest row within others; None when there is none."""
+    query = Query(limit=1, start=start, end=end, selection=Selection(dataset=("time",)))
+    answers = [merge.answer(_sources(pipeline, query.filters), replace(query, order=order)) for order in Order]
+    newest, oldest = (answer.table.column("time").cast(pa.int64()) for answer in answers)
+    return (oldest[0].as_py(), newest[0].as_py()) if len(newest) and len(oldest) else None
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,21 @@ def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
         .values("pipeline")
         .annotate(total=Sum("rows"))
         .values_list("pipeline", "total")
+    )
+    return dict.fromkeys(ids, 0) | dict(counted)
+
+
+def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """Rows of each pipeline (by id) that failed a validation since midnight UTC, as far as they are summed up."""
+    midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ids = [pipeline.pk for pipeline in pipelines]
+    counted = (
+        # A series without an edge's name is of all edges.
+        LogRollup.objects.filter(series__pipeline__in=ids, series__partition="", grain=DAY)
+        .filter(start__gte=first_at(midnight))
+        .values("series__pipeline")
+        .annotate(total=Sum("anomalous"))
+        .values_list("series__pipeline", "total")
     )
     return dict.fromkeys(ids, 0) | dict(counted)
 
