@@ -113,7 +113,7 @@ def sweep(clock: Callable[[], datetime]) -> int:
 
 
 def _free(lease: UUID, now: datetime) -> Q:
-    return Q(lease=lease) | Q(leased_until=None) | Q(leased_until__lt=now)
+    return Q(lease=lease) | Q(leased_until=None) | Q(leased_until__lte=now)
 
 
 def _of_pages(pipeline_pk: int, lease: UUID, clock: Callable[[], datetime]) -> bool:
