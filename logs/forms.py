@@ -10,6 +10,7 @@ from django.utils.datastructures import MultiValueDict
 from catalog.models import PipelineVersion
 from logs.buckets import Asked, Group
 from logs.filters import COUNT, Filters, is_pattern
+from logs.models import LogExport
 
 PERIODS = {
     "15m": ("Last 15 minutes", timedelta(minutes=15)),
@@ -88,6 +89,12 @@ class FilterForm(_RangeForm):
         return Filters.parse(MultiValueDict({**given, **times}))
 
 
+class ExportForm(FilterForm):
+    """Which rows go into files, and of what kind."""
+
+    format = forms.ChoiceField(choices=LogExport.Format.choices, initial=LogExport.Format.PARQUET, widget=_select())
+
+
 class ChartForm(_RangeForm):
     """What the charts show."""
 
@@ -128,4 +135,4 @@ class ChartForm(_RangeForm):
         )
 
 
-__all__ = ["COUNT", "ChartForm", "FilterForm"]
+__all__ = ["COUNT", "ChartForm", "ExportForm", "FilterForm"]
