@@ -84,8 +84,12 @@ class FilterForm(_RangeForm):
         """The rows that were meant. Raises `Invalid`."""
         start, end = self.bounds(now)
         names = ("edge", "model", "pipeline_version", "anomaly", "filter")
-        given = {name: [self.cleaned_data[name]] for name in names if self.cleaned_data.get(name)}
-        times = {name: [at.isoformat()] for name, at in (("start", start), ("end", end)) if at}
+        given: dict[str, list[object] | None] = {
+            name: [self.cleaned_data[name]] for name in names if self.cleaned_data.get(name)
+        }
+        times: dict[str, list[object] | None] = {
+            name: [at.isoformat()] for name, at in (("start", start), ("end", end)) if at
+        }
         return Filters.parse(MultiValueDict({**given, **times}))
 
 
