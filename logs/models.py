@@ -1,8 +1,10 @@
 """Inference logs: pages of rows as they arrived, and up to where each edge's store was acknowledged."""
 
+import uuid
+
 from django.db import models
 
-from catalog.models import PipelineVersion
+from catalog.models import PipelineVersion, User
 from edges.models import Edge
 
 
@@ -140,3 +142,65 @@ class LogRollupState(models.Model):
 
     def __str__(self) -> str:
         return f"{self.changes} changes of the rollups of {self.pipeline_id}"
+
+
+class LogExport(models.Model):
+    """Rows of a pipeline on their way to files. Listed files are whole; `cursor` is where the next ones begin."""
+
+    class Format(models.TextChoices):
+        ARROW = "arrow"
+        PARQUET = "parquet"
+        JSON = "json"
+
+    class Status(models.TextChoices):
+        PENDING = "Pending"
+        RUNNING = "Running"
+        DONE = "Done"
+        CANCELLED = "Cancelled"
+        ERROR = "Error"
+        EXPIRED = "Expired"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.CASCADE, related_name="log_exports")
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    format = models.CharField(max_length=8, choices=Format.choices)
+    data_size_limit = models.BigIntegerField(help_text="bytes of one file")
+    # What was asked, as the parameters of an address: filters, order, limit, dataset.
+    asked = models.JSONField(default=dict)
+    time_min = models.BigIntegerField(null=True, help_text="epoch ms of the first and last row that it may have")
+    time_max = models.BigIntegerField(null=True)
+
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
+    error = models.TextField(blank=True)
+    cursor = models.CharField(max_length=200, blank=True, help_text="after the last row of the listed files")
+    rows = models.BigIntegerField(default=0, help_text="written so far")
+    time_at = models.BigIntegerField(null=True, help_text="epoch ms: how far it is")
+    attempt = models.UUIDField(null=True, help_text="which run holds it")
+    enqueued_at = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True, help_text="when its files are removed")
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["status", "heartbeat_at"], name="log_export_status")]
+
+    def __str__(self) -> str:
+        return f"{self.status} export {self.pk}"
+
+
+class LogExportFile(models.Model):
+    """A finished file of an export: rows of one schema."""
+
+    export = models.ForeignKey(LogExport, on_delete=models.CASCADE, related_name="files")
+    number = models.PositiveIntegerField()
+    rows = models.BigIntegerField()
+    size = models.BigIntegerField(help_text="bytes")
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["export", "number"], name="log_export_file_once")]
+
+    def __str__(self) -> str:
+        return f"file {self.number} of {self.export_id}"

@@ -17,11 +17,16 @@ import pyarrow as pa
 
 from common.errors import Invalid
 from logs.columns import Selection
+from logs.filters import Filters
 
 Keys = npt.NDArray[np.int64]
 
 MAX_LIMIT = 10_000
 MAX_ANSWER_BYTES = 10 * 1024**2
+# What one query may look at when its filters leave few rows: about half a second of work.
+MAX_SCANNED_ROWS = 1_000_000
+MAX_SCANNED_BYTES = 512 * 1024**2
+_LAST = 2**63 - 1
 
 
 class Order(StrEnum):
@@ -35,7 +40,10 @@ class Order(StrEnum):
 
 
 class Status(StrEnum):
-    """Why an answer ends where it does. Words of the SDK's wire contract."""
+    """Why an answer ends where it does. Words of the SDK's wire contract.
+
+    ByteLimited: the rows are large, or many were looked at that the filters did not let through.
+    """
 
     ALL = "All"
     RECORD_LIMITED = "RecordLimited"
@@ -57,6 +65,11 @@ class Cursor:
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
+    def before(cls, order: Order, time: int) -> "Cursor":
+        """The place before every row of that time, in that order."""
+        return cls(order, time, order.sign * _LAST, order.sign * _LAST)
+
+    @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Raises `Invalid`."""
         try:
@@ -71,7 +84,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Query:
-    """What to read. `start` and `end` are epoch ms, both within; None is open. `max_bytes` is of decoded rows."""
+    """What to read. `start` and `end` are epoch ms, both within; None is open. `max_bytes` is of decoded rows.
+
+    `filters` choose among rows by what is in them; their times are not looked at, `start` and `end` are.
+    """
 
     order: Order = Order.NEWEST_FIRST
     limit: int = 100
@@ -80,12 +96,15 @@ class Query:
     cursor: Cursor | None = None
     selection: Selection = field(default_factory=Selection)
     max_bytes: int = MAX_ANSWER_BYTES
+    filters: Filters = field(default_factory=Filters)
+    max_scanned_rows: int = MAX_SCANNED_ROWS
+    max_scanned_bytes: int = MAX_SCANNED_BYTES
 
     def __post_init__(self) -> None:
         if self.cursor and self.cursor.order is not self.order:
             raise Invalid(f"The cursor is of a query with order={self.cursor.order}: keep the order.")
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise Invalid(f"limit must be from 1 to {MAX_LIMIT}.")
+        if self.limit < 1:
+            raise Invalid("limit must be at least 1.")
 
     @property
     def earliest(self) -> int | None:
@@ -105,7 +124,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Rows:
-    """Decoded rows and, for each, the key's page and row."""
+    """Decoded rows with all that the query's selection and filters need, and, for each, the key's page and row."""
 
     table: pa.Table
     page: Keys
@@ -130,7 +149,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows of one schema in the order asked for. `next` is set unless the status is All."""
+    """Rows of one schema in the order asked for. `next` is set unless the status is All.
+
+    There may be no rows and yet a `next`: those that were looked at are not what the filters ask for.
+    """
 
     table: pa.Table
     status: Status

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from logs import rollups
+from logs import export_jobs, rollups
 
 
 @shared_task(ignore_result=True)
@@ -16,3 +16,23 @@ def roll_up() -> int:
 def drop_old_rollups() -> int:
     """Once in a while."""
     return rollups.drop_old(timezone.now())
+
+
+@shared_task(ignore_result=True)
+def run_export(export_id: str) -> None:
+    """Writes an export's files, and then has the next one written that waits."""
+    if export_jobs.export(export_id) and (following := export_jobs.next_waiting()):
+        run_export.delay(following)
+
+
+@shared_task(ignore_result=True)
+def recover_exports() -> None:
+    """Sends again what waits without a message, and what lost its worker."""
+    for export_id in export_jobs.take_waiting():
+        run_export.delay(export_id)
+
+
+@shared_task(ignore_result=True)
+def expire_exports() -> int:
+    """Removes the files of old exports."""
+    return export_jobs.expire(timezone.now())

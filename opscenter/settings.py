@@ -183,6 +183,8 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "drop old rollups": {"task": "logs.tasks.drop_old_rollups", "schedule": 900.0},
     "prune edge signing keys": {"task": "edges.tasks.prune_signing_keys", "schedule": 3600.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
+    "recover log exports": {"task": "logs.tasks.recover_exports", "schedule": 15.0},
+    "expire log exports": {"task": "logs.tasks.expire_exports", "schedule": 3600.0},
     "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
 }
@@ -244,6 +246,9 @@ MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
 FILE_UPLOAD_HANDLERS = ["catalog.uploads.NoFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 12 * 1024**2  # above the largest log page; models and blobs are streamed past it
+
+LOG_EXPORT_ROOT = DATA / "log-exports"
+LOG_EXPORT_DAYS = env.integer("OPSCENTER_LOG_EXPORT_DAYS", 7)  # files of exports are kept so long
 
 # The built-in OCI registry of the embedded default: off as soon as another registry is configured by the environment.
 REGISTRY_ENABLED = env.flag("OPSCENTER_REGISTRY", default=not env.text("OCI_REGISTRY"))

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('catalog', '0002_model_config_batching'),
-        ('logs', '0001_initial'),
+        ('logs', '0002_log_exports'),
     ]
 
     operations = [
