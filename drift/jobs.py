@@ -15,6 +15,7 @@ from drift.models import Assay, Result
 from drift.queries import ms
 from edges.models import Assignment, Edge
 from logs import exact
+from logs.filters import Filters
 from logs.scans import Scope
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _is_ended(assay: Assay) -> bool:
 
 
 def _results(assay: Assay, start: int, end: int, now: datetime) -> list[Result]:
-    scope = Scope(assay.pipeline, start, end, edges=tuple(assay.edges), model=assay.model)
+    scope = Scope(assay.pipeline, start, end, Filters(edges=tuple(assay.edges), models=(assay.model,)))
     try:
         found = exact.values(scope, assay.field, SCAN_SECONDS)
     except DomainError as exc:

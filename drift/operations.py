@@ -14,6 +14,7 @@ from drift.errors import NameTaken, NoBaseline, NotNow
 from drift.measures import Aggregation, BinMode, Floats, Metric, Stats
 from drift.models import Assay, Baseline
 from logs import exact
+from logs.filters import Filters
 from logs.scans import Scope
 
 LEAST_NUMBERS = 10  # of a baseline
@@ -226,8 +227,7 @@ def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
         pipeline=pipeline,
         start=queries.ms(baseline.start),
         end=queries.ms(baseline.end),
-        edges=comparison.edges,
-        model=comparison.model,
+        filters=Filters(edges=comparison.edges, models=(comparison.model,)),
     )
     return exact.together(exact.values(scope, comparison.field))
 
