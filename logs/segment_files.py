@@ -40,6 +40,9 @@ class Reader(Protocol):
     @property
     def groups(self) -> Sequence[Group]: ...
 
+    @property
+    def schema(self) -> pa.Schema: ...
+
     def read(self, group: int) -> pa.Table:
         """The rows of a group with their keys."""
 
@@ -115,7 +118,8 @@ def _groups(schema: pa.Schema) -> list[Group]:
 class _ParquetReader:
     def __init__(self, file: Any) -> None:
         self._file = pq.ParquetFile(file)
-        self.groups = _groups(self._file.schema_arrow)
+        self.schema = self._file.schema_arrow
+        self.groups = _groups(self.schema)
 
     def read(self, group: int) -> pa.Table:
         return self._file.read_row_group(group, use_threads=False)
@@ -124,7 +128,8 @@ class _ParquetReader:
 class _ArrowReader:
     def __init__(self, file: Any) -> None:
         self._file = pa.ipc.open_file(file)
-        self.groups = _groups(self._file.schema)
+        self.schema = self._file.schema
+        self.groups = _groups(self.schema)
 
     def read(self, group: int) -> pa.Table:
         return pa.Table.from_batches([self._file.get_batch(group)])
