@@ -13,6 +13,7 @@ RESULTS = ROOT / "var/bench"
 MODULES = {
     "logs": "bench.logs.ingest",
     "charts": "bench.logs.charts",
+    "export": "bench.logs.export",
     "publish": "bench.publish.run",
     "engine": "bench.engine",
     "fleet": "bench.fleet",

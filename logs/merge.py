@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from common.errors import Conflict
 from logs import pages
-from logs.query import Answer, Cursor, Keys, Piece, Query, Rows, Source, Status
+from logs.query import Answer, Cursor, Keys, Piece, Query, Rearranged, Rows, Source, Status
 from logs.schemas import TIME
 
 PIECE_ROWS = 1000  # what looking at a piece costs at least, in rows
@@ -95,8 +95,8 @@ class _Reader:
         self._pieces: Iterator[Piece] = heapq.merge(
             *(source.pieces(query) for source in sources), key=lambda piece: piece.reach, reverse=True
         )
-        self._next = next(self._pieces, None)
         self.is_stale = False
+        self._next = self._following()
         self.go_on(query)
 
     def go_on(self, query: Query) -> None:
@@ -128,8 +128,15 @@ class _Reader:
         if rows is not None and (cursor is None or piece.reach < self.query.order.sign * cursor.time):
             self.rows += max(PIECE_ROWS, len(rows.table))
             self.bytes += rows.table.nbytes
-        self._next = next(self._pieces, None)
+        self._next = self._following()
         return rows
+
+    def _following(self) -> Piece | None:
+        try:
+            return next(self._pieces, None)
+        except Rearranged:
+            self.is_stale = True
+            return None
 
 
 @dataclass
@@ -214,7 +221,9 @@ class _Pool:
 
     def answered(self) -> tuple[Keys, Status, Cursor | None]:
         """The rows that are answered as (chunk, row in the chunk) pairs, why no more, and where to go on."""
-        order = self._settled(self.order())
+        order, times = self._sorted()
+        if self.horizon is not None:
+            order = order[: int(np.searchsorted(-times, -self.horizon, side="left"))]
         count, status = self.cut(order) if len(order) else (0, Status.ALL)
         if status is not Status.ALL or (count == self.query.limit and self.horizon is not None):
             status = Status.RECORD_LIMITED if status is Status.ALL else status
@@ -226,27 +235,21 @@ class _Pool:
 
     def order(self) -> Keys:
         """All rows, the first first, as (chunk, row in the chunk) pairs."""
+        return self._sorted()[0]
+
+    def _sorted(self) -> tuple[Keys, Keys]:
+        """All rows in order, and their times."""
         if not self.chunks:
-            return np.empty((0, 2), dtype=np.int64)
+            return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
         time, page, row = (np.concatenate([getattr(c, key) for c in self.chunks]) for key in ("time", "page", "row"))
+        sorting = np.lexsort((row, page, time))[::-1]
+        time, page, row = time[sorting], page[sorting], row[sorting]
+        # While a page becomes a segment, both may have been listed: the same key is the same row.
+        is_first = np.append(True, (time[1:] != time[:-1]) | (page[1:] != page[:-1]) | (row[1:] != row[:-1]))
         number = np.repeat(np.arange(len(self.chunks)), [len(c) for c in self.chunks])
         position = np.concatenate([np.arange(len(c)) for c in self.chunks])
-        sorting = np.lexsort((row, page, time))[::-1]
-        # While a page becomes a segment, both may have been listed: the same key is the same row.
-        keys = np.stack((time, page, row), axis=1)[sorting]
-        is_first = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
-        places: Keys = np.stack((number, position), axis=1)[sorting[is_first]]
-        return places
-
-    def _settled(self, order: Keys) -> Keys:
-        """Those that come before everything that was not read."""
-        if self.horizon is None or not len(order):
-            return order
-        times = np.empty(len(order), dtype=np.int64)
-        for number, chunk in enumerate(self.chunks):
-            places = order[:, 0] == number
-            times[places] = chunk.time[order[places, 1]]
-        return order[: int(np.searchsorted(-times, -self.horizon, side="left"))]
+        places = sorting[is_first]
+        return np.stack((number[places], position[places]), axis=1), time[is_first]
 
     def cut(self, order: Keys) -> tuple[int, Status]:
         """How many of the rows are answered, and why no more."""
