@@ -15,6 +15,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("edges.api.urls")),
     path("", include("logs.api.urls")),
     path("", include("rollouts.api.urls")),
+    path("", include("drift.api.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

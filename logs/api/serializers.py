@@ -1,16 +1,29 @@
 """Input and output of the REST of logs."""
 
+from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
 
 from logs import conditions, queries
 from logs.columns import DEFAULT_SEPARATOR, Selection
-from logs.filters import MAX_NAME, Filters
+from logs.filters import MAX_NAME, Filters, moment
 from logs.models import LogGap
 from logs.query import MAX_LIMIT, Order, Query
 
 MOMENT = "ISO 8601 (UTC unless it has an offset) or epoch ms"
+
+
+class Moment(serializers.DateTimeField):
+    """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        try:
+            return moment(value)
+        except (ValueError, OverflowError, TypeError):
+            return super().to_internal_value(value)
 
 
 class FiltersIn(serializers.Serializer[Any]):
