@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import RestrictedError
 from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
 from common.errors import Invalid, NotFound
 from drift import baselines, measures, queries
-from drift.errors import NameTaken, NoBaseline, NotNow
+from drift.errors import BaselineInUse, NameTaken, NoBaseline, NotNow
 from drift.measures import Aggregation, BinMode, Floats, Metric, Stats
 from drift.models import Assay, Baseline
 from logs import exact
+from logs.filters import Filters
 from logs.scans import Scope
 
 LEAST_NUMBERS = 10  # of a baseline
@@ -180,6 +182,17 @@ def resume(*, actor: User, assay_pk: int, now: datetime | None = None) -> Assay:
     return queries.assay_for(actor, assay_pk)
 
 
+def delete_baseline(*, actor: User, baseline_pk: int) -> None:
+    """Deletes an upload that no assay has. Collaborators only. Raises `NotFound`, `Forbidden`, `BaselineInUse`."""
+    baseline = queries.baseline_for(actor, baseline_pk, Role.COLLABORATOR)
+    try:
+        with transaction.atomic():
+            baseline.delete()
+    except RestrictedError as exc:
+        names = ", ".join(baseline.assays.order_by("name").values_list("name", flat=True)[:5])
+        raise BaselineInUse(f"The baseline is in use by {names}: delete these assays first.") from exc
+
+
 def delete(*, actor: User, assay_pk: int) -> None:
     """Deletes an assay with its results. Collaborators only. Raises `NotFound`, `Forbidden`."""
     queries.assay_for(actor, assay_pk, Role.COLLABORATOR).delete()
@@ -226,8 +239,7 @@ def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
         pipeline=pipeline,
         start=queries.ms(baseline.start),
         end=queries.ms(baseline.end),
-        edges=comparison.edges,
-        model=comparison.model,
+        filters=Filters(edges=comparison.edges, models=(comparison.model,)),
     )
     return exact.together(exact.values(scope, comparison.field))
 

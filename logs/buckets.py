@@ -173,6 +173,9 @@ class Reading:
             rows[part.group] = rows.get(part.group, 0) + part.summary.rows
         return replace(span, pending_rows=rows_left), rows
 
+    def _is_by_edge(self) -> bool:
+        return bool(self.asked.edges) or self.asked.group_by is Group.EDGE
+
     def _versions(self) -> dict[int, str]:
         """The UUIDs of the pipeline's versions that are asked for, by id. Raises `NotFound`."""
         found = {pk: str(uuid) for pk, uuid in self.pipeline.versions.order_by().values_list("pk", "uuid")}
@@ -186,8 +189,7 @@ class Reading:
     def _owners(self) -> dict[int, _Owner]:
         """The series that are asked for, by id: those of single edges only where these matter."""
         found = LogSeries.objects.filter(pipeline=self.pipeline)
-        is_by_edge = bool(self.asked.edges) or self.asked.group_by is Group.EDGE
-        found = found.exclude(partition="") if is_by_edge else found.filter(partition="")
+        found = found.exclude(partition="") if self._is_by_edge() else found.filter(partition="")
         if self.asked.edges:
             found = found.filter(partition__in=self.asked.edges)
         if self.asked.pipeline_version:
@@ -225,9 +227,10 @@ class Reading:
     def _span(self, series: int) -> Span:
         """The range in the smallest steps that make neither too many points nor too many rollups to read."""
         step, oldest = 0, _ms(self.asked.start)
+        finest = HOUR if self.only is not None and self._is_by_edge() else MINUTE
         for wider in STEPS:
             span, grain = _span(self.asked, wider), _grain(wider)
-            is_kept = oldest >= rollups.oldest_kept(grain, self.now)
+            is_kept = grain >= finest and oldest >= rollups.oldest_kept(grain, self.now)
             rollups_read = series * len(span.starts) * (wider // grain)
             if len(span.starts) <= self.asked.points + 1 and is_kept and (grain == DAY or rollups_read <= MAX_ROLLUPS):
                 return span

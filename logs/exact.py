@@ -1,20 +1,21 @@
 """Exact aggregates of any numeric field, by any groups and conditions, from the rows themselves."""
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from uuid import UUID
+from datetime import timedelta
 
 import numpy as np
+from django.utils import timezone
 
 from catalog import queries as catalog
-from common.errors import Invalid, TooLarge
-from logs import scans
-from logs.scans import Condition, Scope
+from common.errors import Invalid, NotFound, TooLarge
+from logs import queries, scans
+from logs.filters import Filters
+from logs.scans import Scope
 from logs.sketches import Floats
 
+DEFAULT_PERIOD = timedelta(days=1)
 MAX_GROUPS = 1000
 MAX_VALUES = 10_000_000
 BATCH_ROWS = 100_000
@@ -54,44 +55,20 @@ class Exact:
     p99: float | None
 
 
-def condition(text: str) -> Condition:
-    """`out.variable[0] >= 250.5`, or with text in double quotes. Raises `Invalid`."""
-    found = re.fullmatch(r"\s*(.+?)\s*(<=|>=|!=|=|<|>)\s*(.+?)\s*", text, re.DOTALL)
-    if not found:
-        raise Invalid(f"{text} is no condition: write a field, a comparison and a value, as in out.variable[0] >= 250.")
-    path, operator, value = found.groups()
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        return Condition(path, operator, value[1:-1])
-    try:
-        number = float({"true": "1", "false": "0"}.get(value, value))
-    except ValueError as exc:
-        raise Invalid(f"{value} is no number: write text in double quotes.") from exc
-    return Condition(path, operator, number)
+def scope_for(actor: catalog.Actor, pipeline_pk: int, filters: Filters) -> Scope:
+    """The rows of a pipeline that the actor may see; of a day until now where no time is given. Both ends are included.
 
-
-def scope_for(
-    actor: catalog.Actor,
-    pipeline_pk: int,
-    *,
-    start: datetime,
-    end: datetime,
-    edges: Iterable[str] = (),
-    pipeline_version: UUID | None = None,
-    model: str = "",
-    where: Iterable[Condition] = (),
-) -> Scope:
-    """Rows of a pipeline that the actor may see, from `start` until before `end`. Raises `NotFound`, `Invalid`."""
-    if end <= start:
-        raise Invalid("The time range is empty: end must be after start.")
-    return Scope(
-        pipeline=catalog.pipeline_for(actor, pipeline_pk),
-        start=int(start.timestamp() * 1000),
-        end=math.ceil(end.timestamp() * 1000),
-        edges=tuple(edges),
-        pipeline_version=pipeline_version,
-        model=model,
-        where=tuple(where),
-    )
+    Raises `NotFound`, `Invalid`.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    for version in filters.pipeline_versions:
+        if not pipeline.versions.filter(uuid=version).exists():
+            raise NotFound(f"Pipeline {pipeline.pk} has no version {version}.")
+    until = filters.end or timezone.now()
+    start, end = queries.first_at(filters.start or until - DEFAULT_PERIOD), queries.last_at(until)
+    if start is None or end is None or end < start:
+        raise Invalid("The time range is empty: end must not be before start.")
+    return Scope(pipeline, start, end + 1, filters)
 
 
 def summed(scope: Scope, question: Question) -> list[Exact]:
@@ -166,7 +143,7 @@ def together(found: Mapping[str, Floats]) -> Floats:
 
 def _streamed(scope: Scope, field: str, seconds: float) -> Iterator[tuple[str, Floats]]:
     with scans.scan(scope, [field], seconds) as scan:
-        for batch in scan.batches(FINITE, BATCH_ROWS):
+        for batch in scan.sql(FINITE).to_arrow_reader(BATCH_ROWS):
             edges = batch.column(0).dictionary_encode()
             which, numbers = edges.indices.to_numpy(), batch.column(1).to_numpy()
             for at, edge in enumerate(edges.dictionary.to_pylist()):

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 GRAINS = (MINUTE, HOUR, DAY)
-KEPT = {MINUTE: timedelta(hours=48), HOUR: timedelta(days=90)}  # days stay
+KEPT = {MINUTE: timedelta(hours=48), HOUR: timedelta(days=35)}  # days stay
 BATCH_PAGES = 128
 BATCH_BYTES = 16 * 1024**2  # of bodies
 DECODED_BYTES = 64 * 1024**2
@@ -228,9 +228,14 @@ def _add(pipeline_pk: int, version: int, minutes: dict[Key, Summary], now: datet
     series = _series(pipeline_pk, version, whole)
     for grain in GRAINS:
         oldest = oldest_kept(grain, now)
-        folded = whole if grain == MINUTE else summaries.folded(whole, grain * 1000)
+        folded = _without_fields(whole) if grain == MINUTE else summaries.folded(whole, grain * 1000)
         wanted = {(series[_owner(key)], key.start): one for key, one in folded.items() if key.start >= oldest}
         _merge(grain, wanted)
+
+
+def _without_fields(minutes: dict[Key, Summary]) -> dict[Key, Summary]:
+    """The minutes of single edges have no sketches of fields: they would be most of all bytes."""
+    return {key: replace(one, fields={}) if key.partition else one for key, one in minutes.items()}
 
 
 def _owner(key: Key) -> tuple[str, str, str]:

@@ -5,11 +5,11 @@ has no such field, or one of another type, its value is null.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
-from uuid import UUID
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +17,8 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import pages, paths
+from logs import compaction, pages, paths, segment_scans
+from logs.filters import Filters
 from logs.models import LogPage
 
 SECONDS = 20.0
@@ -28,7 +29,7 @@ FETCHED_PAGES = 64
 FETCHED_BYTES = 16 * 1024**2
 TRIES = 3
 METADATA = ("partition", "pipeline_version", "last_model")
-OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+MODEL = "TRY_CAST(last_model AS JSON) ->> '$.model_name'"
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
@@ -40,88 +41,40 @@ class TooSlow(Invalid):
 
 
 @dataclass(frozen=True)
-class Condition:
-    """Only rows whose field compares so with a value. Raises `Invalid` for an operator that is not of `OPERATORS`."""
-
-    path: str
-    operator: str
-    value: float | str
-
-    def __post_init__(self) -> None:
-        if self.operator not in OPERATORS:
-            raise Invalid(f"{self.operator} is no comparison: use one of {' '.join(OPERATORS)}.")
-
-
-@dataclass(frozen=True)
 class Scope:
-    """Which rows: from `start` until before `end` (epoch ms). No edges: all."""
+    """Which rows: from `start` until before `end` (epoch ms), those that `filters` let through; they have no times."""
 
     pipeline: Pipeline
     start: int
     end: int
-    edges: tuple[str, ...] = ()
-    pipeline_version: UUID | None = None
-    model: str = ""
-    where: tuple[Condition, ...] = ()
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The values in the statements of this scope."""
-        given: dict[str, Any] = {"start": self.start, "end": self.end}
-        if self.edges:
-            given["edges"] = list(self.edges)
-        if self.pipeline_version:
-            given["version"] = str(self.pipeline_version)
-        if self.model:
-            given["model"] = self.model
-        return given | {f"value{at}": one.value for at, one in enumerate(self.where)}
+    filters: Filters = field(default_factory=Filters)
 
 
 class _Moved(Exception):
     """A page became a segment after it was listed."""
 
 
-@dataclass
-class Scan:
-    """Rows of a scope, as `found`: `t` (epoch ms), `edge`, `version`, `model`, and of each field a column.
-
-    A field at place n is `fn`, a DOUBLE (null when it is no number), and `sn`, its text. A field that is all elements
-    of a list makes a row of each.
-    """
-
-    connection: duckdb.DuckDBPyConnection
-    scope: Scope
-    fields: Sequence[str]
-    parts: list[str]
-
-    def execute(self, statement: str) -> duckdb.DuckDBPyConnection:
-        """Runs a SELECT from `found`."""
-        return self.connection.execute(*self._whole(statement))
-
-    def batches(self, statement: str, rows: int) -> pa.RecordBatchReader:
-        """Runs a SELECT from `found`, to be read in batches of so many rows at most."""
-        whole, parameters = self._whole(statement)
-        return self.connection.sql(whole, params=parameters).to_arrow_reader(rows)
-
-    def _whole(self, statement: str) -> tuple[str, Mapping[str, Any]]:
-        parameters = self.scope.parameters if len(self.parts) > 1 else {}
-        return f"WITH found AS ({' UNION ALL '.join(self.parts)}) {statement}", parameters
-
-
 @contextmanager
-def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> Iterator[Scan]:
-    """Raises `Invalid` for a field that no row has, `TooSlow`, `TooLarge`, and `RateLimited` when too many run."""
+def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the view `found`: `t` (epoch ms), `edge`, `version`, `model`, and of each field two columns.
+
+    The field at place n is `fn`, a DOUBLE (null when it is no number), and `sn`, its text. A field that is all elements
+    of a list makes a row of each. Raises `Invalid` for a field that no row has, `TooSlow`, `TooLarge`, `RateLimited`
+    when too many run.
+    """
     if not _turns.acquire(timeout=seconds):
         raise RateLimited("Other scans of logs are running: try again in a minute.", retry_after=60)
     try:
         with open_connection() as connection, _bounded(connection, seconds):
-            yield Scan(connection, scope, fields, _loaded(connection, scope, fields))
+            _load(connection, scope, fields)
+            yield connection
     finally:
         _turns.release()
 
 
 @contextmanager
 def open_connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """To a database in memory, which is bounded and reaches nothing else."""
     settings: dict[str, Any] = {
         "memory_limit": MEMORY,
         "threads": THREADS,
@@ -146,37 +99,68 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
         yield
     except duckdb.InterruptException as exc:
         raise TooSlow(f"This takes longer than {seconds:g} seconds: ask for a shorter time or fewer edges.") from exc
+    except duckdb.IOException as exc:
+        raise Conflict("The rows are just being moved: try again.") from exc
     except duckdb.OutOfMemoryException as exc:
         raise TooLarge("This needs too much memory: ask for a shorter time or fewer edges.", limit=MEMORY) from exc
     finally:
         timer.cancel()
 
 
-def _loaded(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> list[str]:
-    """The SELECTs that together are all rows. Those of live pages are copied, because pages are taken away."""
+def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
+    """Makes the view. Rows of live pages are copied, because pages are taken away; files stay for a while."""
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
         seen: dict[bytes, pa.Schema] = {}
+        before = compaction.changes_of(scope.pipeline)
         try:
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
                 seen[table.schema.serialize().to_pybytes()] = table.schema
-        except _Moved:
+            parts = _segment_parts(connection, scope, fields, seen)
+        except (_Moved, FileNotFoundError):
             continue
-        _check_known(list(seen.values()), scope, fields)
-        return ["SELECT * FROM live"]
+        if compaction.changes_of(scope.pipeline) != before:
+            continue
+        _check_known(list(seen.values()), fields)
+        connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(['SELECT * FROM live', *parts])}")
+        return
     raise Conflict("The rows are just being moved: try again.")
 
 
-def _check_known(schemas: list[pa.Schema], scope: Scope, fields: Sequence[str]) -> None:
-    """Refuses names that are in none of the schemas, if there are any. Raises `Invalid`."""
-    for name in [*fields, *(one.path for one in scope.where)] if schemas else []:
-        places = [place for schema in schemas if (place := paths.find(schema, name))]
-        if not places:
+def _segment_parts(
+    connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str], seen: dict[bytes, pa.Schema]
+) -> list[str]:
+    """SELECTs of the segments' rows; those that cannot be selected are copied. Raises `FileNotFoundError`."""
+    parts = []
+    found = segment_scans.of(scope.pipeline, scope.start, scope.end)
+    for _, group in groupby(found, key=lambda segment: (segment.schema_id, segment.form)):
+        segments = list(group)
+        schema = segment_scans.schema_of(segments[0])
+        seen[schema.serialize().to_pybytes()] = schema
+        if segment_scans.can_be_selected(segments[0], schema, scope.filters):
+            source = segment_scans.selected(segments, schema, scope.filters)
+            parts.append(_selected(source, [paths.find(schema, name) for name in fields], scope))
+            continue
+        for table in segment_scans.tables(segments, scope.start, scope.end):
+            _insert(connection, scope, fields, table)
+    return parts
+
+
+def _selected(source: str, places: Sequence[paths.Place | None], scope: Scope) -> str:
+    """The columns of the view from rows as they are in a file."""
+    found = ["time AS t", "metadata.partition AS edge", "metadata.pipeline_version AS version"]
+    found.append(f"{MODEL.replace('last_model', 'metadata.last_model')} AS model")
+    for at, place in enumerate(places):
+        found += _values(place, place.column if place else "", at)
+    return f"SELECT {', '.join(found)} FROM {source} WHERE time >= {scope.start:d} AND time < {scope.end:d}"
+
+
+def _check_known(schemas: list[pa.Schema], fields: Sequence[str]) -> None:
+    """Refuses fields that are in none of the schemas, if there are any. Raises `Invalid`."""
+    for name in fields:
+        if schemas and not any(paths.find(schema, name) for schema in schemas):
             raise Invalid(f"No row of this time has a field {name}: logs/fields lists them.")
-        if name not in fields and all(place.is_many for place in places):
-            element = f"{name.removesuffix('[*]')}[0]"
-            raise Invalid(f"{name} is a list: say which element, as in {element}.")
 
 
 def _live_tables(scope: Scope) -> Iterator[pa.Table]:
@@ -197,12 +181,10 @@ def _live_tables(scope: Scope) -> Iterator[pa.Table]:
 
 
 def _pages(scope: Scope) -> QuerySet[LogPage]:
-    found = LogPage.objects.filter(pipeline=scope.pipeline, time_max__gte=scope.start, time_min__lt=scope.end)
-    if scope.edges:
-        found = found.filter(partition__in=scope.edges)
-    if scope.pipeline_version:
-        found = found.filter(pipeline_version__uuid=scope.pipeline_version)
-    return found
+    found = LogPage.objects.filter(scope.filters.partitions(), pipeline=scope.pipeline)
+    if scope.filters.pipeline_versions:
+        found = found.filter(pipeline_version__uuid__in=scope.filters.pipeline_versions)
+    return found.filter(time_max__gte=scope.start, time_min__lt=scope.end)
 
 
 def _columns(fields: Sequence[str]) -> str:
@@ -211,44 +193,21 @@ def _columns(fields: Sequence[str]) -> str:
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str], table: pa.Table) -> None:
-    """Adds the wanted rows of a table of pages, whose own names DuckDB never sees: to it `a` and `A` are the same."""
-    wanted = [paths.find(table.schema, name) for name in [*fields, *(one.path for one in scope.where)]]
+    """Adds the wanted rows of a table, whose own names DuckDB never sees: to it `a` and `A` are the same."""
+    if scope.filters.is_any:
+        table = table.filter(pa.array(scope.filters.mask(table)))
+    places = [paths.find(table.schema, name) for name in fields]
     columns = {"time": table.column("time").cast(pa.int64())}
     columns |= {name: paths.Place(("metadata", name), pa.string()).array(table) for name in METADATA}
-    columns |= {f"c{at}": place.array(table) for at, place in enumerate(wanted) if place}
+    columns |= {f"c{at}": place.array(table) for at, place in enumerate(places) if place}
     connection.register("page", pa.table(columns))
-    names = [f"c{at}" for at in range(len(wanted))]
-    source = _Source("page", "time", {name: name for name in METADATA}, names, wanted)
-    connection.execute(f"INSERT INTO live {_selected(source, scope, len(fields))}", scope.parameters)
+    found = ["time AS t", "partition AS edge", "pipeline_version AS version", f"{MODEL} AS model"]
+    for at, place in enumerate(places):
+        found += _values(place, f"c{at}", at)
+    within = "time >= $start AND time < $end"
+    times = {"start": scope.start, "end": scope.end}
+    connection.execute(f"INSERT INTO live SELECT {', '.join(found)} FROM page WHERE {within}", times)
     connection.unregister("page")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Rows of one schema, and SQL for what is in them. `columns` are what the places' names lead to."""
-
-    table: str
-    time: str
-    metadata: Mapping[str, str]
-    columns: Sequence[str]
-    places: Sequence[paths.Place | None]
-
-
-def _selected(source: _Source, scope: Scope, fields: int) -> str:
-    """The SELECT that gives wanted rows the columns of all schemas. The first of the places are those of the fields."""
-    model = f"TRY_CAST({source.metadata['last_model']} AS JSON) ->> '$.model_name'"
-    edge, version = source.metadata["partition"], source.metadata["pipeline_version"]
-    columns = [f"{source.time} AS t", f"{edge} AS edge", f"{version} AS version", f"{model} AS model"]
-    conditions = [f"{source.time} >= $start", f"{source.time} < $end"]
-    conditions += [f"{edge} IN (SELECT unnest($edges))"] if scope.edges else []
-    conditions += [f"{version} = $version"] if scope.pipeline_version else []
-    conditions += [f"({model}) = $model"] if scope.model else []
-    given = list(zip(source.places, source.columns, strict=True))
-    for at, (place, column) in enumerate(given[:fields]):
-        columns += _values(place, column, at)
-    for at, (place, column) in enumerate(given[fields:]):
-        conditions.append(_compared(place, column, scope.where[at], f"$value{at}"))
-    return f"SELECT {', '.join(columns)} FROM {source.table} WHERE {' AND '.join(conditions)}"
 
 
 def _values(place: paths.Place | None, column: str, at: int) -> list[str]:
@@ -257,14 +216,3 @@ def _values(place: paths.Place | None, column: str, at: int) -> list[str]:
     value = f"unnest({place.value(column)})" if place.is_many else place.value(column)
     number = f"CAST({value} AS DOUBLE)" if place.is_number else "NULL::DOUBLE"
     return [f"{number} AS f{at}", f"CAST({value} AS VARCHAR) AS s{at}"]
-
-
-def _compared(place: paths.Place | None, column: str, condition: Condition, parameter: str) -> str:
-    """A condition that is not met where the field is missing, null, NaN, or of another kind than the value."""
-    if place is None or place.is_many or place.is_number is isinstance(condition.value, str):
-        return f"{parameter} IS NULL"  # never; it keeps the parameter in use
-    operator, value = OPERATORS[condition.operator], place.value(column)
-    if isinstance(condition.value, str):
-        return f"CAST({value} AS VARCHAR) {operator} {parameter}"
-    # To DuckDB NaN is larger than any number.
-    return f"(CAST({value} AS DOUBLE) {operator} {parameter} AND NOT isnan(CAST({value} AS DOUBLE)))"

@@ -41,6 +41,9 @@ class Reader(Protocol):
     @property
     def groups(self) -> Sequence[Group]: ...
 
+    @property
+    def schema(self) -> pa.Schema: ...
+
     def read(self, group: int, query: Query | None = None) -> pa.Table:
         """The rows of a group with their keys, all columns or those that a query needs."""
 
@@ -119,11 +122,11 @@ def _groups(schema: pa.Schema) -> list[Group]:
 class _ParquetReader:
     def __init__(self, file: Any) -> None:
         self._file = pq.ParquetFile(file)
-        self.groups = _groups(self._file.schema_arrow)
+        self.schema = self._file.schema_arrow
+        self.groups = _groups(self.schema)
 
     def read(self, group: int, query: Query | None = None) -> pa.Table:
-        names = self._file.schema_arrow.names
-        wanted = None if query is None else [name for name in names if name in KEYS or query.needs(name)]
+        wanted = None if query is None else [name for name in self.schema.names if name in KEYS or query.needs(name)]
         return self._file.read_row_group(group, columns=wanted, use_threads=False)
 
     def may_hold(self, group: int, filters: Filters) -> bool:
@@ -133,7 +136,8 @@ class _ParquetReader:
 class _ArrowReader:
     def __init__(self, file: Any) -> None:
         self._file = pa.ipc.open_file(file)
-        self.groups = _groups(self._file.schema)
+        self.schema = self._file.schema
+        self.groups = _groups(self.schema)
 
     def read(self, group: int, query: Query | None = None) -> pa.Table:
         return pa.Table.from_batches([self._file.get_batch(group)])

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from logs import sketches
+from logs import values as nested
 from logs.sketches import Floats, Integers, Sketch
 
 LIST_ELEMENTS = 32
@@ -131,8 +132,11 @@ def _grouped(table: pa.Table, partitions: pa.Array) -> tuple[list[Key], Integers
     """The keys of the rows' groups, and of each row the number of its group."""
     minutes = table.column("time").cast(pa.int64()).combine_chunks().to_numpy() // MINUTE_MS
     texts = _child(_struct(table.column("metadata")), "last_model").dictionary_encode()
-    models = [_model(text) for text in texts.dictionary.to_pylist()] + [("", "")]
-    which = texts.indices.fill_null(len(models) - 1).to_numpy()
+    told = [_model(text) for text in texts.dictionary.to_pylist()] + [("", "")]
+    models = sorted(set(told))  # several texts may tell of the same model
+    numbers_of = {model: number for number, model in enumerate(models)}
+    places = np.array([numbers_of[model] for model in told])
+    which = places[texts.indices.fill_null(len(told) - 1).to_numpy()]
     edges = partitions.dictionary_encode()
     names, edge = edges.dictionary.to_pylist(), edges.indices.to_numpy()
     starts, minute = np.unique(minutes, return_inverse=True)
@@ -173,9 +177,8 @@ def _failures(table: pa.Table, groups: Integers, count: int) -> dict[str, Intege
 
 def _latencies(table: pa.Table, groups: Integers, count: int) -> list[Sketch]:
     elapsed = _child(_struct(table.column("metadata")), "elapsed")
-    owners = pc.list_parent_indices(elapsed).to_numpy()
-    steps = pc.list_flatten(elapsed).cast(pa.float64()).fill_null(0.0).to_numpy()
-    total = np.bincount(owners, weights=steps, minlength=len(table)) / 1e6
+    steps, owners = nested.flat(elapsed)
+    total = np.bincount(owners, weights=steps.cast(pa.float64()).fill_null(0.0), minlength=len(table)) / 1e6
     is_told = pc.greater(pc.list_value_length(elapsed).fill_null(0), 0).to_numpy(zero_copy_only=False)
     return sketches.of_groups(total[is_told], groups[is_told], count)
 
@@ -206,21 +209,14 @@ def _leaves(path: str, values: pa.Array, owners: Integers) -> Iterator[tuple[str
         for child in sorted(kind, key=lambda part: part.name):
             yield from _leaves(f"{path}.{child.name}", _child(values, child.name), owners)
     elif is_list(kind):
-        yield from _elements(path, *_flat(values, owners))
+        elements, rows = nested.flat(values)
+        yield from _elements(path, elements, owners[rows])
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         yield path, values.cast(pa.int8()) if pa.types.is_boolean(kind) else values, owners
 
 
 def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _flat(values: pa.Array, owners: Integers) -> tuple[pa.Array, Integers]:
-    """The elements of lists at every depth, with the row of each."""
-    while is_list(values.type):
-        owners = owners[pc.list_parent_indices(values).to_numpy()]
-        values = pc.list_flatten(values)
-    return values, owners
 
 
 def _elements(path: str, values: pa.Array, owners: Integers) -> Iterator[tuple[str, pa.Array, Integers]]:

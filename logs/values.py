@@ -69,6 +69,11 @@ def leaves(array: pa.Array, steps: Sequence[str | int]) -> tuple[pa.Array, Place
     return _flat(array, rows)
 
 
+def flat(array: pa.Array) -> tuple[pa.Array, Places]:
+    """The elements of lists at every depth, and for each the row that it is of."""
+    return _flat(array, np.arange(len(array)))
+
+
 def any_of_row(found: pa.Array, rows: Places, count: int) -> pa.Array:
     """For each of `count` rows whether any of its values is true; null where no value is known."""
     known, true = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)

@@ -36,6 +36,7 @@ urlpatterns += [
     path("", include("edges.urls")),
     path("", include("logs.urls")),
     path("", include("rollouts.urls")),
+    path("", include("drift.urls")),
 ]
 
 handler403 = views.forbidden

@@ -12,10 +12,10 @@ from rest_framework.views import APIView
 
 from catalog.models import User
 from logs import aggregates, exact
-from logs.api.serializers import Moment
+from logs.api.serializers import FiltersIn, Moment
 from logs.buckets import MAX_POINTS, Asked, Group
 from logs.exact import Question
-from logs.scans import Scope
+from logs.filters import Filters
 
 DEFAULT_PERIOD = timedelta(days=1)
 
@@ -55,11 +55,9 @@ class DistributionIn(RangeIn):
     bins = serializers.IntegerField(min_value=1, max_value=aggregates.MAX_BINS, default=40)
 
 
-class ExactIn(serializers.Serializer[Any]):
-    """Which rows, of which field what, and by which groups."""
+class ExactIn(FiltersIn):
+    """Which rows (of a day until now where no time is given), of which field what, and by which groups."""
 
-    start = Moment(required=False, help_text="ISO 8601 or epoch ms; a day before `end` when it is not given")
-    end = Moment(required=False, help_text="ISO 8601 or epoch ms, not within; now when it is not given")
     field = serializers.CharField(
         max_length=512, required=False, help_text="a number, for example out.variable[0]; in.tensor[*] is all elements"
     )
@@ -69,38 +67,14 @@ class ExactIn(serializers.Serializer[Any]):
         max_length=4,
         help_text="edge, model, pipeline_version, or a field whose values are the groups",
     )
-    step = serializers.IntegerField(min_value=1, required=False, help_text="seconds: a group for each")
-    where = serializers.ListField(
-        child=serializers.CharField(max_length=1024),
-        required=False,
-        max_length=16,
-        help_text='conditions that all hold, for example out.variable[0] >= 250.5 or out.label = "cat"',
+    step = serializers.IntegerField(
+        min_value=1, max_value=366 * 86_400, required=False, help_text="seconds: a group for each"
     )
-    edge = serializers.ListField(
-        child=serializers.CharField(max_length=128), required=False, max_length=1000, help_text="names of edges"
-    )
-    pipeline_version = serializers.UUIDField(required=False)
-    model = serializers.CharField(max_length=128, required=False, help_text="a model's name")
 
     def question(self) -> Question:
         """What is asked."""
         given = self.validated_data
         return Question(given.get("field", ""), tuple(given.get("by", ())), given.get("step"))
-
-    def scope(self, actor: User, pipeline_pk: int) -> Scope:
-        """The rows. Raises `NotFound`, `Invalid` for a condition that is none."""
-        given = self.validated_data
-        end = given.get("end") or timezone.now() + timedelta(milliseconds=1)
-        return exact.scope_for(
-            actor,
-            pipeline_pk,
-            start=given.get("start") or end - DEFAULT_PERIOD,
-            end=end,
-            edges=given.get("edge", ()),
-            pipeline_version=given.get("pipeline_version"),
-            model=given.get("model", ""),
-            where=[exact.condition(text) for text in given.get("where", ())],
-        )
 
 
 class ExactGroupOut(serializers.Serializer[Any]):
@@ -273,5 +247,6 @@ class PipelineExact(APIView):
     @extend_schema(parameters=[ExactIn], responses=ExactGroupOut(many=True))
     def get(self, request: Request, pk: int) -> Response:
         given = checked(ExactIn(data=request.query_params))
-        found = exact.summed(given.scope(actor_of(request), pk), given.question())
+        scope = exact.scope_for(actor_of(request), pk, Filters.parse(request.query_params))
+        found = exact.summed(scope, given.question())
         return Response(ExactGroupOut(found, many=True).data)

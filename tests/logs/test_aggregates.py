@@ -112,6 +112,25 @@ def test_distribution_is_near_the_real_one(device: Device, owner: User) -> None:
     ]  # fmt: skip
 
 
+def test_distributions_of_edges_are_by_the_hour(
+    device: Device, make_device: Callable[..., Device], owner: User
+) -> None:
+    begin, pipeline = minutes_ago(10), device.version.pipeline_id
+    Shipper(device).run(begin, 60, outputs=PRICES[:60])
+    Shipper(make_device("second-edge", device.version)).run(begin, 60, outputs=PRICES[60:120] * 3)
+    for _ in ("pending", "rolled up"):
+        given = asked(begin, 1, group_by=Group.EDGE)
+        found = aggregates.distribution(owner, pipeline, given, "out.variable[0]", bins=10)
+        assert found.span.step == 3600
+        totals = {one.group: one.total for one in found.series}
+        assert totals[device.edge.name].mean == pytest.approx(PRICES[:60].mean())
+        assert totals["second-edge"].mean == pytest.approx(3 * PRICES[60:120].mean())
+        assert [len(one.histogram) for one in found.series] == [10, 10]
+        only = aggregates.distribution(owner, pipeline, asked(begin, 1, edges=("second-edge",)), "out.variable[0]")
+        assert [one.total.count for one in only.series] == [60]
+        rollups.roll_up_waiting(timezone.now)
+
+
 def test_a_field_that_is_not_there_has_no_numbers(device: Device, owner: User) -> None:
     begin = minutes_ago(1)
     Shipper(device).run(begin, 5)

@@ -16,6 +16,7 @@ from catalog.models import User
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
 from logs import exact, paths, scans
 from logs.exact import Question
+from logs.filters import Filters
 from logs.models import LogPage
 from logs.scans import Scope
 from tests.logs import rows
@@ -28,9 +29,8 @@ START = rows.START
 
 
 def scope(device: Device, *conditions: str, **changes: Any) -> Scope:
-    where = tuple(exact.condition(text) for text in conditions)
-    given = {"start": START, "end": START + 10_000_000, "where": where} | changes
-    return Scope(device.version.pipeline, **given)
+    start, end = changes.pop("start", START), changes.pop("end", START + 10_000_000)
+    return Scope(device.version.pipeline, start, end, Filters(conditions=conditions, **changes))
 
 
 def test_numbers_are_those_of_numpy(device: Device) -> None:
@@ -56,9 +56,9 @@ def test_conditions_and_groups(device: Device, make_device: Callable[..., Device
     assert sum(one.rows for one in steps) == 1000
     assert [one.start % 300_000 for one in steps] == [0] * len(steps)
     assert exact.summed(scope(device, end=START + 10_000), Question())[0].rows == 20
-    assert exact.summed(scope(device, pipeline_version=device.version.uuid), Question())[0].rows == 2000
-    assert exact.summed(scope(device, model="house-price"), Question())[0].rows == 2000
-    assert exact.summed(scope(device, model="other"), Question())[0].rows == 0
+    assert exact.summed(scope(device, pipeline_versions=(device.version.uuid,)), Question())[0].rows == 2000
+    assert exact.summed(scope(device, models=("house-price",)), Question())[0].rows == 2000
+    assert exact.summed(scope(device, models=("other",)), Question())[0].rows == 0
 
 
 def test_schemas_that_clash_take_part(device: Device) -> None:
@@ -71,7 +71,7 @@ def test_schemas_that_clash_take_part(device: Device) -> None:
     assert (found.rows, found.count, found.nulls, found.sum) == (20, 10, 10, 45.0)
     by_label = exact.summed(scope(device), Question(by=("out.label",)))
     assert [(one.groups[0], one.rows) for one in by_label] == [("cat", 3), ("dog", 1), (None, 16)]
-    assert exact.summed(scope(device, 'out.label = "cat"'), Question())[0].rows == 3
+    assert exact.summed(scope(device, "out.label = 'cat'"), Question())[0].rows == 3
     assert exact.summed(scope(device, 'out.variable = "high"'), Question())[0].rows == 5
     assert exact.summed(scope(device, "out.label > 5"), Question())[0].rows == 0
 
@@ -100,14 +100,7 @@ def test_all_elements_of_lists(device: Device) -> None:
     assert (every.count, every.sum) == (4, 11.0)
     [third] = exact.summed(scope(device), Question("in.tensor[2]"))
     assert (third.rows, third.count, third.nulls, third.sum) == (4, 1, 3, 3.0)
-    with pytest.raises(Invalid, match=r"in\.tensor\[0\]"):
-        exact.summed(scope(device, "in.tensor > 3"), Question())
-
-
-@pytest.mark.parametrize("text", ["out.x", "out.x > high", "= 5", 'out.x ~ "a"'])
-def test_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(Invalid):
-        exact.condition(text)
+    assert exact.summed(scope(device, "in.tensor > 4"), Question())[0].rows == 1  # any of its elements
 
 
 def test_a_field_that_no_row_has_is_refused(device: Device) -> None:
@@ -168,7 +161,7 @@ def test_a_page_that_moves_while_it_is_read_makes_the_scan_begin_again(device: D
 
 def test_nothing_from_elsewhere_is_loaded(device: Device) -> None:
     with scans.scan(scope(device)) as scan, pytest.raises(duckdb.Error):
-        scan.connection.execute("LOAD httpfs")
+        scan.execute("LOAD httpfs")
 
 
 def test_paths_of_missing_things() -> None:
@@ -190,14 +183,14 @@ def test_rest(device: Device, viewer: User, stranger: User, api: Callable[..., A
         "end": datetime.fromtimestamp(START / 1000 + 50, UTC).isoformat(),
         "field": "out.variable[0]",
         "by": "edge",
-        "where": ["in.id >= 10", "in.id < 40"],
+        "filter": ["in.id >= 10", "in.id < 40"],
     }
     answer = api(viewer).get(address, given)
     assert answer.status_code == 200, answer.content
     [group] = answer.json()
     assert (group["groups"], group["count"]) == ([device.edge.name], 30)
     assert group["mean"] == pytest.approx(PRICES[10:40].mean())
-    assert api(viewer).get(address, given | {"where": "nonsense"}).status_code == 400
+    assert api(viewer).get(address, given | {"filter": "nonsense"}).status_code == 400
     assert api(viewer).get(address, given | {"field": "out.none"}).status_code == 400
-    assert api(viewer).get(address, {"start": START, "end": START}).status_code == 400
+    assert api(viewer).get(address, {"start": START + 1, "end": START}).status_code == 400
     assert api(stranger).get(address, given).status_code == 404
