@@ -16,9 +16,10 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import pages, paths
+from logs import pages, paths, scan_segments
 from logs.filters import Filters
-from logs.models import LogPage
+from logs.models import LogCompaction, LogPage, LogSegment
+from logs.scan_segments import METADATA
 
 SECONDS = 20.0
 MEMORY = "512MB"
@@ -27,7 +28,6 @@ AT_ONCE = 2  # scans in a process
 FETCHED_PAGES = 64
 FETCHED_BYTES = 16 * 1024**2
 TRIES = 3
-METADATA = ("partition", "pipeline_version", "last_model")
 MODEL = "TRY_CAST(last_model AS JSON) ->> '$.model_name'"
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
@@ -105,20 +105,59 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
 
 
 def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
-    """Makes the view. Rows of live pages are copied, because pages are taken away."""
+    """Makes the view, of copied rows and of files, which stay for long enough when they are let go."""
+    changes = LogCompaction.objects.filter(pipeline=scope.pipeline).values_list("changes", flat=True)
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
-        seen: dict[bytes, pa.Schema] = {}
+        before = changes.first()
+        schemas: set[pa.Schema] = set()
         try:
+            listed = scan_segments.there(_segments(scope))
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
-                seen[table.schema.serialize().to_pybytes()] = table.schema
-        except _Moved:
+                schemas.add(table.schema)
+            files, others = scan_segments.apart(listed, scope.filters)
+            if changes.first() != before:
+                continue
+            for table in scan_segments.tables(others, scope.start, scope.end, fields, scope.filters):
+                _insert(connection, scope, fields, table)
+                schemas.add(table.schema)
+        except (_Moved, FileNotFoundError):
             continue
-        _check_known(list(seen.values()), fields)
-        connection.execute("CREATE VIEW found AS SELECT * FROM live")
+        _check_known([*schemas, *(some.schema for some in files)], fields)
+        parts = ["SELECT * FROM live", *(_selected(some, scope, fields) for some in files)]
+        connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(parts)}")
         return
     raise Conflict("The rows are just being moved: try again.")
+
+
+def _segments(scope: Scope) -> list[LogSegment]:
+    found = LogSegment.objects.filter(pipeline=scope.pipeline, removed_at=None)
+    found = found.filter(time_max__gte=scope.start, time_min__lt=scope.end).order_by("pk")
+    wants = scope.filters.wants_edge
+    return [one for one in found if one.partitions is None or any(map(wants, one.partitions))]
+
+
+def _selected(files: scan_segments.Files, scope: Scope, fields: Sequence[str]) -> str:
+    """The rows of files, as the others are copied."""
+    is_number = pa.types.is_int64(files.schema.field("time").type)
+    time = '"time"' if is_number else 'epoch_ms("time")'
+    bounds = [str(scope.start), str(scope.end)]
+    first, last = bounds if is_number else (f"epoch_ms({bound}::BIGINT)" for bound in bounds)
+    told = 'TRY_CAST("metadata"."last_model" AS JSON)'
+    model = f"({told} ->> '$.model_name')"
+    columns = [
+        f"{time} AS t",
+        '"metadata"."partition" AS edge',
+        '"metadata"."pipeline_version" AS version',
+        f"{model} AS model",
+    ]
+    for at, name in enumerate(fields):
+        place = paths.find(files.schema, name)
+        columns += _values(place, place.column if place else "", at)
+    narrowed = scan_segments.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
+    within = f'"time" >= {first} AND "time" < {last} AND {narrowed}'
+    return f"SELECT {', '.join(columns)} FROM {files.source} WHERE {within}"
 
 
 def _check_known(schemas: list[pa.Schema], fields: Sequence[str]) -> None:

@@ -40,8 +40,11 @@ class Reader(Protocol):
     @property
     def groups(self) -> Sequence[Group]: ...
 
-    def read(self, group: int) -> pa.Table:
-        """The rows of a group with their keys."""
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a group with their keys; at least these columns (`out.variable` is one) when they are given."""
 
 
 def with_keys(table: pa.Table, page: int, arrived: int) -> pa.Table:
@@ -115,16 +118,19 @@ def _groups(schema: pa.Schema) -> list[Group]:
 class _ParquetReader:
     def __init__(self, file: Any) -> None:
         self._file = pq.ParquetFile(file)
-        self.groups = _groups(self._file.schema_arrow)
+        self.schema = self._file.schema_arrow
+        self.groups = _groups(self.schema)
 
-    def read(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group, use_threads=False)
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = None if columns is None else [*columns, *KEYS]
+        return self._file.read_row_group(group, columns=wanted, use_threads=False)
 
 
 class _ArrowReader:
     def __init__(self, file: Any) -> None:
         self._file = pa.ipc.open_file(file)
-        self.groups = _groups(self._file.schema)
+        self.schema = self._file.schema
+        self.groups = _groups(self.schema)
 
-    def read(self, group: int) -> pa.Table:
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.Table.from_batches([self._file.get_batch(group)])
