@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import duckdb
@@ -17,9 +16,10 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import compaction, pages, paths, segment_scans
+from logs import pages, paths, scan_segments
 from logs.filters import Filters
-from logs.models import LogPage
+from logs.models import LogCompaction, LogPage, LogSegment
+from logs.scan_segments import METADATA
 
 SECONDS = 20.0
 MEMORY = "512MB"
@@ -28,7 +28,6 @@ AT_ONCE = 2  # scans in a process
 FETCHED_PAGES = 64
 FETCHED_BYTES = 16 * 1024**2
 TRIES = 3
-METADATA = ("partition", "pipeline_version", "last_model")
 MODEL = "TRY_CAST(last_model AS JSON) ->> '$.model_name'"
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
@@ -99,8 +98,6 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
         yield
     except duckdb.InterruptException as exc:
         raise TooSlow(f"This takes longer than {seconds:g} seconds: ask for a shorter time or fewer edges.") from exc
-    except duckdb.IOException as exc:
-        raise Conflict("The rows are just being moved: try again.") from exc
     except duckdb.OutOfMemoryException as exc:
         raise TooLarge("This needs too much memory: ask for a shorter time or fewer edges.", limit=MEMORY) from exc
     finally:
@@ -108,52 +105,59 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
 
 
 def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
-    """Makes the view. Rows of live pages are copied, because pages are taken away; files stay for a while."""
+    """Makes the view, of copied rows and of files, which stay for long enough when they are let go."""
+    changes = LogCompaction.objects.filter(pipeline=scope.pipeline).values_list("changes", flat=True)
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
-        seen: dict[bytes, pa.Schema] = {}
-        before = compaction.changes_of(scope.pipeline)
+        before = changes.first()
+        schemas: set[pa.Schema] = set()
         try:
+            listed = scan_segments.there(_segments(scope))
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
-                seen[table.schema.serialize().to_pybytes()] = table.schema
-            parts = _segment_parts(connection, scope, fields, seen)
+                schemas.add(table.schema)
+            files, others = scan_segments.apart(listed, scope.filters)
+            if changes.first() != before:
+                continue
+            for table in scan_segments.tables(others, scope.start, scope.end, fields, scope.filters):
+                _insert(connection, scope, fields, table)
+                schemas.add(table.schema)
         except (_Moved, FileNotFoundError):
             continue
-        if compaction.changes_of(scope.pipeline) != before:
-            continue
-        _check_known(list(seen.values()), fields)
-        connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(['SELECT * FROM live', *parts])}")
+        _check_known([*schemas, *(some.schema for some in files)], fields)
+        parts = ["SELECT * FROM live", *(_selected(some, scope, fields) for some in files)]
+        connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(parts)}")
         return
     raise Conflict("The rows are just being moved: try again.")
 
 
-def _segment_parts(
-    connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str], seen: dict[bytes, pa.Schema]
-) -> list[str]:
-    """SELECTs of the segments' rows; those that cannot be selected are copied. Raises `FileNotFoundError`."""
-    parts = []
-    found = segment_scans.of(scope.pipeline, scope.start, scope.end)
-    for _, group in groupby(found, key=lambda segment: (segment.schema_id, segment.form)):
-        segments = list(group)
-        schema = segment_scans.schema_of(segments[0])
-        seen[schema.serialize().to_pybytes()] = schema
-        if segment_scans.can_be_selected(segments[0], schema, scope.filters):
-            source = segment_scans.selected(segments, schema, scope.filters)
-            parts.append(_selected(source, [paths.find(schema, name) for name in fields], scope))
-            continue
-        for table in segment_scans.tables(segments, scope.start, scope.end):
-            _insert(connection, scope, fields, table)
-    return parts
+def _segments(scope: Scope) -> list[LogSegment]:
+    found = LogSegment.objects.filter(pipeline=scope.pipeline, removed_at=None)
+    found = found.filter(time_max__gte=scope.start, time_min__lt=scope.end).order_by("pk")
+    wants = scope.filters.wants_edge
+    return [one for one in found if one.partitions is None or any(map(wants, one.partitions))]
 
 
-def _selected(source: str, places: Sequence[paths.Place | None], scope: Scope) -> str:
-    """The columns of the view from rows as they are in a file."""
-    found = ["time AS t", "metadata.partition AS edge", "metadata.pipeline_version AS version"]
-    found.append(f"{MODEL.replace('last_model', 'metadata.last_model')} AS model")
-    for at, place in enumerate(places):
-        found += _values(place, place.column if place else "", at)
-    return f"SELECT {', '.join(found)} FROM {source} WHERE time >= {scope.start:d} AND time < {scope.end:d}"
+def _selected(files: scan_segments.Files, scope: Scope, fields: Sequence[str]) -> str:
+    """The rows of files, as the others are copied."""
+    is_number = pa.types.is_int64(files.schema.field("time").type)
+    time = '"time"' if is_number else 'epoch_ms("time")'
+    bounds = [str(scope.start), str(scope.end)]
+    first, last = bounds if is_number else (f"epoch_ms({bound}::BIGINT)" for bound in bounds)
+    told = 'TRY_CAST("metadata"."last_model" AS JSON)'
+    model = f"({told} ->> '$.model_name')"
+    columns = [
+        f"{time} AS t",
+        '"metadata"."partition" AS edge',
+        '"metadata"."pipeline_version" AS version',
+        f"{model} AS model",
+    ]
+    for at, name in enumerate(fields):
+        place = paths.find(files.schema, name)
+        columns += _values(place, place.column if place else "", at)
+    narrowed = scan_segments.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
+    within = f'"time" >= {first} AND "time" < {last} AND {narrowed}'
+    return f"SELECT {', '.join(columns)} FROM {files.source} WHERE {within}"
 
 
 def _check_known(schemas: list[pa.Schema], fields: Sequence[str]) -> None:

@@ -12,9 +12,11 @@ from django.db import connection
 from django.utils import timezone
 
 from bench.logs.measure import Center, made_page
-from logs import aggregates, pages, rollups, sketches, summaries
+from logs import aggregates, compaction, exact, pages, rollups, scans, sketches, summaries
 from logs.buckets import Asked, Group
+from logs.exact import Question
 from logs.models import LogRollup, LogRollupState, LogSeries
+from logs.scans import Scope
 from logs.summaries import Summary
 
 ROWS = 100_000_000
@@ -22,12 +24,14 @@ EDGES = 20
 DAYS = 400
 PAGES, PAGE_ROWS = 200, 1000
 REPEATS = 20
+SCANNED, SCAN_EDGES, LARGE = 5_000_000, 10, 10_000
 
 
 def main() -> None:
     center = Center()
     print(f"rollups on {connection.vendor}")
     measure_rolling(center)
+    measure_scans(center)
     LogRollup.objects.all().delete()
     LogSeries.objects.all().delete()
     made, size = fill(center)
@@ -48,6 +52,39 @@ def measure_rolling(center: Center) -> None:
     rollups.roll_up_waiting(timezone.now)
     took = time.perf_counter() - started
     print(f"  rolled up: {PAGES * PAGE_ROWS / took / 1000:.0f} k rows/s ({PAGES} pages of {PAGE_ROWS} rows)")
+
+
+def measure_scans(center: Center) -> None:
+    """Exact numbers from the rows themselves, which became segments."""
+    begin = int(timezone.now().timestamp() * 1000) - SCANNED * LARGE
+    for number in range(SCAN_EDGES):
+        edge, _ = center.edge(f"scanned-{number}")
+        epoch = uuid.uuid4()
+        for page in range(SCANNED // SCAN_EDGES // LARGE):
+            first = page * LARGE
+            table = made_page(LARGE, begin + first, str(center.version.uuid), edge.name)
+            center.store(edge, epoch, first + 1, pages.encode(table))
+    rollups.roll_up_waiting(timezone.now)
+    compaction.compact(center.pipeline.pk, timezone.now)
+    scope = Scope(center.pipeline, 0, 2**52)
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        with scans.scan(scope, ["out.variable[0]"]) as connection:
+            connection.execute("SELECT edge, avg(f0) FROM found GROUP BY edge").fetchall()
+        taken.append((time.perf_counter() - started) * 1000)
+    print(f"  scan for the mean alone, by edge: p50 {statistics.median(taken):.0f} ms")
+    for name, question in {
+        "mean of the output by edge": Question("out.variable[0]", by=("edge",)),
+        "rows by model": Question(by=("model",)),
+    }.items():
+        taken = []
+        for _ in range(5):
+            started = time.perf_counter()
+            [*found] = exact.summed(scope, question)
+            taken.append((time.perf_counter() - started) * 1000)
+        rows = sum(one.rows for one in found)
+        print(f"  all numbers of {rows / 1e6:.1f} M rows, {name}: p50 {statistics.median(taken):.0f} ms")
 
 
 def fill(center: Center) -> tuple[int, int]:

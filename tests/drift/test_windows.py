@@ -13,6 +13,7 @@ from drift import jobs, operations, queries, tasks
 from drift.measures import Metric
 from drift.models import Assay, Result
 from drift.operations import Schedule
+from logs import compaction, rollups
 from tests.drift.conftest import BEGIN, HOUR, RANDOM, USUAL, ms, ship
 from tests.drift.test_measures import by_hand
 from tests.logs.busy import Shipper
@@ -79,6 +80,21 @@ def test_windows_may_overlap(device: Device, make_assay: MakeAssay) -> None:
     jobs.run_due(at(4.25))
     found = [one.stats["min"] for one in Result.objects.filter(assay=assay).order_by("start")]
     assert found == [0, 30, 60]
+
+
+def test_rows_in_segments_and_pages_are_scored_alike(device: Device, make_assay: MakeAssay) -> None:
+    shipper = Shipper(device)
+    ship(shipper, BEGIN, USUAL)
+    ship(shipper, BEGIN + HOUR, USUAL[:300] + 3)
+    rollups.roll_up_waiting(timezone.now)
+    assert compaction.compact(device.version.pipeline_id, timezone.now) == 1
+    ship(shipper, BEGIN + 1.5 * HOUR, USUAL[300:400] + 3)
+    assay = make_assay(device)
+    assert assay.baseline_stats["mean"] == pytest.approx(USUAL.mean())
+    jobs.run_due(at(2))
+    result = assay.results.get()
+    assert result.stats["count"] == 400
+    assert result.parts == pytest.approx(list(by_hand(assay.bin_edges, USUAL[:400] + 3)))
 
 
 def test_rows_that_come_late_are_waited_for(device: Device, make_assay: MakeAssay) -> None:
