@@ -97,6 +97,15 @@ def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
     )
 
 
+def serving(edges: QuerySet[Edge], what: str) -> QuerySet[Edge]:
+    """The edges that serve what they should (`right`), that joined and do not (`other`), whose update `failed`."""
+    right = ~Q(serving_digest="") & Q(serving_digest=F("publish__pipeline_digest"))
+    joined = edges.filter(joined_at__isnull=False)
+    if what == "failed":
+        return joined.filter(report__update__state="failed")
+    return joined.filter(right) if what == "right" else joined.exclude(right)
+
+
 def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
     """The publishes of a pipeline that an edge can be added to, newest first."""
     published = Publish.objects.filter(pipeline_version__pipeline=pipeline, status=Publish.Status.PUBLISHED)
@@ -130,6 +139,11 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
 def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
     """The fleet tokens of a publish, newest first. The caller has authorised the publish."""
     return _fleet_tokens().filter(publish=publish)
+
+
+def fleet_tokens_in(pipeline: Pipeline) -> QuerySet[FleetToken]:
+    """The fleet tokens of all publishes of a pipeline, newest first. The caller has authorised the pipeline."""
+    return _fleet_tokens().filter(publish__pipeline_version__pipeline=pipeline)
 
 
 def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:

@@ -229,6 +229,6 @@ def view_of(publish: Publish) -> PublishView:
 
 
 def _whole(publishes: QuerySet[Publish]) -> QuerySet[Publish]:
-    return publishes.select_related("pipeline_version__pipeline__workspace", "created_by").prefetch_related(
-        "replaces__pipeline_version__pipeline"
-    )
+    related = publishes.select_related("pipeline_version__pipeline__workspace", "created_by", "signing_key")
+    # The private half of a key is for workers only.
+    return related.defer("signing_key__private_key").prefetch_related("replaces__pipeline_version__pipeline")

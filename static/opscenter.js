@@ -66,9 +66,23 @@
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
   });
 
-  // A table that refreshes itself waits while somebody reads a row.
+  // A table that refreshes itself waits while somebody reads a row or selects some.
   document.addEventListener("htmx:config:request", (event) => {
     const source = event.detail.ctx.sourceElement;
-    if (source.matches("[data-wait-for-reader]") && source.querySelector("details[open]")) event.preventDefault();
+    if (!source.matches("[data-wait-for-reader]")) return;
+    if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
+  });
+
+  // One box for all boxes of a list.
+  document.addEventListener("change", (event) => {
+    const all = event.target.closest("[data-select-all]");
+    if (!all) return;
+    for (const box of all.form.querySelectorAll(`input[name=${all.dataset.selectAll}]`)) box.checked = all.checked;
+  });
+
+  // A file is read into a text field, where it is seen before it is sent.
+  document.addEventListener("change", async (event) => {
+    const source = event.target.closest("[data-read-into]");
+    if (source?.files.length) document.getElementById(source.dataset.readInto).value = await source.files[0].text();
   });
 })();
