@@ -126,8 +126,10 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
     lines += [f'--set-literal ociRegistry.{name[4:].lower()}="${name}"' for name in CREDENTIALS]
     if bundle:
         lines.append(f"--set-literal edgeBundle={shlex.quote(bundle)}")
-        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []  # an edge is one engine
-    if not publish.engine_url:
+        # An edge is one engine.
+        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []
+        lines += ["--set autoscaling.enabled=false"] if publish.needs.autoscale else []
+    if not publish.runs_from:
         lines.append('--set-literal image="$ENGINE_IMAGE"')
     if publish.moved:
         lines += _moved(publish)
@@ -139,7 +141,7 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
 def _moved(publish: PublishView) -> list[str]:
     """A chart is made for one registry; in another it must be told where its pipeline and image are."""
     found = {"pipelineUrl": publish.pipeline_url, "ociRegistry.registry": publish.registry}
-    found |= {"image": publish.engine_url} if publish.engine_url else {}
+    found |= {"image": publish.runs_from} if publish.runs_from else {}
     lines = [f"--set-literal {key}={shlex.quote(value)}" for key, value in found.items()]
     return [*lines, f"--set ociRegistry.plainHttp={'true' if publish.plain_http else 'false'}"]
 

@@ -26,6 +26,11 @@ class PublishView:
     signed: bool = False
     moved: bool = False  # it came from another registry, which its chart still names
 
+    @property
+    def runs_from(self) -> str:
+        """The image that chart and GitOps files start: the one that holds the pipeline too, where there is one."""
+        return self.image_url or self.engine_url
+
 
 @dataclass(frozen=True)
 class Command:

@@ -17,7 +17,7 @@ from publishing import doctor, engine_config, engine_image, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
-from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
 from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
@@ -107,8 +107,29 @@ def signing_key_in_use() -> SigningKey | None:
     return SigningKey.objects.filter(active=True).first()
 
 
-def content_of(version: PipelineVersion) -> PipelineContent:
-    """Everything that the artifact of a version is made from."""
+def golden_of(publish: Publish) -> str:
+    """The golden.json that a publish ships; empty for none."""
+    if publish.golden_id is None:
+        return ""
+    return GoldenRequest.objects.values_list("content", flat=True).get(pk=publish.golden_id)
+
+
+def golden_for(actor: Actor, pk: int) -> str:
+    """The golden.json of a publish, for a member of its workspace. Raises `NotFound`, `Forbidden`."""
+    found = golden_of(publish_for(actor, pk))
+    if not found:
+        raise NotFound(f"Publish {pk} ships no golden request.")
+    return found
+
+
+def settled_by(version: PipelineVersion) -> Publish | None:
+    """A publish of this version that arrived or is on its way: what it ships, every other one does too."""
+    found = Publish.objects.filter(pipeline_version=version).exclude(status=Publish.Status.ERROR)
+    return found.select_related("golden").defer("golden__content").first()
+
+
+def content_of(version: PipelineVersion, golden: str = "") -> PipelineContent:
+    """Everything that the artifact of a version is made from; `golden` is the golden.json that goes with it."""
     configs = {config.model_version_id: config for config in version.model_configs.all()}
     return PipelineContent(
         name=version.pipeline.name,
@@ -133,6 +154,7 @@ def content_of(version: PipelineVersion) -> PipelineContent:
             )
             for model in catalog.model_versions_of(version)
         ),
+        golden=golden,
     )
 
 
@@ -218,6 +240,8 @@ def view_of(publish: Publish) -> PublishView:
 
 
 def _whole(publishes: QuerySet[Publish]) -> QuerySet[Publish]:
-    return publishes.select_related("pipeline_version__pipeline__workspace", "created_by").prefetch_related(
-        "replaces__pipeline_version__pipeline"
+    return (
+        publishes.select_related("pipeline_version__pipeline__workspace", "created_by", "golden")
+        .defer("golden__content")
+        .prefetch_related("replaces__pipeline_version__pipeline")
     )

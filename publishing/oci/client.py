@@ -17,6 +17,7 @@ from urllib3._collections import HTTPHeaderDict
 from publishing.oci import auth, faults
 from publishing.oci.faults import RegistryFault, Unavailable
 from publishing.oci.plan import Plan
+from publishing.oci.sessions import Sessions
 from publishing.oci.transport import ANSWER_SECONDS, Readable, Transport
 
 MOST_ANSWER = 64 * 1024  # bytes read of an answer that is not content
@@ -104,10 +105,12 @@ class Client:
         retries: Retries | None = None,
         sleep: Callable[[float], object] = time.sleep,
         plan: Plan | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         """`sleep` may raise to give up between tries. Raises `RegistryFault` for an unreadable CA certificate."""
         self.registry = registry
         self.plan = plan or Plan.of(registry.host)
+        self.sessions = sessions or Sessions()
         self._retries = retries or Retries()
         self._sleep = sleep
         self._transport = Transport(registry.ca_certificate, registry.proxy)
