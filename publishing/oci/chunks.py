@@ -78,7 +78,8 @@ class _Chunks:
             raise
 
     def _step(self) -> None:
-        if self._is_lost:
+        asked = self._is_lost
+        if asked:
             self._ask()
         if self._have == self._blob.size:
             return
@@ -89,14 +90,22 @@ class _Chunks:
         except (RegistryFault, Unavailable) as fault:
             body.take_back()
             self._is_lost = True
-            if isinstance(fault, Unavailable) or fault.status in {404, 416}:
-                raise _again(fault) from fault
-            if fault.status != 413 or size <= self._least or not self._target.client.plan.shrink(size):
-                raise
-            return  # the next step asks how far the registry is, and sends less
+            self._bear(fault, size, asked)
+            return  # the next step asks how far the registry is
         finally:
             body.close()
         self._learn(answer, self._have + size)
+
+    def _bear(self, fault: RegistryFault | Unavailable, size: int, asked: bool) -> None:
+        """Makes the best of a chunk that did not arrive. Raises what is to be tried later, or what stays."""
+        if isinstance(fault, Unavailable):
+            raise fault
+        if fault.status == 416 and asked:  # what it says and what it has are not the same
+            self._restart()
+        elif fault.status in {404, 416}:  # a lost session, or one that is elsewhere: it passes once that was asked
+            raise Unavailable(fault.message) from fault
+        elif fault.status != 413 or size <= self._least or not self._target.client.plan.shrink(size):
+            raise fault
 
     def _patch(self, body: Body, size: int) -> Answer:
         last = self._have + size - 1
@@ -170,11 +179,6 @@ class _Chunks:
     def _counted(self, more: int) -> None:
         if more:
             self._progress(more)
-
-
-def _again(fault: RegistryFault | Unavailable) -> Unavailable:
-    """404, a lost session, and 416, "out of order", pass once the registry was asked how far it is."""
-    return fault if isinstance(fault, Unavailable) else Unavailable(fault.message)
 
 
 def kept(answer: Answer) -> int | None:

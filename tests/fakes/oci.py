@@ -86,6 +86,8 @@ class FakeRegistry:
         self.upload_base = ""  # "http://other:port": where uploads are sent instead of here
         self.storing = threading.Event()  # set when the first body bytes arrive
         self.gate: threading.Event | None = None  # bodies wait for it in the middle
+        self.slow_after: int | None = None  # an upload that has so many bytes crawls on
+        self.slowed = threading.Event()
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"registry": self})
         self.server = _Server(("127.0.0.1", 0), handler)
@@ -309,6 +311,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Range") != f"{len(have)}-{len(have) + size - 1}":
             self.read_body()
             return self.answer(416, headers=self.place(name, upload))
+        if registry.slow_after is not None and len(have) >= registry.slow_after:
+            registry.slowed.set()
+            time.sleep(1)
         content, _digest = self.read_body()
         have += content
         return self.answer(202, headers=self.place(name, upload))
