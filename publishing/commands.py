@@ -149,11 +149,13 @@ def _moved(publish: PublishView) -> list[str]:
 def _verify(publish: PublishView) -> str:
     """Offline, cosign wants `--trusted-root` with a file that may be empty of roots: a key needs none."""
     pipeline = publish.pipeline_url.rpartition(":")[0]
-    charts = f"{publish.chart_url}@{publish.chart_digest}"
+    signed = [f"{pipeline}@{publish.pipeline_digest}", f"{publish.chart_url}@{publish.chart_digest}"]
+    if publish.image_url:
+        signed.append(f"{publish.image_url.rpartition(':')[0]}@{publish.image_digest}")
     plain = " --allow-http-registry" if publish.plain_http else ""
     return "\n".join(
         f"cosign verify --key signing-key.pub --insecure-ignore-tlog=true{plain} {shlex.quote(reference)}"
-        for reference in (f"{pipeline}@{publish.pipeline_digest}", charts)
+        for reference in signed
     )
 
 

@@ -22,6 +22,7 @@ class PublishView:
     chart_digest: str
     needs: Needs
     image_url: str = ""  # engine and pipeline in one, where asked for
+    image_digest: str = ""
     pipeline_digest: str = ""
     signed: bool = False
     moved: bool = False  # it came from another registry, which its chart still names

@@ -230,6 +230,7 @@ def view_of(publish: Publish) -> PublishView:
         pipeline_url=publish.pipeline_url,
         engine_url=publish.engine_url,
         image_url=publish.image_url,
+        image_digest=publish.image_digest,
         chart_url=publish.chart_url,
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,
