@@ -165,7 +165,7 @@ class Client:
             yield response
             response.drain_conn()
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         finally:
             if not response.closed:
                 response.close()
@@ -241,15 +241,15 @@ class Client:
                 answer_seconds=call.answer_seconds,
             )
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         except OSError as exc:  # a socket's own error while the body is sent
-            raise self._broken(urllib3.exceptions.ProtocolError("Connection broken", exc), call.step) from exc
+            raise self.broken(urllib3.exceptions.ProtocolError("Connection broken", exc), call.step) from exc
 
     def _read(self, call: Call, response: urllib3.BaseHTTPResponse) -> Answer:
         try:
             content = response.read(call.most + 1)
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         if len(content) > call.most and response.status in call.expected:
             raise RegistryFault(f"{self.registry.host} answered {call.step} with more than {call.most} bytes.")
         return Answer(response.status, response.headers, content)
@@ -314,7 +314,8 @@ class Client:
             return "write"  # the token server knew the account, and granted less than we asked for
         return faults.reason_of(answer.status, words, reading=call.method in {"GET", "HEAD"})
 
-    def _broken(self, exc: Exception, step: str) -> RegistryFault | Unavailable:
+    def broken(self, exc: Exception, step: str) -> RegistryFault | Unavailable:
+        """The fault for what the HTTP library or a socket raised while an answer was read or a body sent."""
         return faults.broken(exc, host=self.registry.host, step=step, plain_http=self.registry.plain_http)
 
     def _refuse_downgrade(self, url: str, step: str) -> None:

@@ -40,6 +40,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     drop_after: int | None = None  # body bytes to read before the connection is broken without an answer
+    cut: int | None = None  # bytes of the true answer's body before the connection is broken
 
 
 @dataclass
@@ -162,7 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.seen = Seen(self.command, parts.path, parse_qs(parts.query), self.headers.get("Authorization", ""), 0)
         self.registry.seen.append(self.seen)
-        if fault := self.registry.fault_for(self.command, parts.path):
+        fault = self.registry.fault_for(self.command, parts.path)
+        self.cut = fault.cut if fault else None
+        if fault and fault.cut is None:
             self.break_(fault)
         elif parts.path == "/token":
             self.token()
@@ -425,7 +428,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.cut])
+            self.close_connection |= self.cut is not None
 
 
 def _parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
