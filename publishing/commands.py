@@ -1,11 +1,17 @@
 """Commands that run a publish, ready to copy: secrets stay shell variables. Pure."""
 
+import base64
 import json
+import re
 import shlex
+from hashlib import sha256
 
 from publishing import gitops
 from publishing.engine_config import memory_bytes
 from publishing.publish_view import CREDENTIALS, Command, Helm, PublishView
+
+EDGE_NAME = "export EDGE_NAME="  # a line of a bundle (contract/bundle.txt)
+MOST_VOLUME = 100  # characters of a name
 
 
 def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command]:
@@ -57,7 +63,7 @@ def _environment(publish: PublishView, bundle: str | None) -> dict[str, str]:
 
 
 def _container(publish: PublishView, bundle: str | None, program: str) -> str:
-    lines = [f"{program} run -p 8080:8080", "-v ./data:/persist"]
+    lines = [f"{program} run -p 8080:8080", f"-v {_volume(publish, bundle)}:/persist"]
     lines += [f"-e {name}={shlex.quote(value)}" for name, value in _environment(publish, bundle).items()]
     lines += [f'-e {name}="${name}"' for name in CREDENTIALS]
     lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
@@ -67,7 +73,7 @@ def _container(publish: PublishView, bundle: str | None, program: str) -> str:
 
 def _alone(publish: PublishView, bundle: str | None) -> str:
     """The image that holds the pipeline: nothing has to be said but how much of the machine it gets."""
-    lines = ["docker run -p 8080:8080", "-v ./data:/persist"]
+    lines = ["docker run -p 8080:8080", f"-v {_volume(publish, bundle)}:/persist"]
     if bundle:
         lines.append(f"-e EDGE_BUNDLE={shlex.quote(bundle)}")
     lines.append(f"-e CONFIG_CPUS={publish.needs.cpu:g}")
@@ -88,15 +94,38 @@ def _compose(publish: PublishView, bundle: str | None) -> str:
         "    ports:",
         '      - "8080:8080"',
         "    volumes:",
-        "      - ./data:/persist",
+        "      - persist:/persist",
         f"    cpus: {publish.needs.cpu:g}",
         f"    mem_limit: {_docker_memory(publish.needs.memory)}",
         "    environment:",
         *told,
+        "volumes:",
+        "  persist:",
+        f"    name: {_volume(publish, bundle)}",
     ]
     if publish.needs.gpu:
         lines.insert(3, "    gpus: all")
     return "\n".join(lines)
+
+
+def _volume(publish: PublishView, bundle: str | None) -> str:
+    """A named volume takes over the owner that the image gave /persist; a folder is root's, or missing for podman.
+
+    It is the edge's, whatever that serves: session and logs outlive the publish. Without an edge it is the pipeline's.
+    """
+    name = _edge_name(bundle or "") or publish.pipeline
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_VOLUME]
+    # Two names that look the same now are still two.
+    return f"opscenter-{safe}" if safe == name else f"opscenter-{safe}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _edge_name(bundle: str) -> str:
+    """What the bundle calls the edge; empty where it does not say."""
+    try:
+        lines = base64.b64decode(bundle, validate=True).decode().splitlines()
+    except ValueError:
+        return ""
+    return next((line.removeprefix(EDGE_NAME) for line in lines if line.startswith(EDGE_NAME)), "")
 
 
 def _helm_install(publish: PublishView, bundle: str | None) -> str:

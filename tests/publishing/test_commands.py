@@ -1,6 +1,8 @@
 """Commands ready to copy: what a shell, compose and Helm make of them, not what they look like."""
 
+import base64
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 
 from publishing import commands, engine_config
 from publishing.publish_view import PublishView
+from tests.conftest import CONTRACT
 from tests.publishing.conftest import tool
 
 VIEW = PublishView(
@@ -62,7 +65,7 @@ def test_a_container_gets_the_seeds_environment_and_volume(program: str, tmp_pat
     found = words(text(f"{program} run", bundle=BUNDLE), tmp_path, **LOGIN)
     assert found[0] == "run"
     assert found[found.index("-p") + 1] == "8080:8080"
-    assert found[found.index("-v") + 1] == "./data:/persist"
+    assert found[found.index("-v") + 1] == "opscenter-houseprice:/persist"
     assert {found[at + 1] for at, word in enumerate(found) if word == "-e"} == {
         "OCI_REGISTRY=reg.example:5000",
         "OCI_USERNAME=robot$ml+edge",
@@ -73,6 +76,24 @@ def test_a_container_gets_the_seeds_environment_and_volume(program: str, tmp_pat
     }
     assert "--cpus=1.25" in found and "--memory=1536m" in found
     assert found[-1] == VIEW.engine_url
+
+
+def test_an_edge_keeps_its_volume_whatever_it_serves(tmp_path: Path) -> None:
+    bundle = (CONTRACT / "bundle.txt").read_text().strip()
+    for view in (VIEW, replace(VIEW, pipeline="another", image_url="reg.example/ml/images/another:1")):
+        for title in ("docker run", "podman run", *(["docker run, one image"] if view.image_url else [])):
+            found = words(text(title, view, bundle), tmp_path, **LOGIN)
+            assert found[found.index("-v") + 1] == "opscenter-houseprice-edge-01:/persist", title
+
+
+@pytest.mark.parametrize("name", ["Werk 7/Süd", "x'; touch pwned", "a" * 200, "a,b", ""])
+def test_any_edge_name_makes_a_volume_of_its_own(name: str, tmp_path: Path) -> None:
+    bundle = base64.b64encode(f"export EDGE_NAME={name}\n".encode()).decode()
+    found = words(text("docker run", bundle=bundle), tmp_path, **LOGIN)
+    volume = found[found.index("-v") + 1].removesuffix(":/persist")
+    assert re.fullmatch(r"opscenter-[A-Za-z0-9_.-]{1,120}", volume)
+    other = base64.b64encode(f"export EDGE_NAME={name}!\n".encode()).decode()
+    assert volume not in text("docker run", bundle=other)
 
 
 def test_without_a_bundle_none_is_named(tmp_path: Path) -> None:
@@ -91,9 +112,11 @@ def test_no_value_can_leave_its_quotes(tmp_path: Path) -> None:
 
 
 def test_compose_says_the_same_as_docker() -> None:
-    service = yaml.safe_load(text("compose.yaml", bundle=BUNDLE))["services"]["engine"]
+    told = yaml.safe_load(text("compose.yaml", bundle=BUNDLE))
+    service = told["services"]["engine"]
+    assert told["volumes"] == {"persist": {"name": "opscenter-houseprice"}}, "the same as docker's"
     assert service["image"] == VIEW.engine_url
-    assert service["ports"] == ["8080:8080"] and service["volumes"] == ["./data:/persist"]
+    assert service["ports"] == ["8080:8080"] and service["volumes"] == ["persist:/persist"]
     assert service["environment"] == {
         "OCI_REGISTRY": "reg.example:5000",
         "CONFIG_CPUS": "1.25",
