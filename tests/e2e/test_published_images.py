@@ -176,15 +176,17 @@ def published(
 def start(docker: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Runs a printed command in an empty folder; answers the engine's URL.
 
-    Only the network is changed: the center and the registry of the test listen on this machine alone.
+    Only the network is changed, since the center and the registry of the test listen on this machine alone, and the
+    user where one is given: an image may have a fixed one, to whom the volume must belong as well.
     """
     names: list[str] = []
     volumes: list[str] = []
 
-    def begin(command: str, **variables: str) -> str:
+    def begin(command: str, user: str = "", **variables: str) -> str:
         port, name = free_port(), f"opscenter-test-{free_port()}"
         assert "-p 8080:8080" in command
         here = f"-d --name {name} --network host -e ENGINE_PORT={port} -e CHECKIN_SECONDS=1"
+        here += f" --user {user}" if user else ""
         names.append(name)
         volumes.extend(re.findall(r"-v (\S+):/persist", command))
         text = command.replace("-p 8080:8080", here)
@@ -252,6 +254,6 @@ def test_the_copied_engine_image_serves_and_ships_by_its_printed_command(
 ) -> None:
     one = published("artifact")
     assert one.publish["engine_url"] == engine_image.replace("/sources/", "/ml/engines/")
-    url = start(one.command("docker run"), OCI_USERNAME="", OCI_PASSWORD="")
+    url = start(one.command("docker run"), user="10001:10001", OCI_USERNAME="", OCI_PASSWORD="")
     assert infer(url) == [{"y": [2.0, 4.0]}, {"y": [6.0, 8.0]}]
     wait_for("the logs", lambda: shipped(one))
