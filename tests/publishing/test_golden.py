@@ -1,10 +1,12 @@
 """Golden requests: what is taken, what is refused and why, and that a version ships one for ever."""
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from catalog.models import ModelVersion, PipelineVersion, User
@@ -72,6 +74,31 @@ def test_another_one_for_a_version_that_is_published_is_refused(
         operations.publish(actor=owner, version=version, golden=CONTRACTS)
     assert refused.value.data == {"publish": before.pk}
     assert Publish.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_at_once_one_settles_it(owner: User, version: PipelineVersion):
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite's writing transactions are one at a time, and its tests' database is one of memory")
+    results: list[str] = []
+    both = threading.Barrier(2)
+
+    def ask(given: Any) -> None:
+        both.wait(10)
+        try:
+            results.append(operations.publish(actor=owner, version=version, golden=given).golden.digest)  # type: ignore[union-attr]
+        except OtherGolden:
+            results.append("")
+        finally:
+            connection.close()
+
+    asking = [threading.Thread(target=ask, args=(given,)) for given in (CONTRACTS, OTHER)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join(30)
+    assert sorted(map(bool, results)) == [False, True]
+    assert {publish.golden.digest for publish in Publish.objects.all() if publish.golden} == {*filter(None, results)}
 
 
 def test_after_a_publish_that_failed_another_may_be_given(owner: User, version: PipelineVersion, to_fake: FakeRegistry):

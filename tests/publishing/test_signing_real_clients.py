@@ -16,6 +16,7 @@ from publishing.models import Publish, RegistrySettings
 from publishing.oci import manifests, referrers
 from publishing.oci.client import Client, Registry
 from publishing.oci.referrers import Subject
+from tests.fakes.kubernetes import FakeCluster
 from tests.publishing.conftest import RealRegistry, tool
 from tests.registry.test_e2e_clients import ACCOUNT, Server
 
@@ -201,14 +202,22 @@ def test_another_key_signs_beside_the_first(
         assert done.returncode == 0, done.stderr
 
 
-def test_helm_pulls_and_lints_the_signed_chart(signed: Publish, real_registry: RealRegistry, tmp_path: Path):
+def test_helm_pulls_lints_and_installs_the_signed_chart(signed: Publish, real_registry: RealRegistry, tmp_path: Path):
     program = tool("helm")
     homes = {name: str(tmp_path / name) for name in ("HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    (tmp_path / "releases.yaml").write_text("[]")
+    homes |= {"HELM_DRIVER": "memory", "HELM_MEMORY_DRIVER_DATA": str(tmp_path / "releases.yaml")}
     login = ("-u", real_registry.username, "-p", real_registry.password)
-    for words in (
-        ("registry", "login", real_registry.host, *login, "--insecure"),
-        ("pull", f"oci://{signed.chart_url}", "--version", signed.chart_version, "--plain-http", "--untar"),
-        ("lint", "--strict", "houseprice"),
-    ):
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+    chart = (f"oci://{signed.chart_url}", "--version", signed.chart_version, "--plain-http")
+    with FakeCluster() as cluster:
+        for words in (
+            ("registry", "login", real_registry.host, *login, "--insecure"),
+            ("pull", *chart, "--untar"),
+            ("lint", "--strict", "houseprice"),
+            ("upgrade", "--install", "houseprice", *chart, "--dry-run=client", "--kube-apiserver", cluster.url),
+        ):
+            done = subprocess.run(
+                [program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert f'image: "{signed.image_url}"' in done.stdout and "PIPELINE_URL" not in done.stdout
