@@ -43,10 +43,12 @@ class Sessions:
 
     def begun(self, repository: str, digest: str, location: str) -> None:
         """The session of a blob is there now: every answer may name another place."""
+        key = _key(repository, digest)
         with self._lock:
+            self._open.pop(key, None)  # what was remembered is no more true
             if len(location) <= MOST_LOCATION and len(self._open) < MOST_OPEN:
-                self._open[_key(repository, digest)] = location
-                self.changes += 1
+                self._open[key] = location
+            self.changes += 1
 
     def ended(self, repository: str, digest: str) -> None:
         """The blob is there, or its session is of no more use."""

@@ -250,6 +250,13 @@ def test_where_a_session_is_can_be_kept_while_it_goes_on(fake: FakeRegistry, chu
     assert Sessions.of("other.example", seen[-1]).stored("other.example") == "", "another registry's are of no use"
 
 
+def test_an_address_that_is_too_long_is_not_remembered_nor_the_one_before():
+    sessions = Sessions()
+    sessions.begun("ml/a", "sha256:1", "/v2/short")
+    sessions.begun("ml/a", "sha256:1", "/v2/" + "x" * 5000)
+    assert sessions.stored("h") == ""
+
+
 @pytest.mark.parametrize("stored", ["", "no json", "[]", '{"host": "h"}', '{"host": "h", "open": 1}'])
 def test_nonsense_is_no_session(stored: str):
     assert Sessions.of("h", stored).stored("h") == ""
