@@ -154,5 +154,5 @@ def _of_edge(request: SignedInRequest, edge: Edge, **context: Any) -> dict[str, 
 
 def _bundle(request: SignedInRequest, added: operations.Added) -> HttpResponse:
     context = _of_edge(request, added.edge, bundle=added.bundle)
-    context["commands"] = commands.for_publish(publishing.view_of(added.edge.publish), added.bundle)
+    context["commands"] = commands.for_publish(publishing.view_of(added.edge.publish, added.edge.name), added.bundle)
     return pages.ask(request, "edges/_bundle.html", context)

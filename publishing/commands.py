@@ -1,6 +1,5 @@
 """Commands that run a publish, ready to copy: secrets stay shell variables. Pure."""
 
-import base64
 import json
 import re
 import shlex
@@ -10,12 +9,11 @@ from publishing import gitops
 from publishing.engine_config import memory_bytes
 from publishing.publish_view import CREDENTIALS, Command, Helm, PublishView
 
-EDGE_NAME = "export EDGE_NAME="  # a line of a bundle (contract/bundle.txt)
 MOST_VOLUME = 100  # characters of a name
 
 
 def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command]:
-    """The commands for a published pipeline, and for one edge of it when its bundle is given.
+    """The commands for a published pipeline, or for the edge that the view names, with the bundle that it needs yet.
 
     `$OCI_USERNAME`, `$OCI_PASSWORD` and, without a configured engine image, `$ENGINE_IMAGE` are the reader's to set.
     """
@@ -63,7 +61,7 @@ def _environment(publish: PublishView, bundle: str | None) -> dict[str, str]:
 
 
 def _container(publish: PublishView, bundle: str | None, program: str) -> str:
-    lines = [f"{program} run -p 8080:8080", f"-v {_volume(publish, bundle)}:/persist"]
+    lines = [f"{program} run -p 8080:8080", f"-v {_volume(publish)}:/persist"]
     lines += [f"-e {name}={shlex.quote(value)}" for name, value in _environment(publish, bundle).items()]
     lines += [f'-e {name}="${name}"' for name in CREDENTIALS]
     lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
@@ -73,7 +71,7 @@ def _container(publish: PublishView, bundle: str | None, program: str) -> str:
 
 def _alone(publish: PublishView, bundle: str | None) -> str:
     """The image that holds the pipeline: nothing has to be said but how much of the machine it gets."""
-    lines = ["docker run -p 8080:8080", f"-v {_volume(publish, bundle)}:/persist"]
+    lines = ["docker run -p 8080:8080", f"-v {_volume(publish)}:/persist"]
     if bundle:
         lines.append(f"-e EDGE_BUNDLE={shlex.quote(bundle)}")
     lines.append(f"-e CONFIG_CPUS={publish.needs.cpu:g}")
@@ -101,31 +99,22 @@ def _compose(publish: PublishView, bundle: str | None) -> str:
         *told,
         "volumes:",
         "  persist:",
-        f"    name: {_volume(publish, bundle)}",
+        f"    name: {_volume(publish)}",
     ]
     if publish.needs.gpu:
         lines.insert(3, "    gpus: all")
     return "\n".join(lines)
 
 
-def _volume(publish: PublishView, bundle: str | None) -> str:
+def _volume(publish: PublishView) -> str:
     """A named volume takes over the owner that the image gave /persist; a folder is root's, or missing for podman.
 
     It is the edge's, whatever that serves: session and logs outlive the publish. Without an edge it is the pipeline's.
     """
-    name = _edge_name(bundle or "") or publish.pipeline
+    name = publish.edge or publish.pipeline
     safe = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_VOLUME]
     # Two names that look the same now are still two.
     return f"opscenter-{safe}" if safe == name else f"opscenter-{safe}-{sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _edge_name(bundle: str) -> str:
-    """What the bundle calls the edge; empty where it does not say."""
-    try:
-        lines = base64.b64decode(bundle, validate=True).decode().splitlines()
-    except ValueError:
-        return ""
-    return next((line.removeprefix(EDGE_NAME) for line in lines if line.startswith(EDGE_NAME)), "")
 
 
 def _helm_install(publish: PublishView, bundle: str | None) -> str:
@@ -155,7 +144,7 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
     lines += [f'--set-literal ociRegistry.{name[4:].lower()}="${name}"' for name in CREDENTIALS]
     if bundle:
         lines.append(f"--set-literal edgeBundle={shlex.quote(bundle)}")
-        # An edge is one engine.
+    if bundle or publish.edge:  # which is one engine
         lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []
         lines += ["--set autoscaling.enabled=false"] if publish.needs.autoscale else []
     if not publish.runs_from:

@@ -58,7 +58,7 @@ def values(publish: PublishView, bundle: str | None) -> dict[str, Any]:
     }
     if bundle:
         found["edgeBundleInSecret"] = True
-        # An edge is one engine.
+    if bundle or publish.edge:  # which is one engine
         found |= {"replicas": 1} if publish.needs.replicas != 1 else {}
         found |= {"autoscaling": {"enabled": False}} if publish.needs.autoscale else {}
     if not publish.runs_from:

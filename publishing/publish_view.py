@@ -25,6 +25,7 @@ class PublishView:
     image_digest: str = ""
     pipeline_digest: str = ""
     signed: bool = False
+    edge: str = ""  # the name of the edge that is to run it
     moved: bool = False  # it came from another registry, which its chart still names
 
     @property

@@ -219,8 +219,11 @@ def password_warning(row: RegistrySettings | None, fault: Exception | None = Non
     return doctor.password_age(row.registry, row.password_saved_at, timezone.now())
 
 
-def view_of(publish: Publish) -> PublishView:
-    """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read."""
+def view_of(publish: Publish, edge: str = "") -> PublishView:
+    """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read.
+
+    `edge` is the name of the one that it is for.
+    """
     version = publish.pipeline_version
     return PublishView(
         pipeline=version.pipeline.name,
@@ -237,6 +240,7 @@ def view_of(publish: Publish) -> PublishView:
         needs=engine_config.needs_of(publish.engine_config),
         pipeline_digest=publish.pipeline_digest,
         signed=publish.signing_key_id is not None,
+        edge=edge,
     )
 
 

@@ -1,6 +1,5 @@
 """Commands ready to copy: what a shell, compose and Helm make of them, not what they look like."""
 
-import base64
 import json
 import re
 import subprocess
@@ -13,7 +12,6 @@ import yaml
 
 from publishing import commands, engine_config
 from publishing.publish_view import PublishView
-from tests.conftest import CONTRACT
 from tests.publishing.conftest import tool
 
 VIEW = PublishView(
@@ -79,21 +77,37 @@ def test_a_container_gets_the_seeds_environment_and_volume(program: str, tmp_pat
 
 
 def test_an_edge_keeps_its_volume_whatever_it_serves(tmp_path: Path) -> None:
-    bundle = (CONTRACT / "bundle.txt").read_text().strip()
-    for view in (VIEW, replace(VIEW, pipeline="another", image_url="reg.example/ml/images/another:1")):
+    """Also when it needs no bundle any more, since it knows who it is."""
+    first = replace(VIEW, edge="site-7")
+    second = replace(VIEW, edge="site-7", pipeline="another", image_url="reg.example/ml/images/another:1")
+    for view, bundle in ((first, BUNDLE), (second, None)):
         for title in ("docker run", "podman run", *(["docker run, one image"] if view.image_url else [])):
             found = words(text(title, view, bundle), tmp_path, **LOGIN)
-            assert found[found.index("-v") + 1] == "opscenter-houseprice-edge-01:/persist", title
+            assert found[found.index("-v") + 1] == "opscenter-site-7:/persist", title
+        told = yaml.safe_load(text("compose.yaml", view, bundle))
+        assert told["volumes"] == {"persist": {"name": "opscenter-site-7"}}
 
 
-@pytest.mark.parametrize("name", ["Werk 7/Süd", "x'; touch pwned", "a" * 200, "a,b", ""])
+@pytest.mark.parametrize("name", ["Werk 7/Süd", "x'; touch pwned", "a" * 200, "a,b"])
 def test_any_edge_name_makes_a_volume_of_its_own(name: str, tmp_path: Path) -> None:
-    bundle = base64.b64encode(f"export EDGE_NAME={name}\n".encode()).decode()
-    found = words(text("docker run", bundle=bundle), tmp_path, **LOGIN)
+    found = words(text("docker run", replace(VIEW, edge=name)), tmp_path, **LOGIN)
     volume = found[found.index("-v") + 1].removesuffix(":/persist")
     assert re.fullmatch(r"opscenter-[A-Za-z0-9_.-]{1,120}", volume)
-    other = base64.b64encode(f"export EDGE_NAME={name}!\n".encode()).decode()
-    assert volume not in text("docker run", bundle=other)
+    assert volume not in text("docker run", replace(VIEW, edge=f"{name}!"))
+
+
+def test_compose_itself_reads_the_file(tmp_path: Path) -> None:
+    program = tool("docker-compose")
+    (tmp_path / "compose.yaml").write_text(text("compose.yaml", replace(VIEW, edge="site-7"), BUNDLE))
+    environment = LOGIN | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    words = [program, "config", "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    engine = told["services"]["engine"]
+    assert engine["environment"]["OCI_PASSWORD"].replace("$$", "$") == LOGIN["OCI_PASSWORD"]
+    assert [(mount["type"], mount["target"]) for mount in engine["volumes"]] == [("volume", "/persist")]
+    assert told["volumes"]["persist"]["name"] == "opscenter-site-7"
 
 
 def test_without_a_bundle_none_is_named(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_an_edge_is_one_engine_whatever_the_load() -> None:
     helm = text("helm install", view, BUNDLE)
     assert "--set replicas=1" in helm and "--set autoscaling.enabled=false" in helm
     assert "autoscaling" not in text("helm install", view)
+    assert "--set autoscaling.enabled=false" in text("helm upgrade", replace(view, edge="site-7")), "it needs no bundle"
 
 
 def test_nothing_secret_is_in_a_file() -> None:
