@@ -40,7 +40,7 @@ def of_bundle(name: str, bundle: str, ready: list[Command]) -> Handout:
 
 def commands_of(added: Added) -> list[Command]:
     """The commands that start the edge's engine."""
-    return commands.for_publish(publishing.view_of(added.edge.publish), added.bundle)
+    return commands.for_publish(publishing.view_of(added.edge.publish, added.edge.name), added.bundle)
 
 
 def of_edges(given: Sequence[Added]) -> list[Handout]:

@@ -107,7 +107,7 @@ class BundledEdgeOut(EdgeOut):
 
     @extend_schema_field(CommandOut(many=True))
     def get_commands(self, edge: Edge) -> list[dict[str, str]]:
-        ready = commands.for_publish(publishing.view_of(edge.publish), self.context["bundle"])
+        ready = commands.for_publish(publishing.view_of(edge.publish, edge.name), self.context["bundle"])
         return [asdict(command) for command in ready]
 
 
