@@ -6,14 +6,13 @@ python -m bench.engine.serve MODEL FOLDER PORT
 import signal
 import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
 from engine.tests.fakes.registry import publish
 from opsengine import pipeline
-from opsengine.app import App, Environ, StartResponse
+from opsengine.app import App, Environ
 from opsengine.engine import BODIES, SLOTS, SPARE_THREADS
 from opsengine.gate import Gate
 from opsengine.logstore import LogStore
@@ -58,14 +57,13 @@ def main(model: str, folder: str, port: str) -> None:
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
     app = App(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
-    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def respond(environ: Environ) -> tuple[int, list[tuple[str, str]], bytes]:
         if environ["PATH_INFO"] != "/constant":
-            return app(environ, start_response)
+            return app.respond(environ)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or 0))
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))])
-        return [CONSTANT]
+        return 200, [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))], CONSTANT
 
-    server = Server(serve, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
+    server = Server(respond, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()

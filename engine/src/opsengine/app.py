@@ -54,7 +54,13 @@ class App:
         }
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; faults become JSON bodies that the public SDK can show."""
+        """Answer one WSGI request."""
+        status, headers, body = self.respond(environ)
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [body]
+
+    def respond(self, environ: Environ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and body; faults become JSON bodies that the public SDK can show."""
         headers: tuple[tuple[str, str], ...] = ()
         try:
             status, content_type, body = self._answer(environ)
@@ -65,8 +71,7 @@ class App:
             logger.exception("a request failed")
             status, content_type, body = 500, JSON, _fault(500, "The engine failed on this request: see its log.")
         head = [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]
-        start_response(f"{status} {HTTPStatus(status).phrase}", head)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        return status, head, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _answer(self, environ: Environ) -> Reply:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
@@ -83,9 +88,10 @@ class App:
 
     def _infer(self, environ: Environ, pipeline: str | None = None) -> Reply:
         as_arrow = encode.ARROW_TYPE in environ.get("HTTP_ACCEPT", "")
+        size = self._declared(environ)
         ask = Ask(
-            read=lambda: self._body(environ),
-            size=self._declared(environ),
+            read=lambda: self._body(environ, size),
+            size=size,
             content_type=environ.get("CONTENT_TYPE", ""),
             as_arrow=as_arrow,
             selection=selection.parse(environ["QUERY_STRING"]),
@@ -99,9 +105,8 @@ class App:
             raise
         return 200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer
 
-    def _body(self, environ: Environ) -> bytes:
-        """The request's body, its size checked before it is read."""
-        declared = self._declared(environ)
+    def _body(self, environ: Environ, declared: int) -> bytes:
+        """The request's body, of the size that was declared and checked."""
         body: bytes = environ["wsgi.input"].read(declared)
         self._check_size(len(body))
         return body
@@ -142,7 +147,7 @@ class App:
 
     def _logs(self, environ: Environ) -> Reply:
         """The newest rows, oldest of them first; `limit`, `start` and `end` in the body are optional."""
-        limit, start, end = _log_query(self._body(environ))
+        limit, start, end = _log_query(self._body(environ, self._declared(environ)))
         chosen = selection.parse(environ["QUERY_STRING"])
         self._writer.flush(FLUSH_SECONDS)  # what was answered can be read at once
         pages = [encode.log_json(rows.from_batch(batch), chosen) for batch in self._log_store.newest(limit, start, end)]

@@ -57,7 +57,9 @@ class Engine:
         metrics.add(self._reporter.facts)
         traffic = Traffic(self._plane, gate, metrics, self._updater.observe)
         app = App(self._plane, traffic, log, Views(self._reporter.facts, metrics.render), settings.max_body)
-        self._server = Server(app, settings.host, settings.port, threads=SLOTS + settings.max_queue + SPARE_THREADS)
+        self._server = Server(
+            app.respond, settings.host, settings.port, threads=SLOTS + settings.max_queue + SPARE_THREADS
+        )
 
     def _models(self) -> tuple[str, ...]:
         """What the times of a request are told of: the model that answers in each step, or `checks`."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from opsengine.errors import RequestError
@@ -15,7 +14,7 @@ from opsengine.selection import Selection
 NOT_LOADED = 503
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """One inference request. `read` gives its body, of at most `size` bytes."""
 
@@ -57,16 +56,12 @@ class Traffic:
     def _run(self, ask: Ask, current: LoadedPipeline | None) -> bytes:
         with self._gate.admit(ask.size):
             body = ask.read()  # outside of the slots: a slow sender must not hold one
-            with nullcontext() if _gathers(current) else self._gate.slot():
-                return self._plane.infer(
-                    body,
-                    ask.content_type,
-                    as_arrow=ask.as_arrow,
-                    selection=ask.selection,
-                    pipeline=ask.pipeline,
-                )
+            if current is not None and current.gathers:
+                return self._answer(ask, body)
+            with self._gate.slot():
+                return self._answer(ask, body)
 
-
-def _gathers(pipeline: LoadedPipeline | None) -> bool:
-    """Whether requests run together (opsengine.batching): then all that were let in must be able to meet."""
-    return pipeline is not None and any(entry.batching for entry in pipeline.definition.models)
+    def _answer(self, ask: Ask, body: bytes) -> bytes:
+        return self._plane.infer(
+            body, ask.content_type, as_arrow=ask.as_arrow, selection=ask.selection, pipeline=ask.pipeline
+        )
