@@ -12,15 +12,16 @@ import orjson
 
 from engine.tests.fakes.registry import publish
 from opsengine import pipeline
-from opsengine.app import App, Environ
-from opsengine.engine import BODIES, SLOTS, SPARE_THREADS
+from opsengine.app import App
+from opsengine.engine import BODIES, SLOTS
 from opsengine.gate import Gate
+from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.recorder import Recorder
-from opsengine.server import Server
+from opsengine.server import Lane, Server
 from opsengine.store import ContentStore
 from opsengine.traffic import Traffic
 from opsengine.views import Views
@@ -43,6 +44,18 @@ class Shelf:
         return self.put(orjson.dumps(manifest))
 
 
+class Constant(App):
+    """The engine, and beside it an answer that costs nothing."""
+
+    def respond(self, request: Request) -> Reply:
+        """Answer."""
+        return Reply(200, "application/json", CONSTANT) if request.path == "/constant" else super().respond(request)
+
+    def lane(self, request: Request) -> Lane:
+        """Where a request is to run."""
+        return Lane.HERE if request.path == "/constant" else super().lane(request)
+
+
 def main(model: str, folder: str, port: str) -> None:
     """Serve until SIGTERM."""
     store = ContentStore(Path(folder) / "store")
@@ -55,15 +68,9 @@ def main(model: str, folder: str, port: str) -> None:
     plane = DataPlane(Recorder(writer.put, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
-    app = App(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
+    app = Constant(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
-    def respond(environ: Environ) -> tuple[int, list[tuple[str, str]], bytes]:
-        if environ["PATH_INFO"] != "/constant":
-            return app.respond(environ)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or 0))
-        return 200, [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))], CONSTANT
-
-    server = Server(respond, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
+    server = Server(app, "127.0.0.1", int(port), SLOTS, QUEUE)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()
