@@ -8,6 +8,7 @@ from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 
 REQUESTS = 1500
+FOUND = (110134, 118943)  # did harm once: numbers and lists that Arrow cannot hold, in columns that no model reads
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def engine(tmp_path):
 
 
 def test_no_request_is_a_500_or_takes_the_engine_down(engine):
-    found = [told for told in (fuzzing.harm(engine.port, number) for number in range(REQUESTS)) if told]
+    found = [told for told in (fuzzing.harm(engine.port, number) for number in (*FOUND, *range(REQUESTS))) if told]
     assert found == []
     good = [{"tensor": [1.0, 2.0]}]
     status, rows = engine.post("/infer", good)

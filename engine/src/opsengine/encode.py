@@ -16,7 +16,7 @@ import pyarrow as pa
 from opsengine import fields, layout
 from opsengine.fields import Field
 from opsengine.layout import Cell, Layout, Part, Value
-from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_column, arrow_time, of_result, to_batch
+from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
 from opsengine.selection import Selection
 
 JSON_TYPE = "application/json; format=pandas-records"
@@ -260,9 +260,9 @@ def _value_name(dtype: np.dtype[np.generic]) -> str:
 
 def _flat_batch(rows: Rows, selection: Selection) -> pa.RecordBatch:
     names, columns = ["time"], [arrow_time(rows)]
-    for group, values in rows.groups.items():
-        for name, value in values.items():
+    for group, made in arrow_groups(rows).items():
+        for name, column in made.items():
             if selection.wants(group, name):
                 names.append(selection.name(group, name))
-                columns.append(arrow_column(value, rows.count))
+                columns.append(column)
     return pa.RecordBatch.from_arrays(columns, names=names)

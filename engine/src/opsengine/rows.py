@@ -153,20 +153,25 @@ def _groups(result: Result, elapsed: Field | Constant) -> dict[str, dict[str, Fi
 
 def to_batch(rows: Rows) -> pa.RecordBatch:
     """The rows in the contract's Arrow shape. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
+    names, columns = ["time"], [arrow_time(rows)]
+    for group, made in arrow_groups(rows).items():
+        names.append(group)
+        columns.append(_struct(made, rows.count))
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def arrow_groups(rows: Rows) -> dict[str, dict[str, pa.Array]]:
+    """All columns by group, `in` first. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
     inputs, dropped = _arrow_inputs(rows)
     groups = dict(rows.groups)
     if dropped:
-        groups["metadata"] = {
-            **groups["metadata"],
-            "dropped": Constant([*_known(groups), *dropped], pa.list_(pa.string())),
-        }
-    names, columns = ["time", "in"], [arrow_time(rows), _struct(inputs, rows.count)]
+        names = [*_known(groups), *dropped]
+        groups["metadata"] = {**groups["metadata"], "dropped": Constant(names, pa.list_(pa.string()))}
+    made = {"in": inputs}
     for group, values in groups.items():
         if group != "in":
-            names.append(group)
-            made = {name: arrow_column(value, rows.count) for name, value in values.items()}
-            columns.append(_struct(made, rows.count))
-    return pa.RecordBatch.from_arrays(columns, names=names)
+            made[group] = {name: arrow_column(value, rows.count) for name, value in values.items()}
+    return made
 
 
 def _known(groups: dict[str, dict[str, Field | Constant]]) -> list[object]:
