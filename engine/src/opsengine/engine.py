@@ -10,7 +10,7 @@ from opsengine import __version__
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
-from opsengine.errors import StateError
+from opsengine.errors import InUse, StateError
 from opsengine.gate import Gate
 from opsengine.identity import Identity
 from opsengine.logstore import LogStore
@@ -81,6 +81,10 @@ class Engine:
         """Ask for an orderly end; may be called from a signal handler."""
         self._stopping.set()
 
+    def roll_back(self) -> None:
+        """Serve the publish before, beside the requests; may be called from a signal handler."""
+        threading.Thread(target=self._updater.roll_back, name="rollback", daemon=True).start()
+
     def _fail(self, fault: str) -> None:
         self._fault = fault
         self._stopping.set()
@@ -114,5 +118,13 @@ def lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise StateError(f"PERSIST_DIR {folder} is in use by another engine: give each its own.") from None
+        raise InUse(f"PERSIST_DIR {folder} is in use by another engine: give each its own.") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def holder(folder: Path) -> int | None:
+    """The process that holds PERSIST_DIR, None where that is not told."""
+    text = (folder / "lock").read_text()
+    return int(text) if text.isdigit() else None
