@@ -89,7 +89,7 @@ class LogWriter:
     def put(self, result: Result) -> None:
         """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
         body = _journaled(result)
-        size = result.size if body is None else max(result.size, len(body))
+        size = result.size if body is None else max(result.size, journal.HEAD.size + len(body))
         with self._lock:
             first = self._taken + 1
             self._taken += result.count
