@@ -6,6 +6,7 @@ answer, anomaly, metadata.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from opsengine import fields
 from opsengine.fields import Array, Field
 
 ARROW_TIME = pa.timestamp("ms")
+MOST_KEPT = 1000  # rows of columns that are kept, because they are the same in all answers
 RECORDED = "out_"  # before the label of a shadow or an audited model: `out_challenger.variable`
 
 
@@ -199,9 +201,24 @@ def arrow_time(rows: Rows) -> pa.Array:
 
 def arrow_column(value: Field | Constant, count: int) -> pa.Array:
     """One column with `count` rows."""
-    if isinstance(value, Constant):
-        return pa.repeat(pa.scalar(value.value, value.arrow), count)
-    return fields.to_arrow(value)
+    if not isinstance(value, Constant):
+        return fields.to_arrow(value)
+    if count <= MOST_KEPT and isinstance(value.value, str | int):
+        return _repeated(value.value, value.arrow, count)
+    if count <= MOST_KEPT and value.value == []:
+        return _empty(value.arrow, count)
+    return pa.repeat(pa.scalar(value.value, value.arrow), count)
+
+
+@lru_cache(64)
+def _repeated(value: str | int, kind: pa.DataType, count: int) -> pa.Array:
+    """Kept, because making six of them takes a good part of a small answer."""
+    return pa.repeat(pa.scalar(value, kind), count)
+
+
+@lru_cache(64)
+def _empty(kind: pa.DataType, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar([], kind), count)
 
 
 def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:
