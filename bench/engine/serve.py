@@ -1,10 +1,10 @@
 """The engine as it serves, on a model from a file, and a constant answer from the same HTTP server.
 
-python -m bench.engine.serve MODEL FOLDER PORT
+python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--no-log]
 """
 
+import argparse
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -56,21 +56,30 @@ class Constant(App):
         return Lane.HERE if request.path == "/constant" else super().lane(request)
 
 
-def main(model: str, folder: str, port: str) -> None:
+def main() -> None:
     """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="bench.engine.serve", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("folder")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--slots", type=int, default=SLOTS, help="long requests that run at once")
+    parser.add_argument("--no-log", action="store_true", help="answer without logging")
+    chosen = parser.parse_args()
+    folder, model = chosen.folder, chosen.model
     store = ContentStore(Path(folder) / "store")
     part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), ["tensor"])
     _, digest = publish(Shelf(store), "house", "00000000-0000-4000-8000-000000000002", [part])
     log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
     writer.start()
-    gate, metrics = Gate(SLOTS, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
-    plane = DataPlane(Recorder(writer.put, metrics.result, LARGEST_FIELD), LARGEST_BODY)
+    gate, metrics = Gate(chosen.slots, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
+    log = (lambda result: None) if chosen.no_log else writer.put
+    plane = DataPlane(Recorder(log, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
     app = Constant(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
-    server = Server(app, "127.0.0.1", int(port), SLOTS, QUEUE)
+    server = Server(app, "127.0.0.1", chosen.port, chosen.slots, QUEUE)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()
@@ -80,4 +89,4 @@ def main(model: str, folder: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
