@@ -1,5 +1,7 @@
 """PostgreSQL, Redis and docker-registry for the tests: from the machine, on free ports, in a folder that goes away.
 
+In CI also Docker (scripts.containers), elsewhere with OPSCENTER_TEST_DOCKER=1: that takes a minute.
+
 `python -m scripts.services` starts them, prints the variables that tests read, and stops them on Ctrl-C.
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from opscenter import lifetime
+from scripts import containers
 
 DEBIAN_PACKAGES = {
     "postgres": "postgresql",
@@ -28,13 +31,19 @@ DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "skopeo": "skopeo",
 }
+DOCKER_PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 START_SECONDS = 60
 STOP_SECONDS = 10
 
 
 def missing() -> list[str]:
     """The programs that are not on this machine."""
-    return [name for name in DEBIAN_PACKAGES if find(name) is None]
+    return [name for name in _packages() if find(name) is None]
+
+
+def _packages() -> dict[str, str]:
+    """Debian's packages by the program that they bring."""
+    return DEBIAN_PACKAGES | (DOCKER_PACKAGES if wants_docker() else {})
 
 
 def find(name: str) -> str | None:
@@ -48,7 +57,7 @@ def find(name: str) -> str | None:
 
 def install() -> None:
     """Installs what is missing on Debian when we may; elsewhere it does nothing, and tests skip with the reason."""
-    packages = [DEBIAN_PACKAGES[name] for name in missing()]
+    packages = [_packages()[name] for name in missing()]
     if not packages or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
         return
     print(f"services: installing {', '.join(packages)}", file=sys.stderr, flush=True)
@@ -81,6 +90,8 @@ def running() -> Iterator[dict[str, str]]:
         chromium = find("chromium")
         if chromium:
             variables["CHROMIUM"] = chromium
+        if wants_docker():
+            variables |= stack.enter_context(containers.running(folder))
         yield variables
 
 
@@ -197,6 +208,11 @@ def _found(name: str) -> str:
 def is_ci() -> bool:
     """Whether this is CI, where no test may skip for want of a program."""
     return os.environ.get("CI", "").lower() in {"true", "1"}
+
+
+def wants_docker() -> bool:
+    """Whether tests with real containers are to run."""
+    return is_ci() or os.environ.get("OPSCENTER_TEST_DOCKER") == "1"
 
 
 def free_port() -> int:
