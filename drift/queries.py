@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import F, OuterRef, QuerySet, Subquery
 
 from catalog import queries as catalog
-from catalog.models import Role
+from catalog.models import Pipeline, Role
 from common.errors import NotFound
 from drift.models import Assay, Baseline, Result
 
@@ -45,6 +45,22 @@ class AssayChart:
 def assays_for(actor: catalog.Actor, pipeline_pk: int) -> QuerySet[Assay]:
     """A pipeline's assays by name. Raises `NotFound`."""
     return _whole().filter(pipeline=catalog.pipeline_for(actor, pipeline_pk))
+
+
+def with_newest(assays: QuerySet[Assay]) -> QuerySet[Assay]:
+    """With `newest_status`, `newest_score` and `newest_start` of the last window, of its worst edge."""
+    newest = Result.objects.filter(assay=OuterRef("pk")).order_by("-start", F("score").desc(nulls_last=True))
+    return assays.annotate(
+        newest_status=Subquery(newest.values("status")[:1]),
+        newest_score=Subquery(newest.values("score")[:1]),
+        newest_start=Subquery(newest.values("start")[:1]),
+    )
+
+
+def models_of(pipeline: Pipeline) -> list[str]:
+    """The names of all models that a version of the pipeline has or had."""
+    definitions = pipeline.versions.values_list("definition", flat=True)
+    return sorted({one["name"] for definition in definitions for one in catalog.models_in(definition)})
 
 
 def assay_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Assay:

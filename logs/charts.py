@@ -21,8 +21,19 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A value that is drawn over the whole width."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Chart:
-    """`kind` is `time` (x in seconds since 1970) or `bars` (x the middles of bins). `note` is what people must know."""
+    """`kind` is `time` (x in seconds since 1970) or `bars` (x the middles of bins, or places named by `labels`).
+
+    `note` is what people must know.
+    """
 
     key: str
     title: str
@@ -31,6 +42,8 @@ class Chart:
     x: list[float]
     lines: list[Line]
     note: str = ""
+    limits: tuple[Limit, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, object]:

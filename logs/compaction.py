@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from django.db import transaction
 from django.db.models import Count, F, Min, Q, Sum
 
+from catalog.models import Pipeline
 from logs import pages, rollups, segment_files, storage
 from logs.models import LogCompaction, LogPage, LogSegment
 
@@ -91,6 +92,11 @@ def compact(pipeline_pk: int, clock: Callable[[], datetime]) -> int:
     finally:
         turns.filter(lease=lease).update(lease=None, leased_until=None)
     return made
+
+
+def changes_of(pipeline: Pipeline) -> int:
+    """Counts how often rows of a pipeline went from pages or segments to another segment."""
+    return LogCompaction.objects.filter(pipeline=pipeline).values_list("changes", flat=True).first() or 0
 
 
 def sweep(clock: Callable[[], datetime]) -> int:

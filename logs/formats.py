@@ -1,6 +1,7 @@
 """How rows leave: Arrow IPC, or pandas-records JSON."""
 
 import json
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -20,10 +21,11 @@ def status_text(answer: Answer) -> str:
     return json.dumps(told | ({"message": MORE} if answer.next else {}))
 
 
-def arrow_file(answer: Answer) -> bytes:
-    """An Arrow IPC file (Feather V2); `status_text` is in the schema's metadata as `status`."""
+def arrow_file(answer: Answer, status: dict[str, Any] | None = None) -> bytes:
+    """An Arrow IPC file (Feather V2); `status_text`, or another status, is in the schema's metadata as `status`."""
     sink = pa.BufferOutputStream()
-    table = answer.table.replace_schema_metadata({"status": status_text(answer)})
+    told = json.dumps(status) if status else status_text(answer)
+    table = answer.table.replace_schema_metadata({"status": told})
     with pa.ipc.new_file(sink, table.schema, options=COMPRESSED) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())

@@ -10,6 +10,7 @@ from django.utils.datastructures import MultiValueDict
 from catalog.models import PipelineVersion
 from logs.buckets import Asked, Group
 from logs.filters import COUNT, Filters, is_pattern
+from logs.models import LogExport
 
 PERIODS = {
     "15m": ("Last 15 minutes", timedelta(minutes=15)),
@@ -83,9 +84,19 @@ class FilterForm(_RangeForm):
         """The rows that were meant. Raises `Invalid`."""
         start, end = self.bounds(now)
         names = ("edge", "model", "pipeline_version", "anomaly", "filter")
-        given = {name: [self.cleaned_data[name]] for name in names if self.cleaned_data.get(name)}
-        times = {name: [at.isoformat()] for name, at in (("start", start), ("end", end)) if at}
+        given: dict[str, list[object] | None] = {
+            name: [self.cleaned_data[name]] for name in names if self.cleaned_data.get(name)
+        }
+        times: dict[str, list[object] | None] = {
+            name: [at.isoformat()] for name, at in (("start", start), ("end", end)) if at
+        }
         return Filters.parse(MultiValueDict({**given, **times}))
+
+
+class ExportForm(FilterForm):
+    """Which rows go into files, and of what kind."""
+
+    format = forms.ChoiceField(choices=LogExport.Format.choices, initial=LogExport.Format.PARQUET, widget=_select())
 
 
 class ChartForm(_RangeForm):
@@ -128,4 +139,4 @@ class ChartForm(_RangeForm):
         )
 
 
-__all__ = ["COUNT", "ChartForm", "FilterForm"]
+__all__ = ["COUNT", "ChartForm", "ExportForm", "FilterForm"]

@@ -37,9 +37,12 @@ def walk(pipeline: Pipeline, query: Query, total: int | None = None) -> Iterator
     return merge.walk(_sources(pipeline, query.filters), query, total)
 
 
-def span(pipeline: Pipeline, start: int | None, end: int | None) -> tuple[int, int] | None:
+def span(
+    pipeline: Pipeline, start: int | None, end: int | None, filters: Filters | None = None
+) -> tuple[int, int] | None:
     """The times (epoch ms) of a pipeline's oldest and newest row within others; None when there is none."""
-    query = Query(limit=1, start=start, end=end, selection=Selection(dataset=("time",)))
+    selection = Selection(dataset=("time",))
+    query = Query(limit=1, start=start, end=end, selection=selection, filters=filters or Filters())
     answers = [merge.answer(_sources(pipeline, query.filters), replace(query, order=order)) for order in Order]
     newest, oldest = (answer.table.column("time").cast(pa.int64()) for answer in answers)
     return (oldest[0].as_py(), newest[0].as_py()) if len(newest) and len(oldest) else None

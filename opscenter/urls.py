@@ -23,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", views.readyz, name="readyz"),
     path("admin/", admin.site.urls),
     path("api/v1/", include(api)),
+    path("v1/", include("logs.api.topic_urls")),
     path("edge/v1/", include("edges.api.device_urls")),
     path("edge/v1/", include("logs.api.device_urls")),
 ]
@@ -35,6 +36,7 @@ urlpatterns += [
     path("", include("edges.urls")),
     path("", include("logs.urls")),
     path("", include("rollouts.urls")),
+    path("", include("drift.urls")),
 ]
 
 handler403 = views.forbidden

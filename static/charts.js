@@ -50,15 +50,24 @@
       width: element.clientWidth,
       height: HEIGHT,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      scales: { x: { time: isTime }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments } : { values: (_, values) => values.map(number) }), axis({ size: 64, values: (_, values) => values.map(number) })],
-      series: [{ label: isTime ? "Time" : "Value", value: (_, x) => (x === null ? "–" : isTime ? time(x) : number(x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
+      scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
+      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? (chart.labels[x] ?? "").split(" to ")[0] : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50], space: 64 } : {}) }), axis({ size: 64, values: (_, values) => values.map(number) })],
+      series: [{ label: isTime ? "Time" : "Value", value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
     };
     if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
     const data = [chart.x, ...chart.lines.map((line) => line.values), ...(chart.limits || []).map((limit) => chart.x.map(() => limit.value))];
     drawn.get(element)?.destroy();
     drawn.set(element, new uPlot(options, data, element));
+  }
+
+  const named = (chart) => chart.labels?.length > 0;
+  const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
+
+  // Half a bar more at both ends, so that none is cut.
+  function widened(chart, low, high) {
+    const half = chart.x.length > 1 ? (chart.x[1] - chart.x[0]) / 2 : 0.5;
+    return [low - half, high + half];
   }
 
   function tabulate(figure) {
@@ -76,7 +85,7 @@
     chart.x.forEach((x, index) => {
       if (chart.lines.every((line) => !line.values[index])) return; // nothing happened then
       const row = body.insertRow();
-      row.insertCell().textContent = chart.kind === "time" ? time(x) : number(x);
+      row.insertCell().textContent = place(chart, x);
       for (const line of chart.lines) row.insertCell().textContent = number(line.values[index]);
     });
     figure.querySelector("[data-chart-table] .table-scroll").replaceChildren(table);

@@ -18,10 +18,8 @@ class Moment(serializers.DateTimeField):
     """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
 
     def to_internal_value(self, value: Any) -> datetime:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
         try:
-            return moment(value)
+            return moment(str(value) if type(value) is int else value)
         except (ValueError, OverflowError, TypeError):
             return super().to_internal_value(value)
 

@@ -1,12 +1,14 @@
 """Filters of `GET /api/v1/pipelines/<id>/logs`: just the rows asked for, each once, however few match."""
 
 import dataclasses
+import io
 import json
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from django.http import QueryDict
@@ -239,3 +241,30 @@ def test_no_row_is_skipped_or_doubled_by_a_bounded_scan(order: Order, limit: int
     answers, _ = scanning(stored, filters=filters, order=order, limit=limit)
     found = [row["in"]["id"] for answer in answers if len(answer.table) for row in answer.table.to_pylist()]
     assert found == [1000 * page + row for _, page, row in expected]
+
+
+def test_pandas_reads_the_answer(shops: Device, api: Api, viewer: User) -> None:
+    response = read(api(viewer), shops, filter="out.price > 6", dataset_separator=".", limit=10)
+    frame = pd.read_json(io.BytesIO(response.content), orient="records")
+    assert list(frame["in.id"]) == [8, 7]
+    assert list(frame["out.price"]) == [[8.0], [7.0]]
+    assert list(frame["metadata.partition"]) == ["depot-1", "depot-1"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "exclude", "columns"),
+    [
+        (["metadata.partition"], ["metadata"], ["time", "metadata.partition"]),
+        (["metadata"], ["metadata"], ["time"] + [f"metadata.{field.name}" for field in rows.METADATA]),
+        (["*"], ["metadata", "anomaly"], ["time", "in.id", "in.tensor", "out.price"]),
+        (["in"], ["in.tensor"], ["time", "in.id"]),
+        (["time", "in", "anomaly.count"], ["anomaly"], ["time", "in.id", "in.tensor", "anomaly.count"]),
+        (["metadata.elapsed", "metadata.dropped", "metadata.last_model"], [],
+         ["time", "metadata.last_model", "metadata.elapsed", "metadata.dropped"]),
+    ],
+)  # fmt: skip
+def test_the_closer_name_of_dataset_and_exclude_decides(
+    shops: Device, api: Api, viewer: User, dataset: list[str], exclude: list[str], columns: list[str]
+) -> None:
+    query = {"dataset": dataset, "dataset_exclude": exclude, "dataset_separator": ".", "limit": 1}
+    assert list(read(api(viewer), shops, **query).json()[0]) == columns
