@@ -3,10 +3,10 @@
 import heapq
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from django.db.models import Q, QuerySet
 
@@ -14,11 +14,14 @@ from logs import segment_files, storage
 from logs.live import changes
 from logs.models import LogSegment
 from logs.query import Order, Query, Rearranged, Rows
+from logs.schemas import TIME
 from logs.segment_files import Group, Reader
 
 logger = logging.getLogger(__name__)
 
 LISTED = 256
+_NONE = np.empty(0, dtype=np.int64)
+_NOTHING = Rows(pa.table({"time": pa.array([], TIME)}), _NONE, _NONE)
 
 
 class Segments:
@@ -77,13 +80,17 @@ class SegmentPiece:
     reader: Reader | None
     group: int
     reach: int
+    query: Query
 
     def read(self) -> Rows | None:
         """Decodes it; None when it went away since it was listed."""
         if self.reader is None:
             return None
         try:
-            return Rows(*segment_files.split(self.reader.read(self.group)))
+            # That is found out here, not when listing, so that it counts as looked at: a query looks at so much only.
+            if not self.reader.may_hold(self.group, self.query.filters):
+                return _NOTHING
+            return Rows(*segment_files.split(self.reader.read(self.group, self.query)))
         except FileNotFoundError:
             return None
 
@@ -101,31 +108,15 @@ def _pieces(segment: LogSegment, query: Query) -> Iterator[SegmentPiece]:
             # One lost file must not hide all the rows that are there.
             logger.error("%s is missing, and with it %d rows of logs: restore it", segment.path, segment.rows)
             return
-        yield SegmentPiece(segment.path, None, 0, sign * (segment.time_max if sign > 0 else segment.time_min))
+        yield SegmentPiece(segment.path, None, 0, sign * (segment.time_max if sign > 0 else segment.time_min), query)
         return
     for group in reader.groups:
         if _is_asked(group, query):
             reach = sign * (group.time_max if sign > 0 else group.time_min)
-            yield SegmentPiece(segment.path, reader, group.number, reach)
+            yield SegmentPiece(segment.path, reader, group.number, reach, query)
 
 
 def _is_asked(group: Group, query: Query) -> bool:
     is_early = query.earliest is not None and group.time_max < query.earliest
     is_late = query.latest is not None and group.time_min > query.latest
     return not (is_early or is_late)
-
-
-def tables(
-    found: QuerySet[LogSegment], start: int, end: int, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """The groups that may hold rows from `start` until before `end` (epoch ms), with at least these columns.
-
-    Raises `FileNotFoundError`.
-    """
-    for segment in found.filter(time_max__gte=start, time_min__lt=end).order_by("pk"):
-        with storage.open_file(segment.path) as file:
-            reader = segment_files.opened(file, segment.form)
-            for group in reader.groups:
-                if group.time_max >= start and group.time_min < end:
-                    rows: Any = segment_files.split(reader.read(group.number, columns))[0]
-                    yield rows
