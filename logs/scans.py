@@ -16,10 +16,10 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import pages, paths, scan_segments
+from logs import compaction, pages, paths, segment_scans
 from logs.filters import Filters
-from logs.models import LogCompaction, LogPage, LogSegment
-from logs.scan_segments import METADATA
+from logs.models import LogPage, LogSegment
+from logs.segment_scans import METADATA
 
 SECONDS = 20.0
 MEMORY = "512MB"
@@ -98,6 +98,8 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
         yield
     except duckdb.InterruptException as exc:
         raise TooSlow(f"This takes longer than {seconds:g} seconds: ask for a shorter time or fewer edges.") from exc
+    except duckdb.IOException as exc:
+        raise Conflict("The rows are just being moved: try again.") from exc
     except duckdb.OutOfMemoryException as exc:
         raise TooLarge("This needs too much memory: ask for a shorter time or fewer edges.", limit=MEMORY) from exc
     finally:
@@ -106,20 +108,19 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
 
 def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
     """Makes the view, of copied rows and of files, which stay for long enough when they are let go."""
-    changes = LogCompaction.objects.filter(pipeline=scope.pipeline).values_list("changes", flat=True)
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
-        before = changes.first()
+        before = compaction.changes_of(scope.pipeline)
         schemas: set[pa.Schema] = set()
         try:
-            listed = scan_segments.there(_segments(scope))
+            listed = segment_scans.there(_segments(scope))
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
                 schemas.add(table.schema)
-            files, others = scan_segments.apart(listed, scope.filters)
-            if changes.first() != before:
+            files, others = segment_scans.apart(listed, scope.filters)
+            if compaction.changes_of(scope.pipeline) != before:
                 continue
-            for table in scan_segments.tables(others, scope.start, scope.end, fields, scope.filters):
+            for table in segment_scans.tables(others, scope.start, scope.end, fields, scope.filters):
                 _insert(connection, scope, fields, table)
                 schemas.add(table.schema)
         except (_Moved, FileNotFoundError):
@@ -138,7 +139,7 @@ def _segments(scope: Scope) -> list[LogSegment]:
     return [one for one in found if one.partitions is None or any(map(wants, one.partitions))]
 
 
-def _selected(files: scan_segments.Files, scope: Scope, fields: Sequence[str]) -> str:
+def _selected(files: segment_scans.Files, scope: Scope, fields: Sequence[str]) -> str:
     """The rows of files, as the others are copied."""
     is_number = pa.types.is_int64(files.schema.field("time").type)
     time = '"time"' if is_number else 'epoch_ms("time")'
@@ -155,7 +156,7 @@ def _selected(files: scan_segments.Files, scope: Scope, fields: Sequence[str]) -
     for at, name in enumerate(fields):
         place = paths.find(files.schema, name)
         columns += _values(place, place.column if place else "", at)
-    narrowed = scan_segments.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
+    narrowed = segment_scans.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
     within = f'"time" >= {first} AND "time" < {last} AND {narrowed}'
     return f"SELECT {', '.join(columns)} FROM {files.source} WHERE {within}"
 
