@@ -65,7 +65,10 @@ def complaints_of(page: Page, axe: str) -> list[str]:
 
 
 def test_axe_finds_nothing_on_any_page_light_or_dark(
-    window: Page, center: RunningCenter, at_work: str, axe: str
+    window: Page,  # noqa: F811
+    center: RunningCenter,
+    at_work: str,
+    axe: str,
 ) -> None:
     window.emulate_media(reduced_motion="reduce")
     found: dict[str, list[str]] = {}
