@@ -9,6 +9,12 @@ class NameTaken(errors.Conflict):
     code = "name_taken"
 
 
+class BaselineInUse(errors.Conflict):
+    """Assays compare with it."""
+
+    code = "baseline_in_use"
+
+
 class NoBaseline(errors.Invalid):
     """The baseline has too few numbers to compare with."""
 

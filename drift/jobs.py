@@ -15,7 +15,7 @@ from drift.models import Assay, Result
 from drift.queries import ms
 from edges.models import Assignment, Edge
 from logs import exact
-from logs.filters import Filters
+from logs.filters import Filters, is_pattern
 from logs.scans import Scope
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def _results(assay: Assay, start: int, end: int, now: datetime) -> list[Result]:
     by_edge: Mapping[str, Floats]
     if assay.by_edge:
         nothing = exact.together({})
-        by_edge = dict.fromkeys(assay.edges, nothing) | found
+        named = [name for name in assay.edges if not is_pattern(name)]
+        by_edge = dict.fromkeys(named, nothing) | found
     else:
         by_edge = {"": exact.together(found)}
     return [_result(assay, edge, by_edge[edge], start, end, now) for edge in sorted(by_edge)]
@@ -118,9 +119,7 @@ def _replaced(assay: Assay) -> str:
     """Why no edge makes rows of the assay any more, since it is watched; empty when one does or none ever did."""
     versions = PipelineVersion.objects.filter(pipeline=assay.pipeline).values_list("pk", "definition")
     own = [pk for pk, given in versions if assay.model in {model["name"] for model in catalog.models_in(given)}]
-    edges = Edge.objects.filter(removed_at=None)
-    if assay.edges:
-        edges = edges.filter(name__in=assay.edges)
+    edges = Edge.objects.filter(Filters(edges=tuple(assay.edges)).partitions("name"), removed_at=None)
     if edges.filter(publish__pipeline_version__in=own).exists():
         return ""
     ran = edges.filter(assignments__publish__pipeline_version__in=own)

@@ -37,13 +37,13 @@ class Assay(models.Model):
     name = models.CharField(max_length=128)
     model = models.CharField(max_length=128, help_text="a model's name: the last that had a part in the rows")
     field = models.CharField(max_length=512, help_text="for example out.variable[0]")
-    edges = models.JSONField(default=list, blank=True, help_text="names; none means all")
+    edges = models.JSONField(default=list, blank=True, help_text="names or patterns; none means all")
     by_edge = models.BooleanField(default=False, help_text="a result for each edge instead of one for all")
 
     # What was asked for, and what it came to.
     baseline_start = models.BigIntegerField(null=True, help_text="epoch ms")
     baseline_end = models.BigIntegerField(null=True, help_text="epoch ms, not within")
-    baseline_file = models.ForeignKey(Baseline, on_delete=models.PROTECT, null=True, related_name="assays")
+    baseline_file = models.ForeignKey(Baseline, on_delete=models.RESTRICT, null=True, related_name="assays")
     baseline_stats = models.JSONField()
     bin_mode = models.CharField(max_length=16, choices=[(mode.value, mode.value) for mode in BinMode])
     bin_edges = models.JSONField()

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import RestrictedError
 from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
 from common.errors import Invalid, NotFound
 from drift import baselines, measures, queries
-from drift.errors import NameTaken, NoBaseline, NotNow
+from drift.errors import BaselineInUse, NameTaken, NoBaseline, NotNow
 from drift.measures import Aggregation, BinMode, Floats, Metric, Stats
 from drift.models import Assay, Baseline
 from logs import exact
@@ -179,6 +180,17 @@ def resume(*, actor: User, assay_pk: int, now: datetime | None = None) -> Assay:
     if not resumed.update(**changes, next_start=assay.next_start + skipped * step):
         raise _not_now(assay, "resumed")
     return queries.assay_for(actor, assay_pk)
+
+
+def delete_baseline(*, actor: User, baseline_pk: int) -> None:
+    """Deletes an upload that no assay has. Collaborators only. Raises `NotFound`, `Forbidden`, `BaselineInUse`."""
+    baseline = queries.baseline_for(actor, baseline_pk, Role.COLLABORATOR)
+    try:
+        with transaction.atomic():
+            baseline.delete()
+    except RestrictedError as exc:
+        names = ", ".join(baseline.assays.order_by("name").values_list("name", flat=True)[:5])
+        raise BaselineInUse(f"The baseline is in use by {names}: delete these assays first.") from exc
 
 
 def delete(*, actor: User, assay_pk: int) -> None:

@@ -108,6 +108,15 @@ def baselines_for(actor: catalog.Actor, pipeline_pk: int) -> QuerySet[Baseline]:
     return Baseline.objects.filter(pipeline=pipeline).select_related("created_by").defer("numbers")
 
 
+def baseline_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Baseline:
+    """The upload with this id, without its numbers. Raises `NotFound`, `Forbidden`."""
+    found = Baseline.objects.select_related("pipeline__workspace").defer("numbers").filter(pk=pk).first()
+    if found is None:
+        raise NotFound(f"There is no uploaded baseline {pk} for you.")
+    catalog.require_role(actor, found.pipeline.workspace, at_least, f"uploaded baseline {pk}")
+    return found
+
+
 def ms(moment: datetime) -> int:
     """Epoch milliseconds."""
     return int(moment.timestamp() * 1000)

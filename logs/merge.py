@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from common.errors import Conflict
 from logs import pages
-from logs.query import Answer, Cursor, Keys, Piece, Query, Rows, Source, Status
+from logs.query import Answer, Cursor, Keys, Piece, Query, Rearranged, Rows, Source, Status
 from logs.schemas import TIME
 
 PIECE_ROWS = 1000  # what looking at a piece costs at least, in rows
@@ -95,8 +95,8 @@ class _Reader:
         self._pieces: Iterator[Piece] = heapq.merge(
             *(source.pieces(query) for source in sources), key=lambda piece: piece.reach, reverse=True
         )
-        self._next = next(self._pieces, None)
         self.is_stale = False
+        self._next = self._following()
         self.go_on(query)
 
     def go_on(self, query: Query) -> None:
@@ -128,8 +128,15 @@ class _Reader:
         if rows is not None and (cursor is None or piece.reach < self.query.order.sign * cursor.time):
             self.rows += max(PIECE_ROWS, len(rows.table))
             self.bytes += rows.table.nbytes
-        self._next = next(self._pieces, None)
+        self._next = self._following()
         return rows
+
+    def _following(self) -> Piece | None:
+        try:
+            return next(self._pieces, None)
+        except Rearranged:
+            self.is_stale = True
+            return None
 
 
 @dataclass

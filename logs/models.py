@@ -57,6 +57,79 @@ class LogPage(models.Model):
         return f"{self.rows} rows of {self.partition} from {self.first}"
 
 
+class LogSegment(models.Model):
+    """Rows of one schema of a pipeline in one file, sorted by time. What a file is worth, this row alone says.
+
+    A segment that is let go stays until its file is removed, so that who reads it meanwhile can end.
+    """
+
+    pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.PROTECT, related_name="log_segments")
+    path = models.CharField(max_length=255, unique=True, help_text="below LOGS_URL")
+    form = models.CharField(max_length=8, help_text="parquet or arrow")
+    schema_id = models.CharField(max_length=64, help_text="SHA-256 of the rows' Arrow schema, hex")
+    rows = models.BigIntegerField()
+    size = models.BigIntegerField(help_text="bytes of the file")
+    weight = models.BigIntegerField(help_text="bytes of the decoded rows")
+    time_min = models.BigIntegerField(help_text="epoch ms, edge time")
+    time_max = models.BigIntegerField(help_text="epoch ms, edge time")
+    partitions = models.JSONField(null=True, help_text="names of the edges; null when they are many")
+    made_at = models.DateTimeField()
+    removed_at = models.DateTimeField(null=True, help_text="its rows are elsewhere, or past their time")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["pipeline", "-time_max", "time_min"], name="log_segment_newest"),
+            models.Index(fields=["pipeline", "time_min", "time_max"], name="log_segment_oldest"),
+            models.Index(fields=["removed_at"], name="log_segment_removed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows in {self.path}"
+
+
+class LogCompaction(models.Model):
+    """Which worker makes segments of a pipeline's pages."""
+
+    pipeline = models.OneToOneField(
+        "catalog.Pipeline", on_delete=models.CASCADE, primary_key=True, related_name="log_compaction"
+    )
+    # So that a reader who lists pages and segments some at a time notices that rows went from one to another.
+    changes = models.BigIntegerField(default=0, help_text="counts the segments that were entered")
+    lease = models.UUIDField(null=True)
+    leased_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"compaction of {self.pipeline_id}"
+
+
+class LogRetention(models.Model):
+    """How long logs are kept: of a pipeline, or of all pipelines of a workspace together. Null is no limit."""
+
+    workspace = models.OneToOneField(
+        "catalog.Workspace", on_delete=models.CASCADE, null=True, blank=True, related_name="log_retention"
+    )
+    pipeline = models.OneToOneField(
+        "catalog.Pipeline", on_delete=models.CASCADE, null=True, blank=True, related_name="log_retention"
+    )
+    days = models.PositiveIntegerField(null=True, blank=True, help_text="rows that are older, by edge time, may go")
+    rows = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many rows the oldest go")
+    size = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many stored bytes the oldest go")
+
+    class Meta:
+        verbose_name = "retention of logs"
+        verbose_name_plural = "retention of logs"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(workspace=None, pipeline__isnull=False)
+                | models.Q(workspace__isnull=False, pipeline=None),
+                name="log_retention_of_one",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"retention of {self.pipeline or self.workspace}"
+
+
 class LogGap(models.Model):
     """Rows that an edge had to drop before they were shipped, told by the edge."""
 

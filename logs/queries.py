@@ -15,13 +15,13 @@ from catalog.models import Pipeline
 from common.errors import NotFound
 from edges import queries as edge_queries
 from edges.models import Edge
-from logs import merge
+from logs import merge, rollups
 from logs.columns import Selection
 from logs.filters import Filters
 from logs.live import LivePages
-from logs.models import LogGap, LogMark, LogPage, LogRollup
+from logs.models import LogGap, LogMark, LogPage, LogRollup, LogSegment
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
-from logs.rollups import DAY
+from logs.segments import Segments
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
@@ -117,17 +117,20 @@ def asked(
 def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     """Rows of each pipeline (by id) since midnight UTC, edge time, counted without decoding anything.
 
-    A page is counted whole when its newest row is of today, so rows just before midnight may be among them.
+    A page that is not summed up yet is counted whole when its newest row is of today, so for some seconds rows just
+    before midnight may be among them.
     """
-    midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = first_at(timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
     ids = [pipeline.pk for pipeline in pipelines]
-    counted = (
-        LogPage.objects.filter(pipeline__in=ids, time_max__gte=first_at(midnight))
-        .values("pipeline")
-        .annotate(total=Sum("rows"))
-        .values_list("pipeline", "total")
+    total = dict.fromkeys(ids, 0)
+    waiting = rollups.pending(LogPage.objects.filter(pipeline__in=ids, time_max__gte=midnight)).order_by()
+    summed = LogRollup.objects.filter(
+        series__pipeline__in=ids, series__partition="", grain=rollups.DAY, start__gte=midnight
     )
-    return dict.fromkeys(ids, 0) | dict(counted)
+    for rows, of in ((waiting, "pipeline"), (summed, "series__pipeline")):
+        for pk, counted in rows.values_list(of).annotate(total=Sum("rows")):
+            total[pk] += counted
+    return total
 
 
 def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
@@ -136,7 +139,7 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     ids = [pipeline.pk for pipeline in pipelines]
     counted = (
         # A series without an edge's name is of all edges.
-        LogRollup.objects.filter(series__pipeline__in=ids, series__partition="", grain=DAY)
+        LogRollup.objects.filter(series__pipeline__in=ids, series__partition="", grain=rollups.DAY)
         .filter(start__gte=first_at(midnight))
         .values("series__pipeline")
         .annotate(total=Sum("anomalous"))
@@ -193,11 +196,14 @@ def _microseconds(moment: datetime) -> int:
 
 
 def _sources(pipeline: Pipeline, filters: Filters) -> list[Source]:
-    """Where rows of a pipeline are: live pages. Those that cannot hold rows of these filters may be left out."""
+    """Where rows of a pipeline are: live pages, segments. Those that cannot hold rows of these filters may be left out.
+
+    Pages first: of what becomes a segment in between, the segment is listed too, and a key is answered once.
+    """
     found = LogPage.objects.filter(filters.partitions(), pipeline=pipeline)
     if filters.pipeline_versions:
         versions = list(pipeline.versions.filter(uuid__in=filters.pipeline_versions))
         if missing := set(filters.pipeline_versions) - {version.uuid for version in versions}:
             raise NotFound(f"Pipeline {pipeline.pk} has no version {min(missing)}.")
         found = found.filter(pipeline_version__in=versions)
-    return [LivePages(found)]
+    return [LivePages(found), Segments(LogSegment.objects.filter(pipeline=pipeline, removed_at=None))]

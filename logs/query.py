@@ -131,8 +131,12 @@ class Rows:
     row: Keys
 
 
+class Rearranged(Exception):
+    """Rows went from one piece to another while pieces were listed: list them anew."""
+
+
 class Piece(Protocol):
-    """Rows of one schema: a live page today. What replaces pages must keep the page and row of each row as its key."""
+    """Rows of one schema: a live page, or a group of a segment's rows, which keep their page and row as keys."""
 
     @property
     def reach(self) -> int:
@@ -144,7 +148,7 @@ class Piece(Protocol):
 
 class Source(Protocol):
     def pieces(self, query: Query) -> Iterable[Piece]:
-        """Those that may hold rows of the query, the largest reach first."""
+        """Those that may hold rows of the query, the largest reach first. Raises `Rearranged`, not before the first."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import pages, paths
+from logs import compaction, pages, paths, segment_scans
 from logs.filters import Filters
 from logs.models import LogPage
 
@@ -98,6 +99,8 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
         yield
     except duckdb.InterruptException as exc:
         raise TooSlow(f"This takes longer than {seconds:g} seconds: ask for a shorter time or fewer edges.") from exc
+    except duckdb.IOException as exc:
+        raise Conflict("The rows are just being moved: try again.") from exc
     except duckdb.OutOfMemoryException as exc:
         raise TooLarge("This needs too much memory: ask for a shorter time or fewer edges.", limit=MEMORY) from exc
     finally:
@@ -105,20 +108,52 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
 
 
 def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
-    """Makes the view. Rows of live pages are copied, because pages are taken away."""
+    """Makes the view. Rows of live pages are copied, because pages are taken away; files stay for a while."""
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
         seen: dict[bytes, pa.Schema] = {}
+        before = compaction.changes_of(scope.pipeline)
         try:
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
                 seen[table.schema.serialize().to_pybytes()] = table.schema
-        except _Moved:
+            parts = _segment_parts(connection, scope, fields, seen)
+        except (_Moved, FileNotFoundError):
+            continue
+        if compaction.changes_of(scope.pipeline) != before:
             continue
         _check_known(list(seen.values()), fields)
-        connection.execute("CREATE VIEW found AS SELECT * FROM live")
+        connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(['SELECT * FROM live', *parts])}")
         return
     raise Conflict("The rows are just being moved: try again.")
+
+
+def _segment_parts(
+    connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str], seen: dict[bytes, pa.Schema]
+) -> list[str]:
+    """SELECTs of the segments' rows; those that cannot be selected are copied. Raises `FileNotFoundError`."""
+    parts = []
+    found = segment_scans.of(scope.pipeline, scope.start, scope.end)
+    for _, group in groupby(found, key=lambda segment: (segment.schema_id, segment.form)):
+        segments = list(group)
+        schema = segment_scans.schema_of(segments[0])
+        seen[schema.serialize().to_pybytes()] = schema
+        if segment_scans.can_be_selected(segments[0], schema, scope.filters):
+            source = segment_scans.selected(segments, schema, scope.filters)
+            parts.append(_selected(source, [paths.find(schema, name) for name in fields], scope))
+            continue
+        for table in segment_scans.tables(segments, scope.start, scope.end):
+            _insert(connection, scope, fields, table)
+    return parts
+
+
+def _selected(source: str, places: Sequence[paths.Place | None], scope: Scope) -> str:
+    """The columns of the view from rows as they are in a file."""
+    found = ["time AS t", "metadata.partition AS edge", "metadata.pipeline_version AS version"]
+    found.append(f"{MODEL.replace('last_model', 'metadata.last_model')} AS model")
+    for at, place in enumerate(places):
+        found += _values(place, place.column if place else "", at)
+    return f"SELECT {', '.join(found)} FROM {source} WHERE time >= {scope.start:d} AND time < {scope.end:d}"
 
 
 def _check_known(schemas: list[pa.Schema], fields: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from logs import export_jobs, rollups
+from logs import compaction, export_jobs, retention, rollups
 
 
 @shared_task(ignore_result=True)
@@ -36,3 +36,17 @@ def recover_exports() -> None:
 def expire_exports() -> int:
     """Removes the files of old exports."""
     return export_jobs.expire(timezone.now())
+
+
+@shared_task(ignore_result=True)
+def compact() -> int:
+    """Every few seconds: pages that wait become segments."""
+    return compaction.compact_waiting(timezone.now)
+
+
+@shared_task(ignore_result=True)
+def expire_logs() -> int:
+    """Once in a while: what is beyond the limits, and the files that nothing needs any more."""
+    gone = retention.expire(timezone.now())
+    compaction.sweep(timezone.now)
+    return gone

@@ -37,6 +37,7 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     settings.DATA = tmp_path
     settings.MODEL_ROOT = tmp_path / "models"
     settings.LOG_EXPORT_ROOT = tmp_path / "log-exports"
+    settings.LOGS_URL = str(tmp_path / "logs")
     settings.REGISTRY_ROOT = tmp_path / "registry"
     # Page tests need no `collectstatic` before them.
     settings.STORAGES = settings.STORAGES | {

@@ -39,7 +39,10 @@ class ComparisonIn(serializers.Serializer[Any]):
     field_path = serializers.CharField(max_length=512, help_text="`logs/fields` lists them, as out.variable[0]")
     baseline = AssayBaselineIn()
     edges = serializers.ListField(
-        child=serializers.CharField(max_length=128), required=False, max_length=1000, help_text="names; none means all"
+        child=serializers.CharField(max_length=128),
+        required=False,
+        max_length=1000,
+        help_text="names or patterns; none is all",
     )
     bin_mode = serializers.ChoiceField([mode.value for mode in BinMode], default=BinMode.QUANTILE.value)
     bins = serializers.IntegerField(min_value=1, max_value=MAX_BINS, default=5)

@@ -112,6 +112,14 @@ class Baselines(ListAPIView[Baseline]):
         return Response(serializers.UploadOut(made).data, status=status.HTTP_201_CREATED)
 
 
+class BaselineDetail(APIView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, pk: int) -> Response:
+        """Deletes an upload that no assay compares with."""
+        operations.delete_baseline(actor=actor_of(request), baseline_pk=pk)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
 class AssayDetail(APIView):
     @extend_schema(responses=serializers.AssayOut)
     def get(self, request: Request, pk: int) -> Response:

@@ -195,6 +195,21 @@ def test_an_assay_compares_with_a_file(pipeline: str, member: User, api: Api) ->
     assert [(one["status"], one["stats"]["count"]) for one in results] == [("ok", 200), ("alert", len(USUAL))]
 
 
+def test_an_upload_is_deleted_when_no_assay_has_it(
+    pipeline: str, member: User, viewer: User, stranger: User, api: Api
+) -> None:
+    upload = send(api(member), f"{pipeline}/assays/baselines?field_path={FIELD}", str(list(range(20))).encode()).json()
+    address = f"/api/v1/assays/baselines/{upload['id']}"
+    assay = api(member).post(f"{pipeline}/assays", GIVEN | {"baseline": {"file": upload["id"]}}).json()
+    refused = api(member).delete(address)
+    assert (refused.status_code, refused.json()["code"]) == (409, "baseline_in_use")
+    assert "prices" in refused.json()["message"]
+    assert [api(user).delete(address).status_code for user in (viewer, stranger)] == [403, 404]
+    api(member).delete(f"/api/v1/assays/{assay['id']}")
+    assert api(member).delete(address).status_code == 204
+    assert not Baseline.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

@@ -115,6 +115,16 @@ def test_by_edge(device: Device, make_device: Callable[..., Device], make_assay:
     assert result.score == pytest.approx(difference)
 
 
+def test_edges_by_a_pattern(device: Device, make_device: Callable[..., Device], make_assay: MakeAssay) -> None:
+    first, second = Shipper(device), Shipper(make_device("shop-2", device.version))
+    ship(second, BEGIN, USUAL)
+    assay = make_assay(device, edges=("shop-*",), by_edge=True)
+    ship(first, BEGIN + HOUR, USUAL[:10])
+    ship(second, BEGIN + HOUR, USUAL[:20])
+    jobs.run_due(at(2))
+    assert [(one.edge, one.stats["count"]) for one in assay.results.all()] == [("shop-2", 20)]
+
+
 def test_rows_of_another_model_are_left_out(device: Device, make_assay: MakeAssay) -> None:
     shipper = Shipper(device)
     ship(shipper, BEGIN, USUAL)
