@@ -229,7 +229,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
-UNFOLD = {"SITE_TITLE": "OpsCenter admin", "SITE_HEADER": "OpsCenter", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "OpsCenter admin",
+    "SITE_HEADER": "OpsCenter",
+    "SITE_URL": "/",
+    "DASHBOARD_CALLBACK": "opscenter.admin.dashboard",
+    "SIDEBAR": {"navigation": "opscenter.admin.navigation"},
+}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
