@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from catalog import operations
 from catalog.models import ModelVersion, Role, name_validator
@@ -28,14 +29,14 @@ class WorkspaceForm(forms.Form):
     """A new workspace."""
 
     name = forms.CharField(
-        max_length=128, widget=_text(autofocus=True), help_text="For example the team or the site it is for."
+        max_length=128, widget=_text(autofocus=True), help_text=_("For example the team or the site it is for.")
     )
 
 
 class MemberForm(forms.Form):
     """Who joins a workspace, and as what."""
 
-    email = forms.EmailField(label="E-mail address", widget=forms.EmailInput(attrs={"class": "form-control"}))
+    email = forms.EmailField(label=_("E-mail address"), widget=forms.EmailInput(attrs={"class": "form-control"}))
     role = forms.ChoiceField(choices=Role.choices, initial=Role.COLLABORATOR, widget=_select())
 
 
@@ -44,21 +45,21 @@ class UploadForm(forms.Form):
 
     name = forms.CharField(max_length=63, validators=[name_validator], widget=_text(), help_text=NAME_HELP)
     file = forms.FileField(
-        label="File", widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
+        label=_("File"), widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
     )
     framework = forms.ChoiceField(
         required=False,
         choices=_choices(operations.FRAMEWORKS),
         widget=_select(),
-        help_text="Python: a zip with a manifest.json.",
+        help_text=_("Python: a zip with a manifest.json."),
     )
-    arch = forms.ChoiceField(label="Architecture", choices=_choices(operations.ARCHITECTURES), widget=_select())
-    accel = forms.ChoiceField(label="Acceleration", choices=_choices(operations.ACCELERATORS), widget=_select())
+    arch = forms.ChoiceField(label=_("Architecture"), choices=_choices(operations.ARCHITECTURES), widget=_select())
+    accel = forms.ChoiceField(label=_("Acceleration"), choices=_choices(operations.ACCELERATORS), widget=_select())
     tensor_fields = forms.CharField(
         required=False,
-        label="Dataset columns",
+        label=_("Dataset columns"),
         widget=_text(placeholder="for example tensor"),
-        help_text="Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs.",
+        help_text=_("Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs."),
     )
 
     def clean_framework(self) -> str:
@@ -108,22 +109,22 @@ class ConfigForm(forms.Form):
 
     tensor_fields = forms.CharField(
         required=False,
-        label="Dataset columns",
+        label=_("Dataset columns"),
         widget=_text(),
-        help_text="Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs.",
+        help_text=_("Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs."),
     )
     max_rows = forms.IntegerField(
         required=False,
         min_value=2,
-        label="Batch at most so many rows",
+        label=_("Batch at most so many rows"),
         widget=forms.NumberInput(attrs={"class": "form-control"}),
-        help_text="Rows of callers that ask at the same time run together. Empty: no batching.",
+        help_text=_("Rows of callers that ask at the same time run together. Empty: no batching."),
     )
     max_wait_us = forms.IntegerField(
         required=False,
         min_value=0,
         initial=500,
-        label="Wait for others at most, in µs",
+        label=_("Wait for others at most, in µs"),
         widget=forms.NumberInput(attrs={"class": "form-control"}),
     )
 

@@ -6,7 +6,9 @@ A form shows a slot a step. What a slot cannot show stays JSON, so no step of a 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
+
+from django.http import QueryDict
 
 from catalog.models import ModelVersion
 from common.errors import Invalid
@@ -21,13 +23,6 @@ KINDS = {
 OPERATORS = (">", ">=", "<", "<=", "==", "!=")
 SPARE = 2  # arms, at least, of an empty split
 Step = dict[str, Any]
-
-
-class Given(Protocol):
-    """What a browser sent."""
-
-    def get(self, key: str, default: str = ...) -> str | None: ...
-    def getlist(self, key: str) -> list[str]: ...
 
 
 @dataclass
@@ -62,7 +57,7 @@ def of_steps(steps: list[Step]) -> list[Slot]:
     return [_slot(step) for step in steps]
 
 
-def of_form(given: Given) -> list[Slot]:
+def of_form(given: QueryDict) -> list[Slot]:
     """The slots that were sent."""
     kinds = [kind if kind in KINDS else "json" for kind in given.getlist("kind")]
     return [_sent(given, kind, f"s{place}-") for place, kind in enumerate(kinds)]
@@ -93,7 +88,7 @@ def _slot(step: Step) -> Slot:
     return Slot("json", text=json.dumps(step, indent=2))
 
 
-def _sent(given: Given, kind: str, prefix: str) -> Slot:
+def _sent(given: QueryDict, kind: str, prefix: str) -> Slot:
     def many(name: str) -> list[str]:
         return [text.strip() for text in given.getlist(prefix + name)]
 

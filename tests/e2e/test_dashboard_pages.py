@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 
 from examples.center import Engine, wait_for
 from scripts import crawl
+from tests.e2e.browsing import RECORDS, add_edge
 from tests.e2e.centers import RunningCenter
-from tests.e2e.test_dashboard import RECORDS, add_edge, chromium, published, window  # noqa: F401
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +31,7 @@ def axe() -> str:
 
 
 @pytest.fixture
-def at_work(window: Page, center: RunningCenter, published: str, engine: Callable[..., Engine]) -> str:  # noqa: F811
+def at_work(window: Page, center: RunningCenter, published: str, engine: Callable[..., Engine]) -> str:
     """The address of a pipeline with an edge, rows, a fleet token, an export and an assay."""
     address = window.url.partition("#")[0]
     running = engine(add_edge(window, f"{published}-edge"))
@@ -66,7 +66,7 @@ def complaints_of(page: Page, axe: str) -> list[str]:
 
 
 def test_axe_finds_nothing_on_any_page_light_or_dark(
-    window: Page,  # noqa: F811
+    window: Page,
     center: RunningCenter,
     at_work: str,
     axe: str,
@@ -84,7 +84,7 @@ def test_axe_finds_nothing_on_any_page_light_or_dark(
     assert {"/pipelines/0/logs/charts", "/assays/0", "/edges/0", "/pipelines/0/edges/add-many", "/publishes/0"} <= seen
 
 
-def test_no_page_is_wider_than_a_phone(window: Page, center: RunningCenter, at_work: str) -> None:  # noqa: F811
+def test_no_page_is_wider_than_a_phone(window: Page, center: RunningCenter, at_work: str) -> None:
     window.set_viewport_size({"width": 360, "height": 740})
     wider = {}
     for address in crawl.pages(window, center.url, (at_work, f"{at_work}/logs/charts", "/"), CONSOLE):
@@ -94,7 +94,7 @@ def test_no_page_is_wider_than_a_phone(window: Page, center: RunningCenter, at_w
     assert not wider
 
 
-def test_first_load_is_small_and_in_one_round(window: Page, center: RunningCenter, at_work: str) -> None:  # noqa: F811
+def test_first_load_is_small_and_in_one_round(window: Page, center: RunningCenter, at_work: str) -> None:
     sizes: dict[str, int] = {}
 
     for address in ("/", at_work, f"{at_work}/edges", f"{at_work}/logs/charts"):
@@ -109,7 +109,7 @@ def test_first_load_is_small_and_in_one_round(window: Page, center: RunningCente
         assert 0 < ours < FIRST_LOAD, {address: sizes}
 
 
-def test_charts_are_drawn_without_a_blocked_script_or_style(window: Page, at_work: str) -> None:  # noqa: F811
+def test_charts_are_drawn_without_a_blocked_script_or_style(window: Page, at_work: str) -> None:
     window.goto(f"{at_work}/logs/charts")
     window.locator(".chart canvas").first.wait_for()
     assert window.locator(".chart canvas").count() == window.locator("[data-chart]").count() >= 4
@@ -120,13 +120,13 @@ def test_charts_are_drawn_without_a_blocked_script_or_style(window: Page, at_wor
     expect(window.locator("[data-chart-table][open] tbody tr")).not_to_have_count(0)
 
 
-def test_reference_of_the_api_shows_itself(window: Page, center: RunningCenter) -> None:  # noqa: F811
+def test_reference_of_the_api_shows_itself(window: Page, center: RunningCenter) -> None:
     window.goto(f"{center.url}/api/v1/docs")
     window.get_by_text("/api/v1/pipelines").first.wait_for()
     assert "unsafe" not in (window.request.get(f"{center.url}/api/v1/docs").headers["content-security-policy"])
 
 
-def test_edges_are_selected_and_tagged_at_once(window: Page, published: str) -> None:  # noqa: F811
+def test_edges_are_selected_and_tagged_at_once(window: Page, published: str) -> None:
     address = window.url.partition("#")[0]
     window.goto(f"{address}/edges/add-many")
     window.get_by_label("Or a pattern").fill(f"{published}-{{n:02}}")
@@ -147,7 +147,7 @@ def test_edges_are_selected_and_tagged_at_once(window: Page, published: str) -> 
     expect(window.get_by_role("link", name="north")).to_have_count(3)
 
 
-def test_filter_is_there_when_the_first_bundle_was_closed_by_escape(window: Page, published: str) -> None:  # noqa: F811
+def test_filter_is_there_when_the_first_bundle_was_closed_by_escape(window: Page, published: str) -> None:
     window.get_by_role("link", name="Edges", exact=True).click()
     expect(window.get_by_label("Filter Edges")).to_have_count(0)
     window.get_by_role("link", name="Add").first.click()
@@ -162,7 +162,7 @@ def test_filter_is_there_when_the_first_bundle_was_closed_by_escape(window: Page
     expect(window.get_by_text("No edge matches the filter.")).to_be_visible()
 
 
-def test_version_with_a_split_and_a_validation_is_built(window: Page, published: str) -> None:  # noqa: F811
+def test_version_with_a_split_and_a_validation_is_built(window: Page, published: str) -> None:
     window.get_by_role("link", name="New version").click()
     window.get_by_role("button", name="Validations", exact=True).click()
     window.get_by_label("Name of a validation of step 2").fill("large")
