@@ -240,6 +240,7 @@ UNFOLD = {
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
+LOCALE_PATHS = [BASE_DIR / "locale"]  # `manage.py makemessages --locale de` collects the texts there
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.text("OPSCENTER_STATIC", str(BASE_DIR / "var/static")))
