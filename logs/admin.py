@@ -38,6 +38,7 @@ class LogRetentionAdmin(ModelAdmin):
     form = RetentionForm
     list_display = ("__str__", "workspace", "pipeline", "days", "rows", "size")
     list_select_related = ("workspace", "pipeline__workspace")
+    autocomplete_fields = ("workspace",)
 
     def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Administrators only: what is beyond a limit is deleted for good."""

@@ -36,6 +36,11 @@ class Selection:
                 columns[group] = column if wanted == names else _narrowed(column, wanted)
         return pa.table(columns)
 
+    def may_want(self, group: str) -> bool:
+        """Whether anything of a group may be answered."""
+        begins = f"{group}{self.separator}"
+        return any(name in ("*", group) or name.startswith(begins) for name in self.dataset)
+
     def _wants(self, group: str, field: str) -> bool:
         """The closer name decides, and of two that are as close the wanted one: `metadata.partition` is wanted although
         all of `metadata` is excluded, but not `in.tensor` when it is excluded and all of `in` wanted.

@@ -49,6 +49,9 @@ class Condition(Protocol):
     def may_hold(self, bounds: BoundsOf) -> bool:
         """Whether rows may meet it whose columns have these bounds (None: not known), as Parquet's statistics say."""
 
+    def groups(self) -> set[str]:
+        """The groups that it looks at."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -84,6 +87,9 @@ class Comparison:
         known = self.column.bounds(bounds)
         return known is None or values.may_hold(known, self.sign, self.literal)
 
+    def groups(self) -> set[str]:
+        return {self.column.group}
+
 
 @dataclass(frozen=True)
 class IsNull:
@@ -97,6 +103,9 @@ class IsNull:
     def may_hold(self, bounds: BoundsOf) -> bool:
         return True
 
+    def groups(self) -> set[str]:
+        return {self.column.group}
+
 
 @dataclass(frozen=True)
 class Not:
@@ -107,6 +116,9 @@ class Not:
 
     def may_hold(self, bounds: BoundsOf) -> bool:
         return True
+
+    def groups(self) -> set[str]:
+        return self.part.groups()
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,9 @@ class Every:
     def may_hold(self, bounds: BoundsOf) -> bool:
         return all(part.may_hold(bounds) for part in self.parts)
 
+    def groups(self) -> set[str]:
+        return set().union(*(part.groups() for part in self.parts))
+
 
 @dataclass(frozen=True)
 class Either:
@@ -135,6 +150,9 @@ class Either:
 
     def may_hold(self, bounds: BoundsOf) -> bool:
         return any(part.may_hold(bounds) for part in self.parts)
+
+    def groups(self) -> set[str]:
+        return set().union(*(part.groups() for part in self.parts))
 
 
 def parse(text: str) -> Condition:

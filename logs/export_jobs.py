@@ -58,8 +58,8 @@ class Run:
 
     def tell(self, batch: Batch) -> None:
         """Records how far it is, not more often than somebody could look."""
-        if time.monotonic() - self._recorded >= RECORD_SECONDS:
-            self.write(rows=self.rows, time_at=batch.next.time if batch.next else None)
+        if batch.next and time.monotonic() - self._recorded >= RECORD_SECONDS:
+            self.write(rows=self.rows, time_at=batch.next.time)
 
     def finish(self, files: Files, batch: Batch) -> None:
         """Makes files and the place after them durable."""

@@ -110,6 +110,12 @@ class Filters:
             wanted &= self._condition.test(table).fill_null(False).to_numpy(zero_copy_only=False)
         return wanted
 
+    def looks_at(self, group: str) -> bool:
+        """Whether a column of rows decides which are asked for."""
+        if group == "metadata" and (self.edges or self.pipeline_versions or self.models):
+            return True
+        return self._condition is not None and group in self._condition.groups()
+
     def may_hold(self, bounds: BoundsOf) -> bool:
         """Whether rows with columns of these bounds may be asked for; see `logs.conditions.Condition`."""
         return self._condition is None or self._condition.may_hold(bounds)

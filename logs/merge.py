@@ -233,12 +233,8 @@ class _Pool:
         sign = self.query.order.sign
         return order, Status.BYTE_LIMITED, Cursor.before(self.query.order, sign * self.horizon)
 
-    def order(self) -> Keys:
-        """All rows, the first first, as (chunk, row in the chunk) pairs."""
-        return self._sorted()[0]
-
     def _sorted(self) -> tuple[Keys, Keys]:
-        """All rows in order, and their times."""
+        """All rows, the first first, as (chunk, row in the chunk) pairs, and their times."""
         if not self.chunks:
             return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
         time, page, row = (np.concatenate([getattr(c, key) for c in self.chunks]) for key in ("time", "page", "row"))
@@ -388,7 +384,7 @@ class _Pool:
 
     def _shrink(self) -> None:
         """Lets go of rows that come too late for the answer, keeping one to know that there are more."""
-        order = self.order()
+        order = self._sorted()[0]
         count = self.cut(order)[0] + 1
         kept = [int(n) for n in np.bincount(order[:count, 0], minlength=len(self.chunks))]
         self.chunks = [chunk.first(n) for chunk, n in zip(self.chunks, kept, strict=True) if n]

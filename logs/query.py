@@ -116,6 +116,10 @@ class Query:
         """The newest time that may still be answered."""
         return self._later(self.end, Order.NEWEST_FIRST, min)
 
+    def needs(self, group: str) -> bool:
+        """Whether a column of rows (`time`, `in`, …) is answered or looked at."""
+        return group == "time" or self.selection.may_want(group) or self.filters.looks_at(group)
+
     def _later(self, bound: int | None, order: Order, choose: Callable[[int, int], int]) -> int | None:
         if self.cursor is None or self.order is not order:
             return bound

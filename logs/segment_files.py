@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from logs import pages, schemas
-from logs.query import Keys
+from logs import pages, schemas, statistics
+from logs.filters import Filters
+from logs.query import Keys, Query
 
 PAGE, ROW, ARRIVED = KEYS = schemas.RESERVED
 PARQUET, ARROW = "parquet", "arrow"
@@ -43,8 +44,11 @@ class Reader(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
 
-    def read(self, group: int) -> pa.Table:
-        """The rows of a group with their keys."""
+    def read(self, group: int, query: Query | None = None) -> pa.Table:
+        """The rows of a group with their keys, all columns or those that a query needs."""
+
+    def may_hold(self, group: int, filters: Filters) -> bool:
+        """Whether rows that are asked for may be in a group."""
 
 
 def with_keys(table: pa.Table, page: int, arrived: int) -> pa.Table:
@@ -121,8 +125,12 @@ class _ParquetReader:
         self.schema = self._file.schema_arrow
         self.groups = _groups(self.schema)
 
-    def read(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group, use_threads=False)
+    def read(self, group: int, query: Query | None = None) -> pa.Table:
+        wanted = None if query is None else [name for name in self.schema.names if name in KEYS or query.needs(name)]
+        return self._file.read_row_group(group, columns=wanted, use_threads=False)
+
+    def may_hold(self, group: int, filters: Filters) -> bool:
+        return statistics.may_hold(self._file.metadata, group, filters)
 
 
 class _ArrowReader:
@@ -131,5 +139,8 @@ class _ArrowReader:
         self.schema = self._file.schema
         self.groups = _groups(self.schema)
 
-    def read(self, group: int) -> pa.Table:
+    def read(self, group: int, query: Query | None = None) -> pa.Table:
         return pa.Table.from_batches([self._file.get_batch(group)])
+
+    def may_hold(self, group: int, filters: Filters) -> bool:
+        return True

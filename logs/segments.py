@@ -6,17 +6,22 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 from django.db.models import Q, QuerySet
 
 from logs import segment_files, storage
 from logs.live import changes
 from logs.models import LogSegment
 from logs.query import Order, Query, Rearranged, Rows
+from logs.schemas import TIME
 from logs.segment_files import Group, Reader
 
 logger = logging.getLogger(__name__)
 
 LISTED = 256
+_NONE = np.empty(0, dtype=np.int64)
+_NOTHING = Rows(pa.table({"time": pa.array([], TIME)}), _NONE, _NONE)
 
 
 class Segments:
@@ -75,13 +80,17 @@ class SegmentPiece:
     reader: Reader | None
     group: int
     reach: int
+    query: Query
 
     def read(self) -> Rows | None:
         """Decodes it; None when it went away since it was listed."""
         if self.reader is None:
             return None
         try:
-            return Rows(*segment_files.split(self.reader.read(self.group)))
+            # That is found out here, not when listing, so that it counts as looked at: a query looks at so much only.
+            if not self.reader.may_hold(self.group, self.query.filters):
+                return _NOTHING
+            return Rows(*segment_files.split(self.reader.read(self.group, self.query)))
         except FileNotFoundError:
             return None
 
@@ -99,12 +108,12 @@ def _pieces(segment: LogSegment, query: Query) -> Iterator[SegmentPiece]:
             # One lost file must not hide all the rows that are there.
             logger.error("%s is missing, and with it %d rows of logs: restore it", segment.path, segment.rows)
             return
-        yield SegmentPiece(segment.path, None, 0, sign * (segment.time_max if sign > 0 else segment.time_min))
+        yield SegmentPiece(segment.path, None, 0, sign * (segment.time_max if sign > 0 else segment.time_min), query)
         return
     for group in reader.groups:
         if _is_asked(group, query):
             reach = sign * (group.time_max if sign > 0 else group.time_min)
-            yield SegmentPiece(segment.path, reader, group.number, reach)
+            yield SegmentPiece(segment.path, reader, group.number, reach, query)
 
 
 def _is_asked(group: Group, query: Query) -> bool:

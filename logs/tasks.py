@@ -1,9 +1,10 @@
 """Celery's carriers of logs. All may run twice, at once or late."""
 
 from celery import shared_task
+from django.conf import settings
 from django.utils import timezone
 
-from logs import compaction, export_jobs, retention, rollups
+from logs import compaction, delta, export_jobs, retention, rollups
 
 
 @shared_task(ignore_result=True)
@@ -50,3 +51,9 @@ def expire_logs() -> int:
     gone = retention.expire(timezone.now())
     compaction.sweep(timezone.now)
     return gone
+
+
+@shared_task(ignore_result=True)
+def publish_delta() -> int:
+    """Every minute: segments that came and went, in the logs of Delta tables, where that is switched on."""
+    return delta.publish() if settings.LOGS_DELTA else 0

@@ -178,6 +178,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "advance rollouts": {"task": "rollouts.tasks.advance_rollouts", "schedule": 5.0},
     "compact logs": {"task": "logs.tasks.compact", "schedule": 15.0},
+    "publish Delta tables of logs": {"task": "logs.tasks.publish_delta", "schedule": 60.0},
     "expire logs": {"task": "logs.tasks.expire_logs", "schedule": 600.0},
     "roll up logs": {"task": "logs.tasks.roll_up", "schedule": 10.0},
     "run assays": {"task": "drift.tasks.run_assays", "schedule": 30.0},
@@ -253,6 +254,7 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 # Segments of logs: a folder, or s3://bucket/prefix and the like (docs/logs.md).
 LOGS_URL = env.text("OPSCENTER_LOGS_URL") or str(DATA / "logs")
+LOGS_DELTA = env.flag("OPSCENTER_LOGS_DELTA")  # whether segments are also published as Delta tables
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
 FILE_UPLOAD_HANDLERS = ["catalog.uploads.NoFiles"]

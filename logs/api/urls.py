@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from logs.api import aggregates, exports, views
+from logs.api import aggregates, exports, retention, views
 
 urlpatterns: list[URLPattern] = [
     path("pipelines/<int:pk>/logs", views.PipelineLogs.as_view(), name="api-pipeline-logs"),
@@ -14,6 +14,10 @@ urlpatterns: list[URLPattern] = [
         "pipelines/<int:pk>/logs/distribution",
         aggregates.PipelineDistribution.as_view(),
         name="api-pipeline-log-distribution",
+    ),
+    path("pipelines/<int:pk>/logs/retention", retention.PipelineRetention.as_view(), name="api-pipeline-log-retention"),
+    path(
+        "workspaces/<int:pk>/logs/retention", retention.WorkspaceRetention.as_view(), name="api-workspace-log-retention"
     ),
     path("edges/<uuid:pk>/logs/accounting", views.EdgeAccounting.as_view(), name="api-edge-log-accounting"),
     path("pipelines/<int:pk>/logs/exports", exports.Exports.as_view(), name="api-log-exports"),

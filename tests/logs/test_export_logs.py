@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from celery import current_app
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -373,3 +374,38 @@ def test_others_see_and_fetch_but_only_its_maker_or_a_collaborator_removes(
 def test_missing_file_is_404(filled: Device, api: Api, viewer: User) -> None:
     pk = made(api(viewer), filled)
     assert api(viewer).get(f"/api/v1/logs/exports/{pk}/files/1").status_code == 404
+
+
+def test_asking_sends_the_job_to_a_worker(
+    filled: Device, api: Api, viewer: User, django_capture_on_commit_callbacks: Any
+) -> None:
+    """Through Celery, so that what is sent can be sent."""
+    current_app.conf.task_always_eager = True
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            pk = made(api(viewer), filled, limit=5)
+    finally:
+        current_app.conf.task_always_eager = False
+    assert shown(api(viewer), pk)["status"] == "Done"
+    assert ids(fetched(api(viewer), pk)) == [3999, 3998, 3997, 3996, 3995]
+
+
+def test_progress_is_told_while_it_is_written(
+    filled: Device, api: Api, viewer: User, monkeypatch: pytest.MonkeyPatch, small_steps: None
+) -> None:
+    monkeypatch.setattr(export_jobs, "RECORD_SECONDS", 0)
+    client, told = api(viewer), []
+    pk = made(client, filled, order="asc")
+    whole = export_jobs.Run.tell
+
+    def tell(self: Any, batch: Any) -> None:
+        whole(self, batch)
+        seen = shown(client, pk)
+        told.append((seen["progress"], seen["rows"]))
+
+    monkeypatch.setattr(export_jobs.Run, "tell", tell)
+    assert export_jobs.export(pk)
+    assert len(told) > 5
+    assert told == sorted(told)
+    assert 0 < told[2][0] < told[-3][0] < 1
+    assert told[-1][1] == 4000

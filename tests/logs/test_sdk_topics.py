@@ -136,23 +136,33 @@ def test_failures_are_a_topic_of_their_own(
     assert (found["in.id"].to_pylist(), status["status"]) == ([1001], "All")
 
 
-def test_partitions_have_offsets_to_begin_at(shipped: Device, api: Api, viewer: User) -> None:
+def raw(client: APIClient, topic: str, limit: int, **query: Any) -> list[int]:
+    """`get_raw_logs()`: the newest rows of each partition, its share of the limit, until there is no `next`."""
+    partitions = client.get(f"/v1/logs/topic/{topic}").json()["partitions"]
+    share = limit // len(partitions)
+    iterator: Any = {name: max(0, span["end"] - share) for name, span in partitions.items()}
+    found: list[int] = []
+    while iterator is not None:
+        table, status = page(client, topic, iterator, page_size=limit, **query)
+        if not len(table):
+            break
+        found += table["in.id"].to_pylist()
+        iterator = status["next"]
+    return found
+
+
+def test_raw_logs_are_the_newest_of_each_partition(
+    shipped: Device, api: Api, viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = api(viewer)
     topic = topic_of(client, shipped)
-    partitions = client.get(f"/v1/logs/topic/{topic}").json()["partitions"]
-    assert partitions == {
-        "one": {"start": rows.START, "end": rows.START + 299},
-        "other": {"start": rows.START + 1, "end": rows.START + 300},
-    }
-    iterator: Any = {"other": rows.START + 291}
-    found = []
-    while True:
-        table, status = page(client, topic, iterator, page_size=2, order="asc")
-        found += table["in.id"].to_pylist()
-        if status["next"] is None:
-            break
-        iterator = status["next"]
-    assert found == [291, 293, 295, 297, 299]
+    assert set(client.get(f"/v1/logs/topic/{topic}").json()["partitions"]) == {"one", "other"}
+    assert raw(client, topic, 10) == [290, 292, 294, 296, 298, 291, 293, 295, 297, 299]
+    monkeypatch.setattr(topics, "MAX_LIMIT", 2)
+    assert raw(client, topic, 10) == [290, 292, 294, 296, 298, 291, 293, 295, 297, 299]
+    assert sorted(raw(client, topic, 1000)) == list(range(300))
+    window = {"time.start": "2025-11-21T00:00:00.010Z", "time.end": "2025-11-21T00:00:00.013Z"}
+    assert raw(client, topic, 1000, **window) == [10, 12, 11, 13]
 
 
 @pytest.mark.parametrize(
