@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from drift.measures import MAX_BINS, BinMode, Metric
 from drift.operations import DEFAULT_ALERT, BaselineAsked, Comparison, Schedule
@@ -53,40 +54,44 @@ def _window(label: str, initial: int, help_text: str = "") -> forms.TypedChoiceF
 class AssayForm(forms.Form):
     """What is compared with what, how, and when."""
 
-    name = forms.CharField(max_length=128, widget=_text(autofocus=True), help_text="For example price drift.")
+    name = forms.CharField(max_length=128, widget=_text(autofocus=True), help_text=_("For example price drift."))
     model = forms.ChoiceField(widget=_select())
     field = forms.CharField(
         max_length=512,
         widget=_text(list="fields", placeholder="out.variable[0]"),
-        help_text="A number of the rows: an output such as out.variable[0], or an input.",
+        help_text=_("A number of the rows: an output such as out.variable[0], or an input."),
     )
     edges = forms.CharField(
-        required=False, widget=_text(list="edge-names"), help_text="Names, separated by commas. Empty: all edges."
+        required=False, widget=_text(list="edge-names"), help_text=_("Names, separated by commas. Empty: all edges.")
     )
     by_edge = forms.BooleanField(
         required=False,
-        label="Score each edge by itself",
+        label=_("Score each edge by itself"),
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
     )
-    baseline_start = forms.DateTimeField(label="From (UTC)", widget=_moment())
-    baseline_end = forms.DateTimeField(label="To (UTC)", widget=_moment())
-    bin_mode = forms.ChoiceField(label="Bins", choices=MODES, initial=BinMode.QUANTILE.value, widget=_select())
-    bins = forms.IntegerField(label="How many bins", initial=5, min_value=1, max_value=MAX_BINS, widget=_number())
-    metric = forms.ChoiceField(label="Score", choices=METRICS, initial=Metric.PSI.value, widget=_select())
+    baseline_start = forms.DateTimeField(label=_("From (UTC)"), widget=_moment())
+    baseline_end = forms.DateTimeField(label=_("To (UTC)"), widget=_moment())
+    bin_mode = forms.ChoiceField(label=_("Bins"), choices=MODES, initial=BinMode.QUANTILE.value, widget=_select())
+    bins = forms.IntegerField(label=_("How many bins"), initial=5, min_value=1, max_value=MAX_BINS, widget=_number())
+    metric = forms.ChoiceField(label=_("Score"), choices=METRICS, initial=Metric.PSI.value, widget=_select())
     alert = forms.FloatField(
         required=False,
-        label="Alert above",
+        label=_("Alert above"),
         widget=_number(),
         help_text=f"Empty: {DEFAULT_ALERT[Metric.PSI]} for PSI, {DEFAULT_ALERT[Metric.MAX_DIFF]} for the largest "
         f"difference, {DEFAULT_ALERT[Metric.SUM_DIFF]} for the sum.",
     )
     warning = forms.FloatField(
-        required=False, label="Warning above", widget=_number(), help_text="Empty: no warnings, only alerts."
+        required=False, label=_("Warning above"), widget=_number(), help_text=_("Empty: no warnings, only alerts.")
     )
     width = _window("Window", 3600)
     interval = _window("A window every", 3600, "Shorter than the window: windows overlap.")
     min_records = forms.IntegerField(
-        label="Least rows of a window", initial=1, min_value=1, widget=_number(), help_text="Fewer are not scored."
+        label=_("Least rows of a window"),
+        initial=1,
+        min_value=1,
+        widget=_number(),
+        help_text=_("Fewer are not scored."),
     )
 
     def __init__(self, models: Iterable[str], *args: Any, **kwargs: Any) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from edges.provisioning import BULK, FLEET_EDGES, FLEET_TOKEN_LIFE, NewEdge, numbered, read_names
 from edges.states import State
@@ -36,7 +37,7 @@ class FilterForm(forms.Form):
     q = forms.CharField(
         required=False,
         max_length=128,
-        label="Filter Edges",
+        label=_("Filter Edges"),
         widget=forms.TextInput(attrs={"class": "form-control", "type": "search", "placeholder": "Name or tag"}),
     )
     state = forms.ChoiceField(
@@ -75,9 +76,9 @@ class _ToRun(forms.Form):
     """What edges run, and what they may use."""
 
     publish = PublishChoice(queryset=None, empty_label=None, widget=_select())
-    tags = forms.CharField(required=False, widget=_text(), help_text="Optional, separated by commas.")
-    cpus = forms.FloatField(initial=1, label="CPUs", widget=_number(step="0.1", min="0.1"))
-    memory = forms.CharField(initial="1Gi", widget=_text(), help_text="For example 512Mi or 2Gi.")
+    tags = forms.CharField(required=False, widget=_text(), help_text=_("Optional, separated by commas."))
+    cpus = forms.FloatField(initial=1, label=_("CPUs"), widget=_number(step="0.1", min="0.1"))
+    memory = forms.CharField(initial="1Gi", widget=_text(), help_text=_("For example 512Mi or 2Gi."))
 
     def __init__(self, publishes: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +95,7 @@ class AddForm(_ToRun):
     name = forms.CharField(
         max_length=128,
         widget=_text(autofocus=True),
-        help_text="Unique in the whole center; for example the site's name. Its logs carry it.",
+        help_text=_("Unique in the whole center; for example the site's name. Its logs carry it."),
     )
 
 
@@ -104,19 +105,21 @@ class AddManyForm(_ToRun):
     rows = forms.CharField(
         required=False,
         max_length=1024 * 1024,
-        label="Names, or CSV",
+        label=_("Names, or CSV"),
         widget=forms.Textarea(attrs={"class": "form-control rows", "rows": 6, "spellcheck": "false"}),
-        help_text="One name a line; or CSV whose first line is name,tags,cpus,memory, the tags of one separated by ;",
+        help_text=_(
+            "One name a line; or CSV whose first line is name,tags,cpus,memory, the tags of one separated by ;"
+        ),
     )
     pattern = forms.CharField(
         required=False,
         max_length=128,
-        label="Or a pattern",
+        label=_("Or a pattern"),
         widget=_text(placeholder="shop-{n:04}"),
-        help_text="{n} is the number; {n:04} pads it with zeros: shop-0001.",
+        help_text=_("{n} is the number; {n:04} pads it with zeros: shop-0001."),
     )
-    first = forms.IntegerField(required=False, initial=1, min_value=0, label="First number", widget=_number())
-    count = forms.IntegerField(required=False, min_value=1, max_value=BULK, label="How many", widget=_number())
+    first = forms.IntegerField(required=False, initial=1, min_value=0, label=_("First number"), widget=_number())
+    count = forms.IntegerField(required=False, min_value=1, max_value=BULK, label=_("How many"), widget=_number())
 
     def clean(self) -> dict[str, Any]:
         """Names or a pattern."""
@@ -143,30 +146,30 @@ class FleetTokenForm(_ToRun):
     pattern = forms.CharField(
         max_length=128,
         widget=_text(placeholder="shop-{n:04}", autofocus=True),
-        help_text="The devices get their names from it, in the order in which they join. {n:04} pads with zeros.",
+        help_text=_("The devices get their names from it, in the order in which they join. {n:04} pads with zeros."),
     )
     max_edges = forms.IntegerField(
         min_value=1,
         max_value=FLEET_EDGES,
-        label="At most so many edges",
+        label=_("At most so many edges"),
         widget=_number(),
-        help_text="After that many devices the token lets nobody in.",
+        help_text=_("After that many devices the token lets nobody in."),
     )
     hours = forms.FloatField(
         initial=24,
         min_value=0.1,
         max_value=FLEET_TOKEN_LIFE / timedelta(hours=1),
-        label="Hours that it lives",
+        label=_("Hours that it lives"),
         widget=_number(step="any"),
-        help_text="At most 720, which are 30 days.",
+        help_text=_("At most 720, which are 30 days."),
     )
 
 
 class TagsForm(forms.Form):
     """Tags for edges that were selected."""
 
-    add = forms.CharField(required=False, label="Add tags", widget=_text(), help_text="Separated by commas.")
-    take = forms.CharField(required=False, label="Remove tags", widget=_text(), help_text="Separated by commas.")
+    add = forms.CharField(required=False, label=_("Add tags"), widget=_text(), help_text=_("Separated by commas."))
+    take = forms.CharField(required=False, label=_("Remove tags"), widget=_text(), help_text=_("Separated by commas."))
 
     def clean_add(self) -> list[str]:
         """Each tag once."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.utils.datastructures import MultiValueDict
+from django.utils.translation import gettext_lazy as _
 
 from catalog.models import PipelineVersion
 from logs.buckets import Asked, Group
@@ -46,10 +47,10 @@ class _RangeForm(forms.Form):
         choices=[("", "Any time"), *((key, name) for key, (name, _) in PERIODS.items())],
         widget=_select(),
     )
-    start = forms.DateTimeField(required=False, label="From (UTC)", widget=_moment())
-    end = forms.DateTimeField(required=False, label="To (UTC)", widget=_moment())
+    start = forms.DateTimeField(required=False, label=_("From (UTC)"), widget=_moment())
+    end = forms.DateTimeField(required=False, label=_("To (UTC)"), widget=_moment())
     model = forms.CharField(required=False, max_length=256, widget=_text(type="search", placeholder="All, or a name"))
-    pipeline_version = forms.ChoiceField(required=False, label="Version", widget=_select())
+    pipeline_version = forms.ChoiceField(required=False, label=_("Version"), widget=_select())
 
     def __init__(self, versions: Iterable[PipelineVersion], data: Any) -> None:
         super().__init__(data)
@@ -74,10 +75,13 @@ class FilterForm(_RangeForm):
     """Which rows are listed: the names are those of the REST."""
 
     anomaly = forms.CharField(
-        required=False, max_length=256, label="Failed validation", widget=_text(placeholder="All rows", list="checks")
+        required=False,
+        max_length=256,
+        label=_("Failed validation"),
+        widget=_text(placeholder="All rows", list="checks"),
     )
     filter = forms.CharField(
-        required=False, max_length=1000, label="Values", widget=_text(placeholder="out.variable > 500000")
+        required=False, max_length=1000, label=_("Values"), widget=_text(placeholder="out.variable > 500000")
     )
 
     def filters(self, now: datetime) -> Filters:
@@ -104,7 +108,7 @@ class ChartForm(_RangeForm):
 
     by = forms.ChoiceField(
         required=False,
-        label="A line for each",
+        label=_("A line for each"),
         choices=[
             ("", "Nothing: all in one"),
             *(

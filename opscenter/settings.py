@@ -230,11 +230,18 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
-UNFOLD = {"SITE_TITLE": "OpsCenter admin", "SITE_HEADER": "OpsCenter", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "OpsCenter admin",
+    "SITE_HEADER": "OpsCenter",
+    "SITE_URL": "/",
+    "DASHBOARD_CALLBACK": "opscenter.admin.dashboard",
+    "SIDEBAR": {"navigation": "opscenter.admin.navigation"},
+}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
+LOCALE_PATHS = [BASE_DIR / "locale"]  # `manage.py makemessages --locale de` collects the texts there
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.text("OPSCENTER_STATIC", str(BASE_DIR / "var/static")))

@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 # What a link may lead to that is no page of ours, or ends the session.
 ELSEWHERE = ("/api/", "/static/", "/logout", "/v2/")
 NUMBER = re.compile(r"/(?:[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=/|$)")
-LINKS = """() => [...document.querySelectorAll("a[href], [hx-get]")]
+LINKS = """() => [...document.querySelectorAll("a[href], [hx-get]:not(form)")]
     .map((link) => link.getAttribute("href") || link.getAttribute("hx-get"))"""
 
 
@@ -28,8 +28,11 @@ def kind_of(address: str) -> str:
     return NUMBER.sub("/0", urlsplit(address).path)
 
 
-def pages(page: Page, url: str, beginnings: tuple[str, ...] = ("/",), under: str = "/") -> Iterator[str]:
-    """Goes to one page of every kind under a path that links lead to, and gives its address while it is open."""
+def pages(page: Page, url: str, beginnings: tuple[str, ...] = ("/",), skipped: tuple[str, ...] = ()) -> Iterator[str]:
+    """Goes to one page of every kind that links lead to, and gives its address while it is open.
+
+    Addresses that begin with one of `skipped` are left out.
+    """
     waiting = deque(beginnings)
     seen: set[str] = set()
     while waiting:
@@ -44,4 +47,4 @@ def pages(page: Page, url: str, beginnings: tuple[str, ...] = ("/",), under: str
         if kind_of(here) == kind_of(address) or kind_of(here) not in seen:
             seen.add(kind_of(here))
             yield here
-        waiting.extend(link for link in found if link.startswith(under) and not link.startswith(ELSEWHERE))
+        waiting.extend(link for link in found if link.startswith("/") and not link.startswith(ELSEWHERE + skipped))
