@@ -17,6 +17,7 @@ class LogMark(models.Model):
     rows = models.BigIntegerField(default=0, help_text="rows received")
     shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
     updated_at = models.DateTimeField(help_text="when rows or a gap last arrived")
+    time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time: of the newest row received")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["edge", "epoch"], name="log_mark_once")]

@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
+from django.db.models.functions import Coalesce, Greatest
 
 from common.errors import Invalid, StorageFull
 from edges import queries as edge_queries
@@ -41,7 +42,7 @@ def store_page(*, edge: Edge, epoch: UUID, first: int, pipeline_version_uuid: UU
     while True:
         fresh = page.after(begin - first)
         with _full_disk_told(), transaction.atomic():
-            if _advance(edge, epoch, begin, last, now, rows=fresh.rows):
+            if _advance(edge, epoch, begin, last, now, rows=fresh.rows, time_max=fresh.time_max):
                 _insert(
                     LogPage(
                         pipeline_version_id=version_pk,
@@ -110,10 +111,21 @@ def record_gap(
         begin = acked + 1
 
 
-def _advance(edge: Edge, epoch: UUID, begin: int, last: int, now: datetime, *, rows: int = 0, shed: int = 0) -> bool:
-    """Moves the mark to `last` if it stands right before `begin`."""
+def _advance(
+    edge: Edge,
+    epoch: UUID,
+    begin: int,
+    last: int,
+    now: datetime,
+    *,
+    rows: int = 0,
+    shed: int = 0,
+    time_max: int | None = None,
+) -> bool:
+    """Moves the mark to `last` if it stands right before `begin`. A gap has no `time_max`: no row of it came."""
+    newest = {} if time_max is None else {"time_max": Greatest(Coalesce("time_max", time_max), time_max)}
     moved = LogMark.objects.filter(edge=edge, epoch=epoch, acked=begin - 1).update(
-        acked=last, rows=F("rows") + rows, shed=F("shed") + shed, updated_at=now
+        acked=last, rows=F("rows") + rows, shed=F("shed") + shed, updated_at=now, **newest
     )
     return moved == 1
 

@@ -122,10 +122,22 @@ class AccountOut(serializers.Serializer[Any]):
     received = serializers.IntegerField(help_text="rows that are durable here")
     shed = serializers.IntegerField(help_text="rows that the edge had to drop before they were shipped")
     acked = serializers.IntegerField(help_text="last sequence that is accounted for: received + shed")
-    last_arrival = serializers.DateTimeField()
+    pending = serializers.IntegerField(
+        allow_null=True, help_text="rows that waited on the edge at its last check-in; null for a store it has no more"
+    )
+    last_time = serializers.IntegerField(
+        allow_null=True, help_text="edge time of the newest row received, epoch ms; null when it is not known"
+    )
+    last_arrival = serializers.DateTimeField(allow_null=True, help_text="of rows or a gap; null before the first")
     gaps = GapOut(many=True)
 
 
 class AccountingOut(serializers.Serializer[Any]):
-    edge = serializers.CharField(help_text="name")
-    epochs = AccountOut(many=True, help_text="the last heard of first")
+    edge = serializers.CharField(source="edge.name", help_text="name")
+    reported_at = serializers.IntegerField(
+        source="health.reported_at", allow_null=True, help_text="its last check-in, epoch ms by the center's clock"
+    )
+    clock_offset = serializers.IntegerField(
+        source="health.clock_offset", allow_null=True, help_text="ms that the edge's clock was ahead then"
+    )
+    epochs = AccountOut(source="accounts", many=True, help_text="the last heard of first")

@@ -63,5 +63,4 @@ class EdgeAccounting(APIView):
 
     @extend_schema(responses=serializers.AccountingOut)
     def get(self, request: Request, pk: UUID) -> Response:
-        edge, accounts = queries.accounts_for(cast(User, request.user), pk)
-        return Response(serializers.AccountingOut({"edge": edge.name, "epochs": accounts}).data)
+        return Response(serializers.AccountingOut(queries.accounting_for(cast(User, request.user), pk)).data)

@@ -1,13 +1,18 @@
 """`GET /api/v1/edges/<id>/logs/accounting`: every row is here or was told to be dropped."""
 
+import json
+import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
 from catalog.models import User
 from edges import operations as edge_operations
+from logs.models import LogPage
 from tests.logs import rows
 from tests.logs.conftest import Device
 
@@ -18,6 +23,17 @@ Api = Callable[..., APIClient]
 
 def address(device: Device) -> str:
     return f"/api/v1/edges/{device.edge.pk}/logs/accounting"
+
+
+def checkin(device: Device, *, epoch: uuid.UUID, last: int, clock_ahead: int = 0) -> dict[str, Any]:
+    """The golden check-in, of that log store."""
+    golden = Path(__file__).parents[2] / "contract" / "checkin.request.json"
+    report: dict[str, Any] = json.loads(golden.read_text())
+    report["serving"] = None
+    report["logs"] |= {"epoch": str(epoch), "last_sequence": last, "acked": 0}
+    report["clock"] = int(time.time() * 1000) + clock_ahead
+    assert device.client.post("/edge/v1/checkin", report, format="json").status_code == 200
+    return report
 
 
 def test_each_log_store_has_its_account(device: Device, api: Api, viewer: User) -> None:
@@ -44,6 +60,41 @@ def test_each_log_store_has_its_account(device: Device, api: Api, viewer: User) 
         "time_max": 2,
         "reason": "storage_limit",
     }
+
+
+def test_rows_that_wait_on_the_edge_and_its_clock_are_told(device: Device, api: Api, viewer: User) -> None:
+    device.ship(device.page(rows.run(10)))
+    report = checkin(device, epoch=rows.EPOCH, last=25, clock_ahead=90_000)
+    answer = api(viewer).get(address(device)).json()
+    assert [(epoch["epoch"], epoch["pending"]) for epoch in answer["epochs"]] == [(str(rows.EPOCH), 15)]
+    assert 80_000 < answer["clock_offset"] <= 90_000
+    assert answer["reported_at"] == report["clock"] - answer["clock_offset"]
+
+
+def test_pending_falls_as_rows_arrive_after_the_check_in(device: Device, api: Api, viewer: User) -> None:
+    checkin(device, epoch=rows.EPOCH, last=12)
+    device.ship(device.page(rows.run(10)))
+    assert api(viewer).get(address(device)).json()["epochs"][0]["pending"] == 2
+    device.ship(device.page(rows.run(5)), first=11)
+    assert api(viewer).get(address(device)).json()["epochs"][0]["pending"] == 0
+
+
+def test_store_of_which_nothing_arrived_is_shown_first(device: Device, api: Api, viewer: User) -> None:
+    device.ship(device.page(rows.run(10)))
+    wiped = uuid.uuid4()
+    checkin(device, epoch=wiped, last=7)
+    newest, oldest = api(viewer).get(address(device)).json()["epochs"]
+    assert (newest["epoch"], newest["received"], newest["pending"]) == (str(wiped), 0, 7)
+    assert (newest["last_time"], newest["last_arrival"]) == (None, None)
+    assert (oldest["epoch"], oldest["received"], oldest["pending"]) == (str(rows.EPOCH), 10, None)
+
+
+def test_last_time_is_of_the_newest_row_whatever_arrives_later(device: Device, api: Api, viewer: User) -> None:
+    device.ship(device.page(rows.run(10)))
+    device.ship(device.page(rows.run(10, begin=rows.START - 5_000)), first=11)
+    device.gap(first=21, last=25, count=5, time_min=1, time_max=rows.START + 9_000_000)
+    LogPage.objects.all().delete()  # as retention does
+    assert api(viewer).get(address(device)).json()["epochs"][0]["last_time"] == rows.START + 9
 
 
 def test_edge_without_logs_has_no_account(device: Device, api: Api, viewer: User) -> None:
