@@ -1,6 +1,6 @@
 # Everything that people and CI run. Needs Python >= 3.11 only; PYTHON=/path/to/python3 names another one.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint types bench images assets migrations pin clean
+.PHONY: help setup demo run test lint types bench screenshots images assets migrations pin clean
 PORT ?= 8000
 export PORT
 
@@ -37,10 +37,17 @@ types: ## check types
 bench: ## measure; results go to var/bench (ARGS="logs engine" for some)
 	@$(SETUP) --dev && exec $(VENV)/python -m bench $(ARGS)
 
-images: ## build the container images (BASE_IMAGE=… for the engine on another base)
-	@docker build --tag opscenter-engine:latest $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+screenshots: ## take pictures of every page, light and dark, wide and narrow: var/screenshots
+	@$(SETUP) --dev && exec $(VENV)/python -m scripts.screenshots $(ARGS)
+
+ENGINE_IMAGE ?= opscenter-engine:latest
+CENTER_IMAGE ?= opscenter:latest
+BUILD = docker $(if $(PLATFORM),buildx build --platform $(PLATFORM) $(if $(PUSH),--push,--load),build)
+
+images: ## build the container images (PLATFORM=linux/arm64 by buildx, BASE_IMAGE=… for the engine)
+	@$(BUILD) --tag $(ENGINE_IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) engine
-	@docker build --tag opscenter:latest .
+	@$(BUILD) --tag $(CENTER_IMAGE) .
 
 assets: ## fetch the pages' assets by npm and collect them
 	@rm -f .venv/stamps/page-assets .venv/stamps/static-files

@@ -27,6 +27,7 @@ wrk.headers["Content-Type"], wrk.headers["Accept"] = "%s", "%s"
 wrk.body = io.open("%s", "rb"):read("*a")
 """
 OURS = ("json", "lean", "arrow in", "arrow")  # the engine: what comes in and goes out
+VARIANTS = (("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # reference: at 16 connections, how many times a peer's requests a second the engine should answer (json, lean at 1000).
 TARGETS = {
@@ -91,7 +92,7 @@ def table(found: dict[str, Any], names: list[str]) -> str:
     for name in names:
         cells = [found[f"{name} b{count} c{c}"] for count, c in CASES]
         lines.append(f"{name:14}" + "".join(f"{cell['rps']:>12.0f} /{cell['p99']:>6.1f}" for cell in cells))
-    for base in [name for name in names if name not in OURS]:
+    for base in [name for name in names if not name.startswith("json") and name not in OURS]:
         for ours in OURS:
             ratios = [found[f"{ours} b{n} c{c}"]["rps"] / found[f"{base} b{n} c{c}"]["rps"] for n, c in CASES]
             wanted = [TARGETS.get((base, n)) if c == 16 and ours == "json" else None for n, c in CASES]
@@ -100,11 +101,70 @@ def table(found: dict[str, Any], names: list[str]) -> str:
     return "\n".join(lines)
 
 
+class Rig:
+    """The servers under measurement."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.targets: list[Target] = []
+        self.running: dict[str, tuple[subprocess.Popen[bytes], dict[str, float]]] = {}
+
+    def add(self, targets: list[Target], process: subprocess.Popen[bytes], began: float) -> str | None:
+        """Measure a server, if it comes up; why it does not, if so."""
+        reason = servers.wait(targets[0], process)
+        self.running[targets[0].server] = process, {"start": time.monotonic() - began}
+        if reason is None:
+            self.targets += targets
+        return reason
+
+    def add_engine(self, variants: bool) -> bool:
+        """The engine as it is, and its variants."""
+        for options in ((), *VARIANTS) if variants else ((),):
+            began, folder = time.monotonic(), self.folder / "".join(("engine", *options))
+            reason = self.add(*servers.engine(self.model, folder, *options), began)
+            if reason:
+                print(f"The engine does not serve: {reason}\n{(folder / 'engine.log').read_text()}", file=sys.stderr)
+                return False
+        return True
+
+    def add_peers(self, chosen: str) -> None:
+        """Those that can be installed and come up."""
+        for peer, needs in servers.requirements().items():
+            if chosen not in ("all", peer) and peer not in chosen.split(","):
+                continue
+            reason = servers.install(peer, needs, FOLDER)
+            if reason is None:
+                began = time.monotonic()
+                target, process = servers.peer(peer, self.model, FOLDER)
+                reason = self.add([target], process, began)
+            if reason is not None:
+                print(f"{peer} is left out: {reason}")
+
+    def end(self) -> None:
+        """Stop all."""
+        for process, _ in self.running.values():
+            process.terminate()
+        for process, _ in self.running.values():
+            process.wait(20)
+
+
+def costs(facts: dict[str, dict[str, float]], found: dict[str, Any]) -> str:
+    """Memory and start of each server; what the log and the second slot do to the requests a second."""
+    lines = [f"{server:14}{fact['pss']:>8.0f} MiB PSS{fact['start']:>8.1f} s start" for server, fact in facts.items()]
+    for name, what in (("json no log", "log on/off"), ("json slots=1", "2 slots/1")):
+        cells = [(found.get(f"json b{n} c{c}"), found.get(f"{name} b{n} c{c}")) for n, c in CASES]
+        texts = [f"x{one['rps'] / other['rps']:.2f}" for one, other in cells if one and other]
+        if texts:
+            lines.append(f"{what:20}" + "".join(f"{text:>20}" for text in texts))
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Install, start, measure, print."""
     parser = argparse.ArgumentParser(prog="bench.engine", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help="1 slot, and no log")
     parser.add_argument("--peers", default="all", help="all, none, or names with commas")
     options = parser.parse_args()
     if not shutil.which("wrk"):
@@ -113,36 +173,27 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     model = FOLDER / "house.onnx"
     model.write_bytes(house_model())
-    processes = []
     with tempfile.TemporaryDirectory(dir=FOLDER) as name:
-        folder = Path(name)
-        targets, process = servers.engine(model, folder)
-        processes.append(process)
+        rig = Rig(model, Path(name))
         try:
-            reason = servers.wait(targets[0], process)
-            if reason:
-                print(f"The engine does not serve: {reason}\n{(folder / 'engine.log').read_text()}", file=sys.stderr)
+            if not rig.add_engine(options.variants):
                 return 1
-            for peer, needs in servers.requirements().items():
-                if options.peers not in ("all", peer) and peer not in options.peers.split(","):
-                    continue
-                reason = servers.install(peer, needs, FOLDER)
-                if reason is None:
-                    target, process = servers.peer(peer, model, FOLDER)
-                    processes.append(process)
-                    reason = servers.wait(target, process)
-                if reason is None:
-                    targets.append(target)
-                else:
-                    print(f"{peer} is left out: {reason}")
-            found = measure(model, targets, options, folder)
+            rig.add_peers(options.peers)
+            found = measure(model, rig.targets, options, rig.folder)
+            facts = {
+                server: {**fact, "pss": servers.memory(process)} for server, (process, fact) in rig.running.items()
+            }
         finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(20)
-    print(table(found, ["onnxruntime", *(target.name for target in targets)]))
-    told = {"time": int(time.time()), "load": os.getloadavg(), "cores": os.cpu_count(), "found": found}
+            rig.end()
+    print(table(found, ["onnxruntime", *(target.name for target in rig.targets)]))
+    print(costs(facts, found))
+    told = {
+        "time": int(time.time()),
+        "load": os.getloadavg(),
+        "cores": os.cpu_count(),
+        "found": found,
+        "servers": facts,
+    }
     (FOLDER / "engine.json").write_text(json.dumps(told, indent=1))
     return 0
 

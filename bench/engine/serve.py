@@ -1,27 +1,27 @@
 """The engine as it serves, on a model from a file, and a constant answer from the same HTTP server.
 
-python -m bench.engine.serve MODEL FOLDER PORT
+python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--no-log]
 """
 
+import argparse
 import signal
-import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
 from engine.tests.fakes.registry import publish
 from opsengine import pipeline
-from opsengine.app import App, Environ, StartResponse
-from opsengine.engine import BODIES, SLOTS, SPARE_THREADS
+from opsengine.app import App
+from opsengine.engine import BODIES, SLOTS
 from opsengine.gate import Gate
+from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.recorder import Recorder
-from opsengine.server import Server
+from opsengine.server import Lane, Server
 from opsengine.store import ContentStore
 from opsengine.traffic import Traffic
 from opsengine.views import Views
@@ -44,28 +44,42 @@ class Shelf:
         return self.put(orjson.dumps(manifest))
 
 
-def main(model: str, folder: str, port: str) -> None:
+class Constant(App):
+    """The engine, and beside it an answer that costs nothing."""
+
+    def respond(self, request: Request) -> Reply:
+        """Answer."""
+        return Reply(200, "application/json", CONSTANT) if request.path == "/constant" else super().respond(request)
+
+    def lane(self, request: Request) -> Lane:
+        """Where a request is to run."""
+        return Lane.HERE if request.path == "/constant" else super().lane(request)
+
+
+def main() -> None:
     """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="bench.engine.serve", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("folder")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--slots", type=int, default=SLOTS, help="long requests that run at once")
+    parser.add_argument("--no-log", action="store_true", help="answer without logging")
+    chosen = parser.parse_args()
+    folder, model = chosen.folder, chosen.model
     store = ContentStore(Path(folder) / "store")
     part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), ["tensor"])
     _, digest = publish(Shelf(store), "house", "00000000-0000-4000-8000-000000000002", [part])
     log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
     writer.start()
-    gate, metrics = Gate(SLOTS, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
-    plane = DataPlane(Recorder(writer.put, metrics.result, LARGEST_FIELD), LARGEST_BODY)
+    gate, metrics = Gate(chosen.slots, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
+    log = (lambda result: None) if chosen.no_log else writer.put
+    plane = DataPlane(Recorder(log, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
-    app = App(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
+    app = Constant(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
-    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != "/constant":
-            return app(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or 0))
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(CONSTANT)))])
-        return [CONSTANT]
-
-    server = Server(serve, "127.0.0.1", int(port), threads=SLOTS + QUEUE + SPARE_THREADS)
+    server = Server(app, "127.0.0.1", chosen.port, chosen.slots, QUEUE)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()
@@ -75,4 +89,4 @@ def main(model: str, folder: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -31,6 +31,7 @@ class Target:
     path: str
     style: str  # records, arrow, v2, plain
     accept: str = "application/json"
+    server: str = "engine"  # whose memory and start are told
 
     @property
     def types(self) -> tuple[str, str]:
@@ -86,6 +87,20 @@ def is_answering(target: Target) -> bool:
         return False
 
 
+def memory(process: subprocess.Popen[bytes]) -> float:
+    """MiB that a server and its children hold, what they share counted once (PSS)."""
+    found, todo = 0, [process.pid]
+    while todo:
+        pid = todo.pop()
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        except OSError:  # it has ended
+            continue
+        found += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return found / 1024
+
+
 def wait(target: Target, process: subprocess.Popen[bytes]) -> str | None:
     """Wait until the server answers; why it does not, if so."""
     end = time.monotonic() + START_SECONDS
@@ -94,16 +109,20 @@ def wait(target: Target, process: subprocess.Popen[bytes]) -> str | None:
             return f"it ended with exit code {process.returncode}"
         if is_answering(target):
             return None
-        time.sleep(0.2)
+        time.sleep(0.05)
     return f"it did not answer within {START_SECONDS} s"
 
 
-def engine(model: Path, folder: Path) -> tuple[list[Target], subprocess.Popen[bytes]]:
-    """The engine with a durable log, on a port of its own."""
+def engine(model: Path, folder: Path, *options: str) -> tuple[list[Target], subprocess.Popen[bytes]]:
+    """The engine with a durable log, on a port of its own; with options just its target `json` under their name."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.engine.serve", str(model), str(folder), str(port)]
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "bench.engine.serve", str(model), str(folder), str(port), *options]
     path = os.pathsep.join([str(ROOT), str(ROOT / "engine" / "src")])
     process = start(command, folder / "engine.log", {"PYTHONPATH": path})
+    if options:
+        name = "json " + "".join(options).lstrip("-").replace("-", " ")
+        return [Target(name, port, "/infer", "records", server=name)], process
     paths = {"json": "/infer", "lean": "/infer?dataset[]=out", "constant": "/constant"}
     targets = [Target(name, port, path, "records") for name, path in paths.items()]
     arrow = [Target("arrow in", port, "/infer", "arrow"), Target("arrow", port, "/infer", "arrow", ARROW)]
@@ -151,9 +170,9 @@ def peer(name: str, model: Path, folder: Path) -> tuple[Target, subprocess.Popen
         (work / "settings.json").write_text(json.dumps(settings))
         (work / "model-settings.json").write_text(json.dumps(told))
         command = [str(bin_folder / "mlserver"), "start", str(work)]
-        return Target(name, port, "/v2/models/house/infer", "v2"), start(command, log, env)
+        return Target(name, port, "/v2/models/house/infer", "v2", server=name), start(command, log, env)
     if name == "kserve":
         command = [str(bin_folder / "python"), str(HERE / "peers" / "kserve_model.py"), str(model), str(port)]
-        return Target(name, port, "/v2/models/house/infer", "v2"), start(command, log, env)
+        return Target(name, port, "/v2/models/house/infer", "v2", server=name), start(command, log, env)
     command = [str(bin_folder / "bentoml"), "serve", "bentoml_model:House", "--port", str(port), "--host", "127.0.0.1"]
-    return Target(name, port, "/predict", "plain"), start(command, log, env, HERE / "peers")
+    return Target(name, port, "/predict", "plain", server=name), start(command, log, env, HERE / "peers")

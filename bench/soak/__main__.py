@@ -174,6 +174,17 @@ def _report(clients, samples, capacity, seconds, told):
     }
 
 
+def verdict(report):
+    """What went wrong, in sentences."""
+    checks = {
+        f"{report['failed']} requests failed: {report['first_failures']}.": report["failed"],
+        f"The swap did not happen under load: {report['by_version']}.": len(report["by_version"]) != 2,
+        f"Memory grew by {report['growth'] - 1:.1%} in the second part of the run.": report["growth"] > GROWTH,
+        f"{report['shed']} log rows were given up.": report["shed"],
+    }
+    return [told for told, is_wrong in checks.items() if is_wrong]
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -183,7 +194,12 @@ def main():
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps(report, indent=2))
     print(json.dumps(report, indent=2))
-    return 1 if report["failed"] or len(report["by_version"]) != 2 or report["growth"] > GROWTH else 0
+    faults = verdict(report)
+    if not faults:
+        print("PASSED: no request failed, the swap mixed none, memory stayed flat, the log was shipped whole.")
+    for fault in faults:
+        print(f"FAILED: {fault}")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import sys
 import orjson
 import pytest
 
-from engine.tests.conftest import ROOT, free_port
+from engine.tests.conftest import ROOT, eventually, free_port
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, start_joined
+from engine.tests.test_updates import wish
 
 
 @pytest.fixture
@@ -129,3 +130,39 @@ def test_each_command_has_help(run, name):
 def test_version_is_told_and_unknown_commands_are_refused(run):
     assert run("version")[1].startswith("opsengine ")
     assert run("dance")[0] == 2
+
+
+@pytest.fixture
+def updated(registry, center, start_engine):
+    """A joined engine that serves V2, after V1."""
+    engine = start_joined(start_engine, registry, center)
+    first = engine.get("/status.json")[1]["serving"]["digest"]
+    second = wish(registry, center)
+    eventually(lambda: engine.get("/status.json")[1]["serving"]["digest"] == second)
+    return engine, first
+
+
+def test_rollback_changes_a_running_engine_over(updated, run, center):
+    engine, first = updated
+    code, out, _ = run("rollback", ENGINE_PORT=engine.port)
+    assert (code, out.strip()) == (0, first)
+    assert engine.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [2.0, 2.0]}
+    told = eventually(lambda: next((c for c in center.checkins if c["update"]["error"]), None))
+    assert told["serving"]["digest"] == first and "taken back by hand" in told["update"]["error"]
+    assert engine.get("/status.json")[1]["serving"]["digest"] == first  # though the center still wants the other
+
+
+def test_rollback_of_a_stopped_engine_counts_from_its_next_start(updated, run):
+    engine, first = updated
+    engine.stop()
+    assert run("rollback")[:2] == (0, first + "\n")
+    engine.start().ready()
+    assert engine.get("/status.json")[1]["serving"]["digest"] == first
+
+
+def test_rollback_with_nothing_before_says_so_and_changes_nothing(run, registry, location, start_engine):
+    engine = start_engine(PIPELINE_URL=location[0]).ready()
+    engine.stop()
+    code, out, err = run("rollback")
+    assert (code, out) == (1, "") and "no publish before" in err
+    engine.start().ready()

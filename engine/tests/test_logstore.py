@@ -253,7 +253,7 @@ def test_uneven_unused_column_is_named_as_dropped(log, make_writer):
 
 
 def test_full_queue_loses_rows_but_not_their_count(log, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "QUEUE_BYTES", 1000)
+    monkeypatch.setattr(LogStore, "queue_bytes", 1000)
     writer = LogWriter(log, tmp_path / "taken")  # not started: nothing drains the queue
     for value in range(100):
         writer.put(result(value, width=10))
@@ -343,3 +343,20 @@ def test_failing_disk_delays_rows_and_loses_none(log, make_writer, monkeypatch):
     writer.put(result(1, 2, 3))
     assert writer.flush(5)
     assert values(log.next(10)) == [1, 2, 3]
+
+
+def test_journal_counts_into_the_cap_and_is_bounded_by_it(make, tmp_path):
+    store = make(2**20)
+    writer = LogWriter(store, tmp_path / "logs" / "taken")  # not started: the disk stands still
+    empty = store.used
+    for value in range(5000):
+        writer.put(result(*[value] * 10))
+    tails = sum(path.stat().st_size for path in (tmp_path / "logs").glob("tail-*"))
+    assert 2**14 < tails <= 2**16
+    assert store.used >= empty + tails
+    writer.start()
+    assert writer.flush(10)
+    writer.stop()
+    position = store.position
+    assert position.last == 50_000 and 0 < position.shed < 50_000  # what had no room is counted
+    assert store.used <= 2**20

@@ -4,6 +4,7 @@ import http.client
 import re
 import threading
 import time
+from contextlib import closing
 
 import orjson
 import pytest
@@ -163,16 +164,18 @@ def test_requests_over_the_line_are_429_with_retry_after(start_engine, registry)
 
 def test_gate_bounds_count_and_bytes():
     gate = Gate(slots=1, queue=1, budget=100)
-    with gate.admit(60), gate.slot():
-        with gate.admit(40):
-            assert gate.waiting == 1
-            with pytest.raises(RequestError) as caught, gate.admit(0):
-                pass
-            assert caught.value.status == 429 and caught.value.headers == (("Retry-After", "1"),)
-        with pytest.raises(RequestError, match="bytes wait"), gate.admit(41):
-            pass
-    with gate.admit(1000):  # alone, the largest body that is allowed at all passes
-        pass
+    gate.enter(60)
+    gate.enter(40)
+    assert gate.waiting == 1
+    with pytest.raises(RequestError) as caught:
+        gate.enter(0)
+    assert caught.value.status == 429 and caught.value.headers == (("Retry-After", "1"),)
+    gate.leave(40)
+    with pytest.raises(RequestError, match="bytes wait"):
+        gate.enter(41)
+    gate.leave(60)
+    gate.enter(1000)  # alone, the largest body that is allowed at all passes
+    gate.leave(1000)
     assert (gate.waiting, gate.refused) == (0, 2)
 
 
@@ -181,14 +184,14 @@ def test_request_under_way_is_answered_before_the_engine_ends(start_engine, regi
     url, _ = publish(registry, "slow", V1, [("slow", "m1", models.slow(), ["tensor"])])
     engine = start_engine(PIPELINE_URL=url).ready(60)
     row = orjson.dumps([{"tensor": [[1.0] * 300] * 300}] * 6)
-    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)
-    connection.request("POST", "/infer", row, {"Content-Type": JSON})
-    eventually(lambda: engine.get("/status.json")[1]["traffic"]["requests"] == 0)
-    time.sleep(0.1)
-    code, seconds = engine.stop() if name == "stop" else engine.interrupt()
-    assert (code, seconds < 10) == (0, True)
-    answer = connection.getresponse()
-    assert answer.status == 200 and len(orjson.loads(answer.read())) == 6
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=20)) as connection:
+        connection.request("POST", "/infer", row, {"Content-Type": JSON})
+        eventually(lambda: engine.get("/status.json")[1]["traffic"]["requests"] == 0)
+        time.sleep(0.5)  # long enough to be read on a busy machine; the run itself takes longer
+        code, seconds = engine.stop() if name == "stop" else engine.interrupt()
+        assert (code, seconds < 10) == (0, True)
+        answer = connection.getresponse()
+        assert answer.status == 200 and len(orjson.loads(answer.read())) == 6
     assert "Traceback" not in engine.log
 
 

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.e2e
 
 BASE = "opscenter-test-base"
 NEEDS = (
-    *("cryptography", "flatbuffers", "granian", "numpy", "onnxruntime", "orjson", "prometheus-client", "pyarrow"),
-    *("pyjwt", "urllib3"),
+    *("cryptography", "flatbuffers", "httptools", "numpy", "onnxruntime", "orjson", "prometheus-client", "pyarrow"),
+    *("pyjwt", "urllib3", "uvloop"),
 )
 DOCKERFILE = f"""
 FROM {BASE}

@@ -1,167 +1,136 @@
-"""The engine's HTTP surface (WSGI): thin, everything is done by the data plane and the log."""
+"""The engine's HTTP addresses: thin, everything is done by the data plane and the log."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Any
+from functools import partial
 
 import orjson
 
 from opsengine import encode, rows, selection
 from opsengine.errors import RequestError
+from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.plane import DataPlane
-from opsengine.traffic import Ask, Traffic
+from opsengine.server import Lane
+from opsengine.traffic import Traffic
 from opsengine.views import Views
 
 logger = logging.getLogger(__name__)
-
-Environ = dict[str, Any]
-StartResponse = Callable[[str, list[tuple[str, str]]], object]
-Reply = tuple[int, str, bytes]
 
 LOG_ROWS = 1000  # what POST /logs answers when it is not asked for more
 MOST_LOG_ROWS = 10_000
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
-TOO_MANY = 429
-PIECE = 1 << 16  # bytes read past at a time
+NAMED = "/pipelines/"
 
 
 class App:
-    """The WSGI application."""
+    """What the server serves."""
 
     def __init__(
         self, plane: DataPlane, traffic: Traffic, log: tuple[LogStore, LogWriter], views: Views, max_body: int
     ) -> None:
         self._plane = plane
         self._traffic = traffic
-        self._views = views
         self._log_store, self._writer = log
-        self._max_body = max_body
-        self._routes: dict[str, tuple[str, Callable[[Environ], Reply]]] = {
-            "/infer": ("POST", self._infer),
-            "/pipelines": ("GET", self._pipelines),
-            "/models": ("GET", self._models),
-            "/logs": ("POST", self._logs),
-            "/healthz": ("GET", self._healthz),
-            "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", lambda environ: views.metrics()),
-            "/status": ("GET", lambda environ: views.page()),
-            "/status.json": ("GET", lambda environ: views.json()),
+        self.largest_body = max_body
+        side, here = Lane.SIDE, Lane.HERE
+        self._routes: dict[str, tuple[str, Lane | None, Callable[[Request], Reply]]] = {
+            "/infer": ("POST", None, self._infer),
+            "/pipelines": ("GET", here, self._pipelines),
+            "/models": ("GET", here, self._models),
+            "/logs": ("POST", side, self._logs),
+            "/healthz": ("GET", here, self._healthz),
+            "/readyz": ("GET", here, self._readyz),
+            "/metrics": ("GET", side, lambda request: Reply(*views.metrics())),
+            "/status": ("GET", side, lambda request: Reply(*views.page())),
+            "/status.json": ("GET", side, lambda request: Reply(*views.json())),
         }
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; faults become JSON bodies that the public SDK can show."""
-        headers: tuple[tuple[str, str], ...] = ()
+    def admit(self, request: Request) -> Reply | None:
+        """Let an inference in, or say why not; what else is asked takes next to no memory."""
+        if request.path != "/infer" and not request.path.startswith(NAMED):
+            return None
         try:
-            status, content_type, body = self._answer(environ)
+            self._traffic.admit(request.size)
         except RequestError as error:
-            headers = error.headers
-            status, content_type, body = error.status, JSON, _fault(error.status, str(error))
+            return self.fault(error)
+        request.admitted = True
+        return None
+
+    def leave(self, request: Request) -> None:
+        """A request that was let in has ended."""
+        self._traffic.leave(request.size)
+
+    def lane(self, request: Request) -> Lane:
+        """Where a request is to run."""
+        route = self._routes.get(request.path)
+        return (route[1] if route else None) or self._traffic.lane(len(request.body))
+
+    def respond(self, request: Request) -> Reply:
+        """Answer; faults become JSON bodies that the public SDK can show."""
+        try:
+            allowed, _, handler = self._routes.get(request.path) or self._named(request.path)
+            method = request.method
+            if method != allowed and not (method == "HEAD" and allowed == "GET"):
+                told = f"{request.path[:100]} takes {allowed}, not {method[:20]}."
+                raise RequestError(told, 405, (("Allow", allowed),))
+            return handler(request)
+        except RequestError as error:
+            return self.fault(error)
         except Exception:
             logger.exception("a request failed")
-            status, content_type, body = 500, JSON, _fault(500, "The engine failed on this request: see its log.")
-        head = [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]
-        start_response(f"{status} {HTTPStatus(status).phrase}", head)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+            return self.fault(RequestError("The engine failed on this request: see its log.", 500))
 
-    def _answer(self, environ: Environ) -> Reply:
-        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        allowed, handler = self._routes.get(path) or self._named(path)
-        if method != allowed and not (method == "HEAD" and allowed == "GET"):
-            raise RequestError(f"{path[:100]} takes {allowed}, not {method[:20]}.", 405, (("Allow", allowed),))
-        return handler(environ)
+    def fault(self, error: RequestError) -> Reply:
+        """The error body that the public SDK displays."""
+        told = {"code": error.status, "status": "Error", "error": str(error), "source": "engine"}
+        return Reply(error.status, JSON, orjson.dumps(told), error.headers)
 
-    def _named(self, path: str) -> tuple[str, Callable[[Environ], Reply]]:
-        name = path.removeprefix("/pipelines/")
+    def _named(self, path: str) -> tuple[str, Lane | None, Callable[[Request], Reply]]:
+        name = path.removeprefix(NAMED)
         if name == path or not name or "/" in name:
             raise RequestError(f"There is nothing at {path[:100]!r}: inferences go to /infer.", 404)
-        return "POST", lambda environ: self._infer(environ, name)
+        return "POST", None, partial(self._infer, pipeline=name)
 
-    def _infer(self, environ: Environ, pipeline: str | None = None) -> Reply:
-        as_arrow = encode.ARROW_TYPE in environ.get("HTTP_ACCEPT", "")
-        ask = Ask(
-            read=lambda: self._body(environ),
-            size=self._declared(environ),
-            content_type=environ.get("CONTENT_TYPE", ""),
-            as_arrow=as_arrow,
-            selection=selection.parse(environ["QUERY_STRING"]),
-            pipeline=pipeline,
-        )
-        try:
-            answer = self._traffic.infer(ask)
-        except RequestError as refusal:
-            if refusal.status == TOO_MANY:
-                self._pass_over(environ)
-            raise
-        return 200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer
+    def _infer(self, request: Request, pipeline: str | None = None) -> Reply:
+        as_arrow = encode.ARROW_TYPE in request.accept
+        chosen = selection.parse(request.query) if request.query else None
+        answer = self._traffic.infer(request, chosen, pipeline, as_arrow=as_arrow)
+        return Reply(200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer)
 
-    def _body(self, environ: Environ) -> bytes:
-        """The request's body, its size checked before it is read."""
-        declared = self._declared(environ)
-        body: bytes = environ["wsgi.input"].read(declared)
-        self._check_size(len(body))
-        return body
-
-    def _pass_over(self, environ: Environ) -> None:
-        """Reads the body past: a caller that still sends would see a closed connection, not the answer."""
-        left = self._declared(environ)
-        while left > 0 and (piece := environ["wsgi.input"].read(min(left, PIECE))):
-            left -= len(piece)
-
-    def _declared(self, environ: Environ) -> int:
-        """The most bytes that the body may have. Raises RequestError (413) when that is too much."""
-        if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-            return self._max_body + 1
-        text = environ.get("CONTENT_LENGTH") or environ.get("HTTP_CONTENT_LENGTH") or "0"
-        declared = int(text) if text.isdigit() else 0
-        self._check_size(declared)
-        return declared
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_body:
-            raise RequestError(
-                f"The body is larger than {self._max_body} bytes: send fewer rows at a time, or raise MAX_BODY.", 413
-            )
-
-    def _pipelines(self, environ: Environ) -> Reply:
+    def _pipelines(self, request: Request) -> Reply:
         current = self._plane.current
         told = (
             [{"id": current.facts.pipeline, "version": current.facts.version, "status": "Running"}] if current else []
         )
-        return 200, JSON, orjson.dumps({"pipelines": told})
+        return Reply(200, JSON, orjson.dumps({"pipelines": told}))
 
-    def _models(self, environ: Environ) -> Reply:
+    def _models(self, request: Request) -> Reply:
         current = self._plane.current
         models = current.definition.models if current else ()
         told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models]
-        return 200, JSON, orjson.dumps({"models": told})
+        return Reply(200, JSON, orjson.dumps({"models": told}))
 
-    def _logs(self, environ: Environ) -> Reply:
+    def _logs(self, request: Request) -> Reply:
         """The newest rows, oldest of them first; `limit`, `start` and `end` in the body are optional."""
-        limit, start, end = _log_query(self._body(environ))
-        chosen = selection.parse(environ["QUERY_STRING"])
+        limit, start, end = _log_query(request.body)
+        chosen = selection.parse(request.query)
         self._writer.flush(FLUSH_SECONDS)  # what was answered can be read at once
         pages = [encode.log_json(rows.from_batch(batch), chosen) for batch in self._log_store.newest(limit, start, end)]
-        return 200, encode.JSON_TYPE, b"[" + b",".join(pages) + b"]"
+        return Reply(200, encode.JSON_TYPE, b"[" + b",".join(pages) + b"]")
 
-    def _healthz(self, environ: Environ) -> Reply:
-        return 200, JSON, b'{"status":"alive"}'
+    def _healthz(self, request: Request) -> Reply:
+        return Reply(200, JSON, b'{"status":"alive"}')
 
-    def _readyz(self, environ: Environ) -> Reply:
+    def _readyz(self, request: Request) -> Reply:
         if self._plane.current is None:
-            return 503, JSON, b'{"status":"no pipeline is loaded yet"}'
+            return Reply(503, JSON, b'{"status":"no pipeline is loaded yet"}')
         if self._writer.fault:
-            return 200, JSON, orjson.dumps({"status": "ready", "warnings": [self._writer.fault]})
-        return 200, JSON, b'{"status":"ready"}'
-
-
-def _fault(status: int, message: str) -> bytes:
-    """The error body that the public SDK displays."""
-    return orjson.dumps({"code": status, "status": "Error", "error": message, "source": "engine"})
+            return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": [self._writer.fault]}))
+        return Reply(200, JSON, b'{"status":"ready"}')
 
 
 def _log_query(body: bytes) -> tuple[int, int | None, int | None]:

@@ -1,4 +1,4 @@
-"""Command line of the engine: `opsengine serve`, `join`, `status`, `pull`, `verify`, `version`."""
+"""Command line of the engine: `opsengine serve`, `join`, `status`, `pull`, `rollback`, `verify`, `version`."""
 
 import argparse
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import orjson
 
 from opsengine import __version__, local, logformat, privileges, settings, views
-from opsengine.engine import Engine, lock
-from opsengine.errors import EngineError, SettingsError
+from opsengine.engine import Engine, holder, lock
+from opsengine.errors import EngineError, InUse, SettingsError
 from opsengine.settings import Settings
 
 SERVE = """\
@@ -56,6 +56,12 @@ PULL = """\
 Fetch PIPELINE_URL into PERSIST_DIR and exit, so that a later start needs no network. Only what is missing is fetched;
 signature and digests are checked as when serving. Prints the digest.
 """
+ROLLBACK = """\
+Serve the publish that was served before the current one. An engine that runs on PERSIST_DIR changes over at once,
+without a failed request (run this as its user: `docker exec <container> opsengine rollback`); a stopped one at its
+next start. What was taken back is not tried again until the ops center or PIPELINE_URL names something else.
+Prints the digest that is served.
+"""
 VERIFY = """\
 Read everything in the store of PERSIST_DIR again and check it against its digest, and the signature of each publish
 when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
@@ -75,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("join", "join the ops center and exit", JOIN),
         ("status", "tell what the engine does", STATUS),
         ("pull", "fetch the pipeline and exit", PULL),
+        ("rollback", "serve the publish before again", ROLLBACK),
         ("verify", "check everything that is stored", VERIFY),
         ("version", "print the version", "Print the version and exit."),
     ):
@@ -87,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "join": join,
         "status": lambda: status(as_json=chosen.json),
         "pull": pull,
+        "rollback": rollback,
         "verify": verify,
         "version": version,
     }
@@ -108,6 +116,7 @@ def serve() -> int:
     engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
+    signal.signal(local.ROLL_BACK, lambda *_: engine.roll_back())
     return engine.run()
 
 
@@ -120,6 +129,24 @@ def join() -> int:
 def pull() -> int:
     """Fetch, and print the digest."""
     print(_with_state(local.pull))
+    return 0
+
+
+def rollback() -> int:
+    """Go back to the publish before, in the engine that runs here or at its next start; print the digest."""
+    chosen = settings.read(os.environ, serves=False)
+    try:
+        guard = lock(chosen.persist_dir)
+    except InUse:
+        process = holder(chosen.persist_dir)
+        if process is None:
+            raise
+        print(local.roll_back_running(chosen, process))
+        return 0
+    try:
+        print(local.roll_back(chosen))
+    finally:
+        os.close(guard)
     return 0
 
 

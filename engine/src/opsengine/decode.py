@@ -1,6 +1,7 @@
 """Request bodies to columns: pandas-records JSON, Arrow files and streams."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NoReturn
 
 import orjson
@@ -64,10 +65,10 @@ def _read_json(body: bytes) -> Batch:
     columns: dict[str, Field] = {}
     for name in names:
         try:
-            columns[name] = [record[name] for record in records]
+            columns[name] = list(map(itemgetter(name), records))
         except (KeyError, TypeError):
             raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
-    if any(type(record) is not dict or len(record) != len(names) for record in records):
+    if records and (set(map(type, records)) != {dict} or set(map(len, records)) != {len(names)}):
         _refuse_uneven(records, set(names))
     return Batch(len(records), columns)
 

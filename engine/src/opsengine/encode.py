@@ -1,19 +1,22 @@
 """Rows to answers: pandas-records JSON and Arrow files.
 
-JSON is made column by column: each column is printed at once, then the rows are filled into one template, so the cost
-of a row is that of its numbers.
+What results of one kind share (names, brackets, what the pipeline says of itself) is put together once, as a *form*. An
+answer then costs the printing of its numbers, a column at a time, and one join.
 """
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache, partial
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
-from opsengine import fields
+from opsengine import fields, layout
 from opsengine.fields import Field
-from opsengine.rows import RECORDED, Constant, Result, Rows, arrow_column, arrow_time, of_result, to_batch
+from opsengine.layout import Cell, Layout, Part, Value
+from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
 from opsengine.selection import Selection
 
 JSON_TYPE = "application/json; format=pandas-records"
@@ -22,17 +25,39 @@ ARROW_TYPE = "application/vnd.apache.arrow.file"
 LONGEST_ORIGINAL = 2048
 # The documented names of the value types of `outputs`.
 VALUE_NAMES = {"float32": "Float", "float64": "Double", "bool": "Bool", "object": "String"}
+MOST_FORMS = 256  # kinds of answers whose form is kept: inputs of free shapes could make any number
 
-Piece = bytes | list[bytes]  # the same for all rows, or one a row
+Make = Callable[[Result], Value]
+Columns = Mapping[str, Field | Constant]
+
+
+class Form(NamedTuple):
+    """How results of one kind are printed: `values` makes what differs, in the layouts' order."""
+
+    facts: Facts  # held, because a kind tells them by their id
+    values: tuple[Make, ...]
+    short: Layout
+    long: Layout  # without `original_data`, for inputs that are longer than that may be
+    originals: tuple[tuple[int, int], ...]  # places of the inputs, and the bytes of their outer brackets
+
+
+_forms: dict[tuple[object, ...], Form] = {}
 
 
 def answer_json(result: Result, selection: Selection | None) -> bytes:
     """An answer in pandas-records JSON: nested with both documented shapes, or flat with the columns asked for."""
-    rows = of_result(result)
-    if selection is not None:
-        return _render(_flat(rows, selection), rows.count)
-    texts = {group: _texts(columns) for group, columns in rows.groups.items()}
-    return _render([*_nested(rows, texts), *_classic(result, texts)], rows.count)
+    key = (result.kind, selection)
+    form = _forms.get(key)
+    if form is None:
+        if len(_forms) >= MOST_FORMS:
+            _forms.clear()
+        form = _forms[key] = _Draft(result).form(selection)
+    values = [make(result) for make in form.values]
+    length = 0
+    for place, brackets in form.originals:
+        value = values[place]
+        length += brackets + len(value if isinstance(value, bytes) else value[0])
+    return (form.short if length <= LONGEST_ORIGINAL else form.long).render(values, result.count)
 
 
 def answer_arrow(result: Result, selection: Selection | None) -> bytes:
@@ -48,128 +73,196 @@ def answer_arrow(result: Result, selection: Selection | None) -> bytes:
 
 def log_json(rows: Rows, selection: Selection | None) -> bytes:
     """Log rows as the inside of a JSON list (no brackets), so that several pages can be joined."""
-    if selection is not None:
-        return _render(_flat(rows, selection), rows.count)[1:-1]
-    return _render(_nested(rows, {group: _texts(columns) for group, columns in rows.groups.items()}), rows.count)[1:-1]
+    values: list[Value] = []
+
+    def cell(value: Field | Constant) -> Cell:
+        if isinstance(value, Constant):
+            return (orjson.dumps(value.value),)
+        values.append(fields.printed(value))
+        return layout.bracketed(len(values) - 1, fields.brackets(value))
+
+    time: Cell = (b"%d" % rows.time,) if isinstance(rows.time, int) else cell(rows.time)
+    groups = _chosen(rows.groups, selection)
+    cells = {group: {name: cell(value) for name, value in columns.items()} for group, columns in groups.items()}
+    parts = layout.nested(time, cells) if selection is None else layout.flat(time, cells, selection)
+    return Layout(parts).render(values, rows.count)[1:-1]
 
 
-def _texts(columns: dict[str, Field | Constant]) -> dict[str, Piece]:
-    return {name: _text(value) for name, value in columns.items()}
+def _chosen(groups: Mapping[str, Columns], selection: Selection | None) -> Mapping[str, Columns]:
+    if selection is None:
+        return groups
+    return {
+        group: {name: value for name, value in columns.items() if selection.wants(group, name)}
+        for group, columns in groups.items()
+    }
 
 
-def _text(value: Field | Constant) -> Piece:
-    return orjson.dumps(value.value) if isinstance(value, Constant) else fields.to_json(value)
+class _Draft:
+    """Makes the form of a kind from the first result of it."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+        self._values: list[Make] = []
+
+    def form(self, selection: Selection | None) -> Form:
+        """For answers with these columns (None: with all, in both documented shapes)."""
+        facts = self._result.facts
+        time = self._cell(_time)
+        groups = _chosen(of_result(self._result).groups, selection)
+        cells = {
+            group: {name: self._column(group, name, value) for name, value in columns.items()}
+            for group, columns in groups.items()
+        }
+        if selection is not None:
+            flat = Layout(layout.flat(time, cells, selection))
+            return Form(facts, tuple(self._values), flat, flat, ())
+        nested = list(layout.nested(time, cells))
+        parts = [list(self._classic(cells, original)) for original in (cells["in"], None)]
+        short, long = (Layout([*nested, *classic]) for classic in parts)
+        originals = tuple(_place(cell) for cell in cells["in"].values())
+        return Form(facts, tuple(self._values), short, long, originals)
+
+    def _cell(self, make: Make, axes: int = 0) -> Cell:
+        """A place for a value; one that is there already is used again."""
+        if make not in self._values:
+            self._values.append(make)
+        return layout.bracketed(self._values.index(make), axes)
+
+    def _column(self, group: str, name: str, value: Field | Constant) -> Cell:
+        if name == "elapsed" and group == "metadata":
+            return self._cell(_elapsed)
+        if isinstance(value, Constant):
+            return (orjson.dumps(value.value),)
+        if group == "metadata":
+            return self._cell(_last_models)
+        if group == "anomaly":
+            return self._cell(_failed if name == "count" else partial(_check, name))
+        return self._cell(_column_of(group, name), fields.brackets(value))
+
+    def _classic(self, cells: Mapping[str, Mapping[str, Cell]], original: Mapping[str, Cell] | None) -> Iterator[Part]:
+        """The record of the documentation's tables: the same values under their older names."""
+        result = self._result
+        yield b',"check_failures":'
+        yield from self._cell(_failures) if result.checks else (b"[]",)
+        yield b',"elapsed":'
+        yield from self._cell(_elapsed)
+        yield b',"model_name":'
+        yield from self._answering(_names, result.facts.model_name)
+        yield b',"model_version":'
+        yield from self._answering(_versions, result.facts.model_version)
+        yield b',"pipeline_name":' + orjson.dumps(result.facts.pipeline) + b',"original_data":'
+        yield from (b"null",) if original is None else layout.object_of(original)
+        yield b',"outputs":'
+        yield from self._outputs("out", result.outputs, cells["out"])
+        yield b',"shadow_data":{'
+        before = b""
+        for label, made in result.recorded.items():
+            yield before + orjson.dumps(label) + b":"
+            yield from self._outputs(RECORDED + label, made, cells[RECORDED + label])
+            before = b","
+        yield b"}"
+
+    def _answering(self, make: Make, one: str) -> Cell:
+        return (orjson.dumps(one),) if self._result.arms is None else self._cell(make)
+
+    def _outputs(self, group: str, outputs: Mapping[str, Field], cells: Mapping[str, Cell]) -> Iterator[Part]:
+        before = b"["
+        for name, value in outputs.items():
+            axes, kind, shape = _told(value)
+            yield b'%b{"%b":{"data":' % (before, kind.encode())
+            if axes > 2:  # `data` is flat
+                yield from self._cell(_flat_of(group, name), 1)
+            else:
+                yield from cells[name] if axes == 2 else (b"[", *cells[name], b"]")
+            yield b',"dim":' + orjson.dumps([1, *shape]) + b',"v":1}}'
+            before = b","
+        yield b"]"
 
 
-def _time(rows: Rows) -> Piece:
-    return b"%d" % rows.time if isinstance(rows.time, int) else fields.to_json(rows.time)
+def _place(cell: Cell) -> tuple[int, int]:
+    """The place of a cell's value, and how many bytes stand around it."""
+    place = next(part for part in cell if isinstance(part, int))
+    return place, sum(len(part) for part in cell if isinstance(part, bytes))
 
 
-def _nested(rows: Rows, texts: dict[str, dict[str, Piece]]) -> list[Piece]:
-    pieces: list[Piece] = [b'"time":', _time(rows)]
-    for group, columns in texts.items():
-        pieces += [b',"%b":' % group.encode(), *_object(columns)]
-    return pieces
+def _time(result: Result) -> Value:
+    return b"%d" % result.time
 
 
-def _object(columns: dict[str, Piece]) -> Iterator[Piece]:
-    before = b"{"
-    for name, text in columns.items():
-        yield before + orjson.dumps(name) + b":"
-        yield text
-        before = b","
-    yield b"}" if columns else b"{}"
+def _elapsed(result: Result) -> Value:
+    return orjson.dumps(result.elapsed)
 
 
-def _flat(rows: Rows, selection: Selection) -> list[Piece]:
-    pieces: list[Piece] = [b'"time":', _time(rows)]
-    for group, columns in rows.groups.items():
-        for name, value in columns.items():
-            if selection.wants(group, name):
-                pieces += [b"," + orjson.dumps(selection.name(group, name)) + b":", _text(value)]
-    return pieces
+@lru_cache(MOST_FORMS)
+def _column_of(group: str, name: str) -> Make:
+    """Prints a column; the same one for the same column."""
+    if group == "in":
+        return lambda result: fields.printed(result.inputs[name])
+    if group == "out":
+        return lambda result: fields.printed(result.outputs[name])
+    label = group.removeprefix(RECORDED)
+    return lambda result: fields.printed(result.recorded[label][name])
 
 
-def _classic(result: Result, texts: dict[str, dict[str, Piece]]) -> Iterator[Piece]:
-    """The record of the documentation's tables: the same values under their older names."""
-    yield b',"check_failures":'
-    yield _failures(result)
-    yield b',"elapsed":' + orjson.dumps(result.elapsed) + b',"model_name":'
-    yield _answering(result, "name", result.facts.model_name)
-    yield b',"model_version":'
-    yield _answering(result, "version", result.facts.model_version)
-    yield b',"pipeline_name":' + orjson.dumps(result.facts.pipeline) + b',"original_data":'
-    originals = texts["in"].values()
-    is_short = sum(len(text[0]) for text in originals if isinstance(text, list)) <= LONGEST_ORIGINAL
-    yield from _object(texts["in"]) if is_short else (b"null",)
-    yield b',"outputs":'
-    yield from _classic_outputs(result.outputs, texts["out"])
-    yield b',"shadow_data":{'
-    before = b""
-    for label, made in result.recorded.items():
-        yield before + orjson.dumps(label) + b":"
-        yield from _classic_outputs(made, texts[RECORDED + label])
-        before = b","
-    yield b"}"
+@lru_cache(MOST_FORMS)
+def _flat_of(group: str, name: str) -> Make:
+    """Prints a column of tensors with the numbers of a row in one list."""
+    label = group.removeprefix(RECORDED)
+
+    def flat(result: Result) -> Value:
+        value = (result.outputs if group == "out" else result.recorded[label])[name]
+        assert isinstance(value, np.ndarray)  # lists have no axes
+        return fields.printed(value.reshape(len(value), prod(value.shape[1:])))
+
+    return flat
 
 
-def _failures(result: Result) -> Piece:
+def _failed(result: Result) -> Value:
+    """How many validations were true."""
+    return fields.printed(np.sum(list(result.checks.values()), axis=0, dtype=np.int32))
+
+
+def _check(name: str, result: Result) -> Value:
+    return fields.printed(result.checks[name])
+
+
+def _failures(result: Result) -> Value:
     """The places of the validations that were true, in the order of the definition."""
-    if not result.checks:
-        return b"[]"
     places = np.stack(list(result.checks.values()), axis=1)
-    return [orjson.dumps(np.flatnonzero(row).tolist()) for row in places]
+    told = [orjson.dumps(np.flatnonzero(row).tolist()) for row in places]
+    return told if len(told) > 1 else told[0]
 
 
-def _answering(result: Result, what: str, one: str) -> Piece:
-    if result.arms is None:
-        return orjson.dumps(one)
+def _of_arm(what: str, result: Result) -> Value:
+    """What is told of the model that answered, a row."""
+    assert result.arms is not None  # asked for after splits only
     told = [orjson.dumps(getattr(arm, what)) for arm in result.facts.arms]
-    return [told[place] for place in result.arms.tolist()]
+    rows = [told[place] for place in result.arms.tolist()]
+    return rows if len(rows) > 1 else rows[0]
 
 
-def _classic_outputs(outputs: dict[str, Field], texts: dict[str, Piece]) -> Iterator[Piece]:
-    before = b"["
-    for name, value in outputs.items():
-        yield from _classic_output(before, value, texts[name])
-        before = b","
-    yield b"]"
+_last_models: Make = partial(_of_arm, "last_model")
+_names: Make = partial(_of_arm, "name")
+_versions: Make = partial(_of_arm, "version")
+
+
+def _told(value: Field) -> tuple[int, str, tuple[int, ...]]:
+    """Axes, documented name of the type, and shape of a row."""
+    if not isinstance(value, np.ndarray):
+        return 1, "String", ()
+    return value.ndim, _value_name(value.dtype), value.shape[1:]
 
 
 @cache
 def _value_name(dtype: np.dtype[np.generic]) -> str:
-    """Kept, because numpy makes a type's name anew each time it is asked."""
     return VALUE_NAMES.get(dtype.name, dtype.name.capitalize())
-
-
-def _classic_output(before: bytes, value: Field, text: Piece) -> Iterator[Piece]:
-    axes, kind = (1, "String") if isinstance(value, list) else (value.ndim, _value_name(value.dtype))
-    shape = value.shape[1:] if isinstance(value, np.ndarray) else ()
-    if isinstance(value, np.ndarray) and axes > 2:
-        text = fields.to_json(value.reshape(len(value), -1))
-    opened, closed = (b"[", b"]") if axes == 1 else (b"", b"")
-    yield b'%b{"%b":{"data":%b' % (before, kind.encode(), opened)
-    yield text
-    yield closed + b',"dim":' + orjson.dumps([1, *shape]) + b',"v":1}}'
-
-
-def _render(pieces: list[Piece], count: int) -> bytes:
-    """`[{row},{row},...]` from pieces in order: constants become the template, columns are filled in."""
-    if count == 1:
-        return b"[{" + b"".join([piece if isinstance(piece, bytes) else piece[0] for piece in pieces]) + b"}]"
-    template = b"".join([piece.replace(b"%", b"%%") if isinstance(piece, bytes) else b"%b" for piece in pieces])
-    columns = [piece for piece in pieces if not isinstance(piece, bytes)]
-    if not columns:
-        return b"[" + b",".join([b"{" + template % () + b"}"] * count) + b"]"
-    template = b"{" + template + b"}"
-    return b"[" + b",".join([template % row for row in zip(*columns, strict=True)]) + b"]"
 
 
 def _flat_batch(rows: Rows, selection: Selection) -> pa.RecordBatch:
     names, columns = ["time"], [arrow_time(rows)]
-    for group, values in rows.groups.items():
-        for name, value in values.items():
+    for group, made in arrow_groups(rows).items():
+        for name, column in made.items():
             if selection.wants(group, name):
                 names.append(selection.name(group, name))
-                columns.append(arrow_column(value, rows.count))
+                columns.append(column)
     return pa.RecordBatch.from_arrays(columns, names=names)

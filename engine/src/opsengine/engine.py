@@ -10,7 +10,7 @@ from opsengine import __version__
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
-from opsengine.errors import StateError
+from opsengine.errors import InUse, StateError
 from opsengine.gate import Gate
 from opsengine.identity import Identity
 from opsengine.logstore import LogStore
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 # Together below the 10 seconds that Docker leaves between SIGTERM and SIGKILL.
 # Requests that run at once. One would be fastest for small models, but a long run of a large one must not hold up all.
 SLOTS = 2
-SPARE_THREADS = 4  # beyond slots and line: for health checks, and for saying 429
 BODIES = 2  # all bodies under way together take at most so many times MAX_BODY
 DRAIN_SECONDS, FLUSH_SECONDS, SHIP_SECONDS, AGENT_SECONDS = 4.0, 2.5, 1.5, 0.5
 
@@ -51,13 +50,13 @@ class Engine:
         metrics = Metrics(self._models)
         self._plane = DataPlane(Recorder(self._writer.put, metrics.result, settings.log_field_limit), settings.max_body)
         center = Center(settings.bundle, Identity(folder / "identity")) if settings.bundle else None
-        self._agent = Agent(settings, self._plane, center, log, self._fail, lambda: gate.waiting > 0)
+        traffic = Traffic(self._plane, gate, metrics, lambda digest, fine: self._updater.observe(digest, fine))
+        self._agent = Agent(settings, self._plane, center, log, self._fail, lambda: traffic.is_pressed)
         self._updater = Updater(settings, self._plane, folder, self._agent.poke)
         self._reporter = Reporter(settings, self._plane, self._updater, self._agent.contact, center, log, gate)
         metrics.add(self._reporter.facts)
-        traffic = Traffic(self._plane, gate, metrics, self._updater.observe)
         app = App(self._plane, traffic, log, Views(self._reporter.facts, metrics.render), settings.max_body)
-        self._server = Server(app, settings.host, settings.port, threads=SLOTS + settings.max_queue + SPARE_THREADS)
+        self._server = Server(app, settings.host, settings.port, SLOTS, settings.max_queue)
 
     def _models(self) -> tuple[str, ...]:
         """What the times of a request are told of: the model that answers in each step, or `checks`."""
@@ -81,6 +80,10 @@ class Engine:
     def stop(self) -> None:
         """Ask for an orderly end; may be called from a signal handler."""
         self._stopping.set()
+
+    def roll_back(self) -> None:
+        """Serve the publish before, beside the requests; may be called from a signal handler."""
+        threading.Thread(target=self._updater.roll_back, name="rollback", daemon=True).start()
 
     def _fail(self, fault: str) -> None:
         self._fault = fault
@@ -115,5 +118,13 @@ def lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise StateError(f"PERSIST_DIR {folder} is in use by another engine: give each its own.") from None
+        raise InUse(f"PERSIST_DIR {folder} is in use by another engine: give each its own.") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def holder(folder: Path) -> int | None:
+    """The process that holds PERSIST_DIR, None where that is not told."""
+    text = (folder / "lock").read_text()
+    return int(text) if text.isdigit() else None

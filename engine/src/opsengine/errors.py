@@ -40,6 +40,10 @@ class StateError(EngineError):
     """PERSIST_DIR cannot be used by this process."""
 
 
+class InUse(StateError):
+    """Another process holds PERSIST_DIR."""
+
+
 class PipelineError(EngineError):
     """A pipeline artifact is broken, or needs what this engine does not have."""
 

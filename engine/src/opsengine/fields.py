@@ -173,17 +173,33 @@ def to_arrow(field: Field) -> pa.Array:
     return column
 
 
-def to_json(field: Field) -> list[bytes]:
-    """Each row's value as JSON text. Numbers are printed as short as their type allows (float32 718013.7)."""
-    if isinstance(field, list) or field.dtype.kind == "O":
-        return [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in field]
-    text = orjson.dumps(np.ascontiguousarray(field), option=orjson.OPT_SERIALIZE_NUMPY)
+def printed(field: Field) -> bytes | list[bytes]:
+    """Each row's value as JSON text, without the brackets that all rows share; of a single row just its text.
+
+    Numbers are printed as short as their type allows (float32 718013.7).
+    """
+    if not isinstance(field, np.ndarray) or not _is_even(field):
+        values = field.tolist() if isinstance(field, np.ndarray) else field
+        texts = [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in values]
+        return texts if len(texts) > 1 else texts[0]
     axes = field.ndim
+    text = orjson.dumps(
+        field if field.flags.c_contiguous else np.ascontiguousarray(field), option=orjson.OPT_SERIALIZE_NUMPY
+    )[axes:-axes]
     if len(field) == 1:
-        return [text[1:-1]]
+        return text
     # The whole array is printed at once; between two rows stands `]],[[` with one bracket fewer than there are axes.
-    opened, closed = b"[" * (axes - 1), b"]" * (axes - 1)
-    return [opened + row + closed for row in text[axes:-axes].split(closed + b"," + opened)]
+    return text.split(b"]" * (axes - 1) + b"," + b"[" * (axes - 1))
+
+
+def brackets(field: Field) -> int:
+    """How many pairs of brackets stand around what `printed` gives of a row."""
+    return field.ndim - 1 if isinstance(field, np.ndarray) and _is_even(field) else 0
+
+
+def _is_even(field: Array) -> bool:
+    """Whether all rows of an array are printed with the same outer brackets: none is text, or empty further out."""
+    return field.dtype.kind != "O" and (field.ndim < 3 or 0 not in field.shape[1:-1])
 
 
 def size_of(field: Field) -> int:

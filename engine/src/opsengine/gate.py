@@ -1,12 +1,10 @@
 """Admission: how many requests may wait and how many bytes they may hold; what is over is refused at once with 429.
 
-Requests run in a few slots. The others wait for one, in threads that do nothing else, so that the line is known and
-bounded, and never grows into memory.
+A request counts from its complete head to its answer, so that the line is known and bounded, and never grows into
+memory.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from opsengine.errors import RequestError
 
@@ -17,7 +15,6 @@ class Gate:
     """`slots` requests run, `queue` more may wait, and all their bodies together may take `budget` bytes."""
 
     def __init__(self, slots: int, queue: int, budget: int) -> None:
-        self._slots = threading.Semaphore(slots)
         self._running = slots
         self._queue = queue
         self._budget = budget
@@ -31,9 +28,8 @@ class Gate:
         """Requests that wait for a slot."""
         return max(0, self._inside - self._running)
 
-    @contextmanager
-    def admit(self, size: int) -> Iterator[None]:
-        """Be counted with a body of `size` bytes, from before it is read to the answer. Raises RequestError (429)."""
+    def enter(self, size: int) -> None:
+        """Count a body. Raises RequestError (429)."""
         with self._lock:
             is_full = self._inside >= self._running + self._queue
             if is_full or (self._bytes and self._bytes + size > self._budget):
@@ -46,18 +42,9 @@ class Gate:
                 )
             self._inside += 1
             self._bytes += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                self._bytes -= size
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait for a slot, and have it."""
-        self._slots.acquire()
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def leave(self, size: int) -> None:
+        """Count a body no longer."""
+        with self._lock:
+            self._inside -= 1
+            self._bytes -= size

@@ -29,11 +29,16 @@ LENGTH = struct.Struct("<I")
 CHECKED_FROM = 4  # the checksum covers everything behind itself
 
 
+def paths(folder: Path) -> tuple[Path, Path]:
+    """The two files in the folder of the log."""
+    return folder / "tail-0", folder / "tail-1"
+
+
 class Journal:
     """Two files beside the store. Not safe for several threads: the caller holds a lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._paths = (folder / "tail-0", folder / "tail-1")
+        self._paths = paths(folder)
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) for path in self._paths]
         self._highest = [0, 0]  # number of the last row in each file, 0: empty
         self._current = 0

@@ -1,16 +1,19 @@
 """What the command line does without serving: join, fetch, check, and tell the state, on the same PERSIST_DIR."""
 
 import http.client
+import os
+import signal
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from opsengine import fetch, included, state
+from opsengine import fetch, included, state, trial
 from opsengine.center import Center
-from opsengine.errors import EngineError, SettingsError
+from opsengine.errors import EngineError, PipelineError, SettingsError, StateError
 from opsengine.identity import Identity
 from opsengine.settings import Settings
 from opsengine.signatures import Proofs
@@ -18,6 +21,8 @@ from opsengine.store import ContentStore
 
 ASK_SECONDS = 5.0
 LARGEST_ANSWER = 1 << 20
+ROLL_BACK = signal.SIGUSR1  # what a running engine hears as the wish to roll back
+ROLL_BACK_SECONDS = 30.0  # the model before is loaded and warmed first
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,38 @@ def pull(settings: Settings) -> str:
     served = _served(settings).activated(state.Publish(location, digest), location)
     state.save(settings.persist_dir / "served.json", served)
     return digest
+
+
+def roll_back(settings: Settings) -> str:
+    """Serve the publish before from the next start on; returns its digest. Raises PipelineError if there is none."""
+    folder, served = settings.persist_dir, _served(settings)
+    active, previous = served.active, served.previous
+    if active is None or previous is None:
+        raise PipelineError("There is no publish before the current one here: nothing was changed.")
+    if not fetch.is_intact(previous.digest, _store(settings)):
+        raise PipelineError(f"The copy of {previous.digest} is damaged or not complete: nothing was changed.")
+    trial.Ledger(folder / "trial.json").reject(active.digest, trial.taken_back(trial.BY_HAND))
+    state.save(folder / "served.json", state.Served(previous, None, served.given))
+    return previous.digest
+
+
+def roll_back_running(settings: Settings, process: int) -> str:
+    """Have the engine that runs as `process` serve the publish before; returns its digest.
+
+    Raises StateError if it does not within some seconds: its log says why.
+    """
+    before = (ask(settings.port) or {}).get("serving") or {}
+    try:
+        os.kill(process, ROLL_BACK)
+    except OSError as error:
+        raise StateError(f"The running engine cannot be told ({error.strerror}): run this as its user.") from error
+    end = time.monotonic() + ROLL_BACK_SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        now = (ask(settings.port) or {}).get("serving") or {}
+        if now.get("digest") and now["digest"] != before.get("digest"):
+            return str(now["digest"])
+    raise StateError(f"The engine did not roll back within {ROLL_BACK_SECONDS:g} seconds: see its log.")
 
 
 def verify(settings: Settings) -> list[Finding]:

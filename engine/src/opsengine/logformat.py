@@ -45,4 +45,3 @@ def start(form: str, *, debug: bool) -> None:
     handler.setFormatter(JsonFormat() if form == "json" else text)
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines show URLs with queries
-    logging.getLogger("_granian").setLevel(logging.WARNING)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from opsengine import journal
 from opsengine.errors import StateError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ BUSY_SECONDS = 10.0
 SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
 JOURNAL_BYTES = 2**20
 JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
+QUEUE_BYTES = 64 * 2**20
+QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
 
 
@@ -114,6 +117,7 @@ class LogStore:
             self._db = self._open(path)
         self._page_bytes = int(self._value("PRAGMA page_size"))
         self._journal = Path(f"{path}-wal")
+        self._beside = journal.paths(path.parent)
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -140,6 +144,11 @@ class LogStore:
         """Epoch and counters."""
         with self._lock:
             return self._position()
+
+    @property
+    def queue_bytes(self) -> int:
+        """What may wait to be appended: in memory, and in each of the two files of opsengine.journal."""
+        return min(QUEUE_BYTES, self._cap // QUEUE_PART)
 
     @property
     def owner(self) -> str | None:
@@ -258,9 +267,9 @@ class LogStore:
 
     @property
     def used(self) -> int:
-        """Bytes in use on the disk."""
+        """Bytes in use on the disk, the journals included."""
         with self._lock:
-            return self._used() + self._journal_size()
+            return self._used() + sum(map(_size_of, (self._journal, *self._beside)))
 
     def _shipment(self, at: int, max_rows: int) -> Shipment | None:
         query = (
@@ -304,7 +313,7 @@ class LogStore:
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
         # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = min(self._cap // 4, JOURNAL_RESERVE)
+        reserve = min(self._cap // 4, JOURNAL_RESERVE) + len(self._beside) * self.queue_bytes
         excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
         if excess <= 0:
             return
@@ -336,14 +345,8 @@ class LogStore:
     def _empty_journal(self, incoming: int) -> None:
         """Bring the journal into the file before it grows too large: it counts into the cap."""
         with self._lock:
-            if self._journal_size() + incoming > min(self._cap // 4, JOURNAL_RESERVE) // 2:
+            if _size_of(self._journal) + incoming > min(self._cap // 4, JOURNAL_RESERVE) // 2:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _journal_size(self) -> int:
-        try:
-            return self._journal.stat().st_size
-        except FileNotFoundError:
-            return 0
 
     def _used(self) -> int:
         return (int(self._value("PRAGMA page_count")) - int(self._value("PRAGMA freelist_count"))) * self._page_bytes
@@ -372,6 +375,13 @@ class LogStore:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _pack(batch: pa.RecordBatch) -> tuple[bytes, int]:

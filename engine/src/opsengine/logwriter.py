@@ -27,7 +27,6 @@ from opsengine.rows import Result
 logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.1  # rows gather this long; with the write itself they are on the disk within 200 ms
-QUEUE_BYTES = 64 * 2**20  # results waiting for the disk; beyond it rows are given up, and counted
 PAGE_BYTES = 4 * 2**20  # rows of one page, before compression: well below the 10 MiB of a wire page
 PAGE_ROWS = 1000
 RETRY_SECONDS = 1.0  # after a write that failed
@@ -69,6 +68,7 @@ class LogWriter:
         self._journal = Journal(counter_path.parent)
         self._queue: deque[Result] = deque()
         self._bytes = 0
+        self._limit = store.queue_bytes  # of results that wait for the disk; beyond it rows are given up, and counted
         self._lock = threading.Lock()
         self._waiting = threading.Event()  # something is queued
         self._hurry = threading.Event()  # do not gather, write now
@@ -88,19 +88,20 @@ class LogWriter:
 
     def put(self, result: Result) -> None:
         """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
-        size, body = result.size, _journaled(result)
+        body = _journaled(result)
+        size = result.size if body is None else max(result.size, journal.HEAD.size + len(body))
         with self._lock:
             first = self._taken + 1
             self._taken += result.count
             self._counter.write(self._epoch, self._taken)
-            if self._queue and self._bytes + size > QUEUE_BYTES:
+            if self._queue and self._bytes + size > self._limit:
                 self._lost = _added(self._lost, result, "queue_full")
             else:
                 self._queue.append(result)
                 self._bytes += size
                 if body is not None:
                     self._journal.add(self._epoch, first, result, body)
-        if self._bytes > QUEUE_BYTES // 2:
+        if self._bytes > self._limit // 2:
             self._hurry.set()
         if not self._waiting.is_set():
             self._waiting.set()

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from opsengine.rows import Result
+from opsengine.rows import Facts, Result
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Half a millisecond (a small model) to half a minute (a large one on a slow device).
@@ -39,7 +39,9 @@ class Metrics:
             "opsengine_model_seconds", "One step of a request.", ["pipeline", "model"], buckets=BUCKETS, **made
         )
         self._rows = Counter("opsengine_rows_total", "Inferences made.", ["pipeline"], **made)
-        self._children: dict[tuple[object, ...], Any] = {}  # labels() costs more than what it leads to
+        # labels() costs more than what it leads to, so what was looked up is kept.
+        self._ended: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._steps: tuple[Facts | None, Any, tuple[Any, ...]] = (None, None, ())
 
     def add(self, facts: Callable[[], dict[str, Any]]) -> None:
         """Show the engine's state too, as `facts` tells it."""
@@ -47,29 +49,32 @@ class Metrics:
 
     def request(self, pipeline: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._child(self._requests, pipeline, str(status)).inc()
+        children = self._ended.get((pipeline, status))
+        if children is None:
+            children = self._requests.labels(pipeline, str(status)), self._seconds.labels(pipeline)
+            self._ended[pipeline, status] = children
+        children[0].inc()
         if status == 200:
-            self._child(self._seconds, pipeline).observe(seconds)
+            children[1].observe(seconds)
 
     def result(self, result: Result) -> None:
         """Count what one answered request made."""
-        pipeline = result.facts.pipeline
-        self._child(self._rows, pipeline).inc(result.count)
-        names = self._models()
-        for at, elapsed in enumerate(result.elapsed[1:]):
-            name = names[at] if at < len(names) else str(at + 1)
-            self._child(self._model_seconds, pipeline, name).observe(elapsed * NANOSECONDS)
+        facts, made, steps = self._steps
+        if facts is not result.facts:
+            facts, made, steps = self._steps = self._children(result)
+        made.inc(result.count)
+        for child, elapsed in zip(steps, result.elapsed[1:], strict=True):
+            child.observe(elapsed * NANOSECONDS)
 
     def render(self) -> bytes:
         """The metrics as text."""
         return generate_latest(self._registry)
 
-    def _child(self, metric: Any, *labels: str) -> Any:
-        key = (metric, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
+    def _children(self, result: Result) -> tuple[Facts, Any, tuple[Any, ...]]:
+        pipeline, names = result.facts.pipeline, self._models()
+        steps = (names[at] if at < len(names) else str(at + 1) for at in range(len(result.elapsed) - 1))
+        told = tuple(self._model_seconds.labels(pipeline, name) for name in steps)
+        return result.facts, self._rows.labels(pipeline), told
 
 
 class StateCollector(Collector):

@@ -94,6 +94,8 @@ class LoadedPipeline:
         }
         self._parts = _loaded_parts(definition, nodes)
         self.facts = _facts(definition, entries, partition)
+        # Requests run together (opsengine.batching): all that were let in must then be able to meet.
+        self.gathers = any(entry.batching for entry in definition.models)
 
     def answer(self, batch: Batch, began: int) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.

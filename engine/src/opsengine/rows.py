@@ -6,6 +6,7 @@ answer, anomaly, metadata.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from opsengine import fields
 from opsengine.fields import Array, Field
 
 ARROW_TIME = pa.timestamp("ms")
+MOST_KEPT = 1000  # rows of columns that are kept, because they are the same in all answers
 RECORDED = "out_"  # before the label of a shadow or an audited model: `out_challenger.variable`
 
 
@@ -39,9 +41,12 @@ class Facts(NamedTuple):
     arms: tuple[Answering, ...] = ()  # of a split: which of them answered differs from row to row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that makes each one four times as slow to make
 class Result:
-    """One request, answered: also what is queued for the log, by reference. Times: epoch ms, elapsed in ns."""
+    """One request, answered: also what is queued for the log, by reference. Times: epoch ms, elapsed in ns.
+
+    Never changed once it is made.
+    """
 
     facts: Facts
     time: int
@@ -150,20 +155,25 @@ def _groups(result: Result, elapsed: Field | Constant) -> dict[str, dict[str, Fi
 
 def to_batch(rows: Rows) -> pa.RecordBatch:
     """The rows in the contract's Arrow shape. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
+    names, columns = ["time"], [arrow_time(rows)]
+    for group, made in arrow_groups(rows).items():
+        names.append(group)
+        columns.append(_struct(made, rows.count))
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def arrow_groups(rows: Rows) -> dict[str, dict[str, pa.Array]]:
+    """All columns by group, `in` first. Inputs that Arrow cannot hold are named in `metadata.dropped` instead."""
     inputs, dropped = _arrow_inputs(rows)
     groups = dict(rows.groups)
     if dropped:
-        groups["metadata"] = {
-            **groups["metadata"],
-            "dropped": Constant([*_known(groups), *dropped], pa.list_(pa.string())),
-        }
-    names, columns = ["time", "in"], [arrow_time(rows), _struct(inputs, rows.count)]
+        names = [*_known(groups), *dropped]
+        groups["metadata"] = {**groups["metadata"], "dropped": Constant(names, pa.list_(pa.string()))}
+    made = {"in": inputs}
     for group, values in groups.items():
         if group != "in":
-            names.append(group)
-            made = {name: arrow_column(value, rows.count) for name, value in values.items()}
-            columns.append(_struct(made, rows.count))
-    return pa.RecordBatch.from_arrays(columns, names=names)
+            made[group] = {name: arrow_column(value, rows.count) for name, value in values.items()}
+    return made
 
 
 def _known(groups: dict[str, dict[str, Field | Constant]]) -> list[object]:
@@ -191,9 +201,24 @@ def arrow_time(rows: Rows) -> pa.Array:
 
 def arrow_column(value: Field | Constant, count: int) -> pa.Array:
     """One column with `count` rows."""
-    if isinstance(value, Constant):
-        return pa.repeat(pa.scalar(value.value, value.arrow), count)
-    return fields.to_arrow(value)
+    if not isinstance(value, Constant):
+        return fields.to_arrow(value)
+    if count <= MOST_KEPT and isinstance(value.value, str | int):
+        return _repeated(value.value, value.arrow, count)
+    if count <= MOST_KEPT and value.value == []:
+        return _empty(value.arrow, count)
+    return pa.repeat(pa.scalar(value.value, value.arrow), count)
+
+
+@lru_cache(64)
+def _repeated(value: str | int, kind: pa.DataType, count: int) -> pa.Array:
+    """Kept, because making six of them takes a good part of a small answer."""
+    return pa.repeat(pa.scalar(value, kind), count)
+
+
+@lru_cache(64)
+def _empty(kind: pa.DataType, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar([], kind), count)
 
 
 def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:

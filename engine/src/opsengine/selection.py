@@ -1,9 +1,12 @@
 """Which columns a caller wants: the query `dataset[]`, `dataset.exclude[]`, `dataset.separator` of the public SDK."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from opsengine.errors import RequestError
+
+LONGEST_KEPT = 1000  # characters of a query whose reading is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ def parse(query: str) -> Selection | None:
     """Read the query string; None when it asks for nothing special. Raises RequestError."""
     if "dataset" not in query:
         return None
+    return _parse(query) if len(query) <= LONGEST_KEPT else _parse.__wrapped__(query)
+
+
+@lru_cache(64)  # callers ask for the same columns again and again
+def _parse(query: str) -> Selection | None:
     try:
         values = parse_qs(query, keep_blank_values=True, max_num_fields=1000)
     except ValueError:

@@ -1,84 +1,222 @@
-"""granian in this very process: its Rust HTTP threads hand requests to a few Python threads.
+"""The HTTP server: one loop (uvloop) that reads, answers what is quick itself, and hands the rest to a few threads.
 
-granian's own command line runs the application in a child process, which would part the HTTP surface from the threads
-that log, ship and update. Its worker object is therefore used directly, as granian's threaded server does (granian 2.8,
-`granian/server/mt.py`).
+Handing a request to a thread and back costs more than running a small model does, and threads that wait for Python's
+lock take turns that nobody needs: measured on two cores, a loop that runs small requests itself answers them two to
+three times as fast as a pool of threads (docs/engine.md). A long run must not hold up everything, though, so what was
+seen to take long goes to the threads.
 """
 
 import asyncio
+import gc
+import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from enum import Enum
+from functools import partial
+from queue import SimpleQueue
+from typing import Protocol
 
-from granian import _futures, _granian, wsgi
-from granian.http import HTTP1Settings
+import uvloop
 
-from opsengine.errors import StateError
+from opsengine.errors import RequestError, StateError
+from opsengine.http1 import Connection, Reply, Request
 
-# granian's type stubs lag behind its compiled module.
-_native: Any = _granian
-_scheduler: Any = _futures._new_cbscheduler
+logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
+MOST_CONNECTIONS = 1024
+SWEEP_SECONDS = 5.0
 # A request that waits for a thread which writes the log gets its turn after this long. With Python's 5 ms the slowest
 # hundredth of small requests took two to three times as long (bench/engine, log on).
 SWITCH_SECONDS = 0.0005
-BACKPRESSURE = 256  # requests in Python's hands or waiting for them; more wait in the socket
+# Results that wait for the log are many and hold no cycles: with Python's (700, 10, 10) a third of a small request went
+# into looking for cycles among them.
+COLLECT = (50_000, 20, 50)
+
+
+class Lane(Enum):
+    """Where a request runs."""
+
+    HERE = "in the loop"
+    MODEL = "in one of a few threads"
+    MEET = "in a thread of its own, to be run together with others"
+    SIDE = "beside the inferences"
+
+
+class Application(Protocol):
+    """What is served."""
+
+    largest_body: int
+
+    def admit(self, request: Request) -> Reply | None:
+        """Let a request in (`request.admitted`), or say why not."""
+        ...
+
+    def leave(self, request: Request) -> None:
+        """A request that was let in has ended."""
+        ...
+
+    def lane(self, request: Request) -> Lane:
+        """Where it is to run."""
+        ...
+
+    def respond(self, request: Request) -> Reply:
+        """Answer. Raises nothing."""
+        ...
+
+    def fault(self, error: RequestError) -> Reply:
+        """An error as a reply."""
+        ...
+
+
+class Crew:
+    """Up to `size` threads, started when they are needed. They do not keep the process from ending."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._started = 0
+        self._open = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do it as soon as a thread is free. From the loop's thread only, like `done`."""
+        self._open += 1
+        if self._open > self._started and self._started < self._size:
+            self._started += 1
+            threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._work.put(work)
+
+    def done(self) -> None:
+        """What was submitted has ended."""
+        self._open -= 1
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
 
 
 class Server:
-    """Serves a WSGI application on one address, in `threads` Python threads; most of them wait (opsengine.gate)."""
+    """Serves an application on one address; `slots` long requests run at once, and `queue` more may wait."""
 
-    def __init__(self, app: Callable[..., Any], host: str, port: int, threads: int) -> None:
-        check_port(host, port)
-        self._signal = _native.WorkerSignal()
-        self._stopped = threading.Event()
-        self._signal.add_cb(self._stopped.set)
-        self._loop = asyncio.new_event_loop()  # granian's scheduler wants one; WSGI never runs it
-        self._worker = _native.WSGIWorker(
-            1,
-            (_native.ListenerSpec(host, port, BACKLOG), None),
-            None,
-            1,
-            threads,
-            threads,
-            30,
-            max(BACKPRESSURE, 2 * threads),
-            "1",
-            HTTP1Settings(),
-            None,
-            None,
-            *(False, None, None, None, "tls1.3", None, [], False),
-            (None, None),
-        )
-        self._scheduler = _scheduler(self._loop, wsgi._callback_wrapper(app, {}), impl_asyncio=True)
+    def __init__(self, app: Application, host: str, port: int, slots: int, queue: int) -> None:
+        self._app = app
+        self._socket = bound(host, port)
+        self._crews = {
+            Lane.MODEL: Crew("model", slots),
+            Lane.MEET: Crew("batch", slots + queue),
+            Lane.SIDE: Crew("side", 2),
+        }
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._connections: set[Connection] = set()
+        self._listener: asyncio.AbstractServer | None = None
+        self.largest_body = app.largest_body
+        self.is_draining = False
 
     def start(self) -> None:
         """Listen and serve."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        self._worker.serve_mtr(self._scheduler, self._loop, self._signal)
+        gc.collect()
+        gc.freeze()  # what is here now stays
+        gc.set_threshold(*COLLECT)
+        self._thread.start()
 
     def stop(self, timeout: float) -> bool:
         """Take no new connections and wait for requests under way; False when `timeout` seconds were not enough."""
-        self._signal.set()
-        drained = self._stopped.wait(timeout)
-        self._loop.close()
+        if not self._thread.is_alive():
+            self._socket.close()
+            return True
+        drained = asyncio.run_coroutine_threadsafe(self._drain(timeout), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(1.0)
         return drained
 
+    # What connections ask for.
 
-def check_port(host: str, port: int) -> None:
-    """Raise StateError if the address cannot be bound.
+    def opened(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        self._connections.add(connection)
+        return len(self._connections) <= MOST_CONNECTIONS
 
-    The server listens with SO_REUSEPORT, with which two engines would share one port without a word.
-    """
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+        self._connections.discard(connection)
+
+    def admit(self, request: Request) -> Reply | None:
+        """Let a request in, or say why not."""
+        return self._app.admit(request)
+
+    def leave(self, request: Request) -> None:
+        """A request that was let in has ended."""
+        self._app.leave(request)
+
+    def fault(self, error: RequestError) -> Reply:
+        """An error as a reply."""
+        return self._app.fault(error)
+
+    def handle(self, request: Request, answer: Callable[[Reply], None]) -> None:
+        """Run it here, or have a thread run it."""
+        lane = self._app.lane(request)
+        if lane is Lane.HERE:
+            answer(self._app.respond(request))
+            return
+        crew = self._crews[lane]
+        crew.submit(partial(self._work, crew, request, answer))
+
+    def _work(self, crew: Crew, request: Request, answer: Callable[[Reply], None]) -> None:
+        reply = self._app.respond(request)
+        self._loop.call_soon_threadsafe(self._worked, crew, answer, reply)
+
+    def _worked(self, crew: Crew, answer: Callable[[Reply], None], reply: Reply) -> None:
+        crew.done()
+        answer(reply)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._listen())
+            self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._loop.run_forever()
+        except Exception:  # the last that this thread can say
+            logger.exception("the HTTP server ended")
+
+    async def _listen(self) -> None:
+        self._listener = await self._loop.create_server(lambda: Connection(self), sock=self._socket, backlog=BACKLOG)
+
+    async def _drain(self, timeout: float) -> bool:
+        self.is_draining = True
+        if self._listener is not None:
+            self._listener.close()
+        end = time.monotonic() + timeout
+        while self._connections and time.monotonic() < end:
+            for connection in tuple(self._connections):
+                connection.drain()
+            await asyncio.sleep(0.01)
+        return not any(connection.is_busy for connection in self._connections)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in tuple(self._connections):
+            connection.sweep(now)
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on this address. Raises StateError if it cannot be had."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        made = socket.socket(family, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind(address)
+        except OSError:
+            made.close()
+            raise
     except OSError as error:
         raise StateError(
             f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set ENGINE_PORT."
         ) from error
+    return made

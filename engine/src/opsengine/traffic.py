@@ -2,29 +2,21 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
 
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
+from opsengine.http1 import Request
 from opsengine.metrics import Metrics
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.selection import Selection
+from opsengine.server import Lane
 
 NOT_LOADED = 503
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One inference request. `read` gives its body, of at most `size` bytes."""
-
-    read: Callable[[], bytes]
-    size: int
-    content_type: str
-    as_arrow: bool
-    selection: Selection | None
-    pipeline: str | None
+# What took less, over the last requests of its size, runs in the loop: handing it over costs about a tenth of that.
+QUICK_SECONDS = 0.001
+WEIGHT = 0.1  # of the last request in the time that its size is expected to take
+PRESSED = 0.7  # share of the time that is spent on inferences, from which on other work is to wait
 
 
 class Traffic:
@@ -35,38 +27,64 @@ class Traffic:
         self._gate = gate
         self._metrics = metrics
         self._observe = observe
+        self._timed: LoadedPipeline | None = None
+        self._seconds: dict[int, float] = {}  # by the power of two that the body's size is below
+        self._spent, self._looked = 0.0, (time.monotonic(), 0.0)
 
-    def infer(self, ask: Ask) -> bytes:
-        """Answer a request. Raises RequestError, with 429 where too much waits already."""
+    def admit(self, size: int) -> None:
+        """Let a request with a body of `size` bytes in. Raises RequestError (429) where too much waits already."""
+        try:
+            self._gate.enter(size)
+        except RequestError as error:
+            self._count(self._plane.current, error.status, 0.0)
+            raise
+
+    def leave(self, size: int) -> None:
+        """A request that was let in has ended."""
+        self._gate.leave(size)
+
+    def lane(self, size: int) -> Lane:
+        """Where a request with a body of so many bytes is to run, by what the pipeline took for such ones."""
+        current = self._plane.current
+        if current is not self._timed:
+            self._timed, self._seconds = current, {}
+        if current is not None and current.gathers:
+            return Lane.MEET
+        return Lane.HERE if self._seconds.get(size.bit_length(), 1.0) < QUICK_SECONDS else Lane.MODEL
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether inferences take most of the time since this was last asked."""
+        then, spent = self._looked
+        self._looked = time.monotonic(), self._spent
+        return self._gate.waiting > 0 or self._spent - spent > PRESSED * (self._looked[0] - then)
+
+    def infer(self, request: Request, selection: Selection | None, pipeline: str | None, *, as_arrow: bool) -> bytes:
+        """Answer a request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
         began = time.perf_counter()
         current = self._plane.current
         status = 500
         try:
-            answer = self._run(ask, current)
+            answer = self._plane.infer(
+                request.body, request.content_type, as_arrow=as_arrow, selection=selection, pipeline=pipeline
+            )
             status = 200
         except RequestError as error:
             status = error.status
             raise
         finally:
-            name = current.facts.pipeline if current else ""
-            self._metrics.request(name, status, time.perf_counter() - began)
-            if current and (status == 200 or (status >= 500 and status != NOT_LOADED)):
-                self._observe(current.digest, status == 200)
+            seconds = time.perf_counter() - began
+            self._expect(len(request.body).bit_length(), seconds)
+            self._count(current, status, seconds)
         return answer
 
-    def _run(self, ask: Ask, current: LoadedPipeline | None) -> bytes:
-        with self._gate.admit(ask.size):
-            body = ask.read()  # outside of the slots: a slow sender must not hold one
-            with nullcontext() if _gathers(current) else self._gate.slot():
-                return self._plane.infer(
-                    body,
-                    ask.content_type,
-                    as_arrow=ask.as_arrow,
-                    selection=ask.selection,
-                    pipeline=ask.pipeline,
-                )
+    def _expect(self, size: int, seconds: float) -> None:
+        """Only an estimate: threads that write it at the same time do no harm."""
+        self._spent += seconds
+        known = self._seconds.get(size)
+        self._seconds[size] = seconds if known is None else known + WEIGHT * (seconds - known)
 
-
-def _gathers(pipeline: LoadedPipeline | None) -> bool:
-    """Whether requests run together (opsengine.batching): then all that were let in must be able to meet."""
-    return pipeline is not None and any(entry.batching for entry in pipeline.definition.models)
+    def _count(self, current: LoadedPipeline | None, status: int, seconds: float) -> None:
+        self._metrics.request(current.facts.pipeline if current else "", status, seconds)
+        if current and (status == 200 or (status >= 500 and status != NOT_LOADED)):
+            self._observe(current.digest, status == 200)

@@ -18,7 +18,13 @@ logger = logging.getLogger(__name__)
 
 CRASHES = 2  # starts in a row that a publish may not survive; one may have been a power cut
 FAILURES = 20  # first inferences of a new publish that may all fail on the engine's side
+BY_HAND = "It was taken back by hand."
 HELD_SECONDS = 30.0  # alive for so long: whatever ends the process then, it is not the start
+
+
+def taken_back(reason: str) -> str:
+    """What is told of a publish that is not served any more."""
+    return f"{reason} The publish before it is served again."
 
 
 @dataclass(slots=True)

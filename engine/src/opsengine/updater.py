@@ -22,6 +22,9 @@ from opsengine.trial import Ledger, Trial
 
 logger = logging.getLogger(__name__)
 
+NOTHING_BEFORE = "There is no publish before this one here."
+NOT_NOW = "An update is under way: try again when it has ended."
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -126,6 +129,25 @@ class Updater:
         work = self._ledger.held if fine else self._roll_back
         threading.Thread(target=work, args=(digest,), name="verdict", daemon=True).start()
 
+    def roll_back(self) -> None:
+        """A person wants the publish before: serve it, and leave the other one until something else was wanted.
+
+        Nothing changes while an update is under way, or where no publish before is left that can be loaded.
+        """
+        active, previous = self.served.active, self.served.previous
+        try:
+            if self.is_busy or active is None or previous is None:
+                raise PipelineError(NOT_NOW if self.is_busy else NOTHING_BEFORE)
+            loaded = self._load(previous.digest)
+        except EngineError as error:
+            logger.error("Not rolled back: %s", error)
+            return
+        with self._judging:
+            self._trial = None
+            self._plane.swap(loaded)
+        self._take_back(active, previous, trial.BY_HAND)
+        self._done()
+
     def stop(self) -> None:
         """The engine ends in order: that is no crash of what it serves."""
         self._ledger.held()
@@ -210,7 +232,7 @@ class Updater:
         self._done()
 
     def _take_back(self, bad: Publish, good: Publish, reason: str) -> None:
-        told = f"{reason} The publish before it is served again."
+        told = trial.taken_back(reason)
         logger.error("%s is taken back: %s", bad.location, told)
         self._ledger.reject(bad.digest, told)
         self._keep(Served(good, None, self._settings.pipeline_url))

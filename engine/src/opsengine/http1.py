@@ -1,0 +1,335 @@
+"""HTTP/1.1 on one connection, by httptools (llhttp): bytes become requests, and replies bytes.
+
+A request is let in when its head is complete, before its body takes memory. What is handed to `handle` is whole.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from opsengine.errors import RequestError
+
+LARGEST_HEAD = 64 * 2**10
+IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
+STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
+LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
+SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Reply(NamedTuple):
+    """An answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the application sees it."""
+
+    method: str = ""
+    path: str = ""
+    query: str = ""
+    content_type: str = ""
+    accept: str = ""
+    size: int = 0  # the most bytes that the body may have
+    body: bytes = b""
+    admitted: bool = False  # counted by the gate, which is to be told of the end
+    keep_alive: bool = True
+    reply: Reply | None = None  # known before the body was read
+    pieces: list[bytes] = field(default_factory=list)
+    had: int = 0
+
+
+class Owner(Protocol):
+    """Whom a connection belongs to."""
+
+    largest_body: int
+    is_draining: bool
+
+    def opened(self, connection: "Connection") -> bool:
+        """Whether there is room for one more connection."""
+        ...
+
+    def closed(self, connection: "Connection") -> None:
+        """A connection is gone."""
+        ...
+
+    def admit(self, request: Request) -> Reply | None:
+        """Let a request in, or say why not."""
+        ...
+
+    def leave(self, request: Request) -> None:
+        """A request that was let in has ended."""
+        ...
+
+    def handle(self, request: Request, answer: Callable[[Reply], None]) -> None:
+        """See to it that `answer` is called in the loop, now or later."""
+        ...
+
+    def fault(self, error: RequestError) -> Reply:
+        """An error as a reply."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One caller. All of it runs in the loop's thread."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._head = 0  # bytes of a head that is not complete, 0 when there is none
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._request: Request | None = None  # its head is complete, its body is not
+        self._lined: deque[Request] = deque()  # whole, and sent before the one under way was answered
+        self._running: Request | None = None
+        self._is_ending = False  # nothing more is read
+        self._is_full = False  # the caller does not take its answer
+        self._is_paused = False
+        self._is_turning = False
+        self._heard = time.monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take it, or say that there are too many."""
+        self._transport = transport
+        if not self._owner.opened(self):
+            error = RequestError("Too many connections: try again in a moment.", 503, (("Retry-After", "1"),))
+            self._end_with(self._owner.fault(error))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The caller is gone: what it began to send or left in line is not run any more."""
+        self._is_ending = True
+        for request in (self._request, *self._lined):
+            self._release(request)
+        self._request = None
+        self._lined.clear()
+        self._owner.closed(self)
+
+    def pause_writing(self) -> None:
+        """The caller is slow to take its answer: nothing more is read from it meanwhile."""
+        self._is_full = True
+        self._heard = time.monotonic()
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """It took it."""
+        self._is_full = False
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, which calls the `on_` methods."""
+        if self._is_ending:
+            return
+        self._heard = time.monotonic()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._stay(data[stop.args[0] :])
+        except httptools.HttpParserError as error:
+            if not self._is_ending:
+                self._refuse(f"The request is not valid HTTP: {error}.", 400)
+        if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._running is not None or self._request is not None or bool(self._head) or bool(self._lined)
+
+    def sweep(self, now: float) -> None:
+        """Close what is idle or stalled."""
+        if self._running is None or self._is_full:
+            quiet = now - self._heard
+            if quiet > (STALLED_SECONDS if self.is_busy or self._is_full or self._is_ending else IDLE_SECONDS):
+                self._transport.abort()
+
+    def drain(self) -> None:
+        """Close as soon as nothing is under way."""
+        if not self.is_busy:
+            self._transport.close()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._url, self._head = b"", 1
+        self._headers = {}
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        headers = self._headers
+        if self._is_ending or (b"upgrade" in headers and self._parser.should_upgrade()):
+            return  # what wants to be upgraded comes again, see _stay
+        request = Request(
+            self._parser.get_method().decode("ascii"),
+            keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining,
+            content_type=headers.get(b"content-type", b"").decode("latin-1"),
+            accept=headers.get(b"accept", b"").decode("latin-1"),
+        )
+        self._head = 0
+        self._request = request
+        path, _, query = self._url.decode("latin-1").partition("?")
+        request.path, request.query = unquote(path) if "%" in path else path, query
+        length = headers.get(b"content-length")
+        is_chunked = length is None and b"transfer-encoding" in headers
+        request.size = self._owner.largest_body if is_chunked else int(length or 0)
+        if request.size > self._owner.largest_body:
+            self._refuse_size()
+            return
+        request.reply = self._owner.admit(request)
+        if b"expect" in headers and request.reply is None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        request = self._request
+        if request is None or self._is_ending:
+            return
+        request.had += len(body)
+        if request.had > self._owner.largest_body:
+            self._refuse_size()
+        elif request.reply is None:  # else it is read past, so that the caller hears the answer
+            request.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        request, self._request = self._request, None
+        if request is None or self._is_ending:
+            return
+        pieces = request.pieces
+        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        request.pieces = []
+        self._lined.append(request)
+        self._next()
+
+    # What becomes of it.
+
+    def _next(self) -> None:
+        """Run what is in line, one after another. What takes a while pauses the reading: the socket holds the rest."""
+        if self._is_turning:  # an answer came at once: the turn under way goes on
+            return
+        self._is_turning = True
+        while self._lined and self._running is None and not self._is_full and not self._is_ending:
+            request = self._running = self._lined.popleft()
+            if request.reply is not None:
+                self._answer(request.reply)
+            else:
+                self._owner.handle(request, self._answer)
+        self._is_turning = False
+        if self._running is not None or self._is_full:
+            self._pause()
+        elif self._is_paused and not self._is_ending:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _answer(self, reply: Reply) -> None:
+        request, self._running = self._running, None
+        if request is None:
+            return
+        self._release(request)
+        if self._transport.is_closing():
+            return
+        is_last = not request.keep_alive or self._owner.is_draining
+        _write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
+        self._heard = time.monotonic()
+        if is_last:
+            self._is_ending = True
+            self._transport.close()
+        else:
+            self._next()
+
+    def _release(self, request: Request | None) -> None:
+        if request is not None and request.admitted:
+            request.admitted = False
+            self._owner.leave(request)
+
+    def _stay(self, rest: bytes) -> None:
+        """Do not upgrade, which is optional (RFC 9110, 7.8). The parser stopped behind the head: it reads it once more.
+
+        Some clients, Java's for one, ask for HTTP/2 so with their first request, whatever it is.
+        """
+        method, wanted = self._parser.get_method(), (b"upgrade", b"connection", b"http2-settings")
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in self._headers.items() if name not in wanted]
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self._url, b"".join(lines))
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
+    def _refuse_size(self) -> None:
+        limit = self._owner.largest_body
+        self._refuse(f"The body is larger than {limit} bytes: send fewer rows at a time, or raise MAX_BODY.", 413)
+
+    def _refuse(self, message: str, status: int) -> None:
+        self._end_with(self._owner.fault(RequestError(message, status)))
+
+    def _end_with(self, reply: Reply) -> None:
+        """Answer in the middle of a request. What is still sent is read past for a while, or the answer were lost."""
+        self._is_ending = True
+        self._release(self._request)
+        self._request = None
+        if self._running is None and not self._lined:  # else the caller would take this for the answer to that
+            _write(self._transport, reply, has_body=True, is_last=True)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
+
+
+_heads: dict[tuple[int, str], bytes] = {}
+_date: tuple[int, bytes] = (0, b"")
+
+
+def _write(transport: Any, reply: Reply, *, has_body: bool, is_last: bool) -> None:
+    key = reply.status, reply.content_type
+    head = _heads.get(key)
+    if head is None:
+        phrase = HTTPStatus(reply.status).phrase
+        text = f"HTTP/1.1 {reply.status} {phrase}\r\ncontent-type: {reply.content_type}\r\ncontent-length: "
+        head = _heads[key] = text.encode("latin-1")
+    end = b"\r\n\r\n"
+    if is_last or reply.headers:
+        more = (*reply.headers, ("connection", "close")) if is_last else reply.headers
+        end = b"\r\n" + "".join(f"{name.lower()}: {value}\r\n" for name, value in more).encode("latin-1") + b"\r\n"
+    start = b"%b%d\r\ndate: %b%b" % (head, len(reply.body), _now(), end)
+    if not has_body:
+        transport.write(start)
+    elif len(reply.body) <= SMALL:
+        transport.write(start + reply.body)
+    else:
+        transport.writelines((start, reply.body))
+
+
+def _now() -> bytes:
+    """The time as headers tell it, made once a second."""
+    global _date
+    second = int(time.time())
+    if _date[0] != second:
+        _date = second, formatdate(second, usegmt=True).encode()
+    return _date[1]

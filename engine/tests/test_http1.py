@@ -1,0 +1,162 @@
+"""What callers do with a connection beside sending one request and reading the answer."""
+
+import re
+import socket
+import time
+from contextlib import closing
+
+import orjson
+import pytest
+
+from engine.tests.conftest import EngineProcess
+from engine.tests.fakes import models
+from engine.tests.fakes.registry import FakeRegistry, publish
+
+VERSION = "3b49fba8-94d8-4fca-aecc-c75257fd16c6"
+BODY = orjson.dumps([{"tensor": [1.0, 2.0]}])
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: e\r\n\r\n"
+LIMIT = 64 * 2**10
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    registry = FakeRegistry()
+    url, _ = publish(registry, "scale", VERSION, [("by-two", "m1", models.scale(2.0), ["tensor"])])
+    running = EngineProcess(tmp_path_factory.mktemp("http1"), PIPELINE_URL=url, MAX_BODY="64Ki").start().ready()
+    yield running
+    assert running.get("/healthz")[0] == 200  # nothing here took the engine down
+    assert "Traceback" not in running.log
+    running.stop()
+    registry.stop()
+
+
+@pytest.fixture
+def line(engine):
+    with closing(socket.create_connection(("127.0.0.1", engine.port), timeout=5)) as made:
+        yield made
+
+
+def infer(body=BODY, *headers, version="1.1"):
+    lines = [f"POST /infer HTTP/{version}", "Host: e", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def answers(line, count=None):
+    """Statuses of `count` answers; without a count, of all until the line is closed."""
+    had = b""
+    while count is None or len(re.findall(rb"HTTP/1\.1 [2-5]", had)) < count or not _is_whole(had):
+        piece = line.recv(2**16)
+        if not piece:
+            break
+        had += piece
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", had)], had
+
+
+def _is_whole(had):
+    head, _, body = had[had.rindex(b"HTTP/1.1") :].partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    return bool(length) and len(body) >= int(length[1])
+
+
+def test_requests_sent_at_once_are_answered_in_order(line):
+    line.sendall(infer() + HEALTH + infer(b"[]") + infer() * 20)
+    statuses, had = answers(line, 23)
+    assert statuses == [200, 200, 400, *[200] * 20]
+    assert had.index(b'"out"') < had.index(b'"alive"') < had.index(b"no rows")
+
+
+def test_request_in_single_bytes_is_answered(line):
+    for byte in infer():
+        line.sendall(bytes([byte]))
+    assert answers(line, 1)[0] == [200]
+
+
+def test_line_stays_open_unless_the_caller_asks(line):
+    line.sendall(infer())
+    assert answers(line, 1)[0] == [200]
+    line.sendall(infer(BODY, "Connection: close"))
+    statuses, had = answers(line)
+    assert statuses == [200] and b"connection: close" in had
+
+
+def test_http_1_0_is_answered_and_closed(line):
+    line.sendall(infer(version="1.0"))
+    assert answers(line)[0] == [200]
+
+
+def test_body_is_asked_for_where_the_caller_waits_for_that(line):
+    head, _, body = infer(BODY, "Expect: 100-continue").partition(b"\r\n\r\n")
+    line.sendall(head + b"\r\n\r\n")
+    assert line.recv(100).startswith(b"HTTP/1.1 100 ")
+    line.sendall(body)
+    assert answers(line, 1)[0] == [200]
+
+
+def test_body_that_would_be_too_large_is_not_asked_for(line):
+    line.sendall(b"POST /infer HTTP/1.1\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n")
+    assert answers(line)[0] == [413]
+
+
+@pytest.mark.parametrize("rest", [0, 1])  # the body with the head, and behind it
+def test_wish_for_http_2_is_passed_over(line, rest):
+    request = infer(BODY, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    cut = len(request) - rest * len(BODY)
+    line.sendall(request[:cut])
+    time.sleep(0.1 * rest)
+    line.sendall(request[cut:])
+    assert answers(line, 1)[0] == [200]
+    line.sendall(HEALTH)
+    assert answers(line, 1)[0] == [200]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS where none is spoken
+        b"nonsense\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"POST /infer HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"POST /infer HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        b"POST /infer HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /infer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    ],
+)
+def test_what_is_not_http_is_400_and_closed(line, wrong):
+    line.sendall(wrong)
+    statuses, had = answers(line)
+    assert statuses == [400] and b"connection: close" in had
+
+
+def test_endless_head_is_431(line):
+    line.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-Long: %b\r\n" % (b"a" * 9000) * 8)
+    assert answers(line)[0] == [431]
+
+
+def test_answers_before_a_fault_still_come(line):
+    line.sendall(infer() + HEALTH + b"nonsense\r\n\r\n")
+    assert answers(line)[0][:2] == [200, 200]
+
+
+def test_chunked_body_that_grows_over_the_limit_is_413(line):
+    line.sendall(b"POST /infer HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
+    line.sendall((b"4000\r\n" + b" " * 0x4000 + b"\r\n") * 4)
+    assert answers(line)[0] == [413]
+
+
+def test_caller_who_leaves_in_the_middle_frees_its_place(engine):
+    for _ in range(200):  # more than may wait
+        with closing(socket.create_connection(("127.0.0.1", engine.port), timeout=5)) as line:
+            line.sendall(infer()[:-3])
+    assert engine.post("/infer", BODY)[0] == 200
+
+
+def test_head_without_a_body_is_answered_without_one(line):
+    line.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+    statuses, had = answers(line)
+    assert statuses == [200] and had.endswith(b"\r\n\r\n")
+
+
+def test_absolute_and_escaped_targets_are_understood(line):
+    line.sendall(b"GET /%68ealthz?x=1 HTTP/1.1\r\nHost: e\r\n\r\n")
+    assert answers(line, 1)[0] == [200]
