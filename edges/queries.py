@@ -1,6 +1,7 @@
 """Reads of edges: for people, each fetches and authorises at once; for engines, what they are to do."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ REFUSALS = (EdgeEvent.Kind.JOIN_REFUSED, EdgeEvent.Kind.TOKEN_REFUSED)
 # Enough to see a pattern; the whole history has an address of its own.
 EXPLAINED_EVENTS = 5
 LAPSING_SHOWN = 1000
+# Publishes that edges run; what each says never changes once it is published, and only then it has edges.
+DESIRED_KEPT = 1024
 
 edge_state = states.edge_state
 
@@ -205,9 +208,19 @@ def summary_for(edges: QuerySet[Edge], now: datetime, hours: float) -> FleetSumm
     )
 
 
-def desired(edge: Edge) -> Desired:
-    """What this edge should serve."""
-    return states.desired_of(edge.publish)
+def desired(publish_id: int) -> Desired:
+    """What the edges of a publish should serve. Read once in a process."""
+    return _desired(publish_id)
+
+
+@functools.lru_cache(maxsize=DESIRED_KEPT)
+def _desired(publish_id: int) -> Desired:
+    return states.desired_of(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id))
+
+
+def forget_desired() -> None:
+    """Makes this process read again what publishes say."""
+    _desired.cache_clear()
 
 
 def successor_of(publish: Publish) -> Publish | None:

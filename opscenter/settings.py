@@ -282,6 +282,7 @@ ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")
 EDGE_HOST = f"{_public.netloc if _https else PUBLIC_URL}/edge"
 EDGE_CHECKIN_SECONDS = env.integer("OPSCENTER_EDGE_CHECKIN_SECONDS", 30)
+EDGE_HOLD_SECONDS = env.integer("OPSCENTER_EDGE_HOLD_SECONDS", 2)
 # Calls a minute. An address may be the gateway of a whole site, so it may do what thousands of edges do.
 EDGE_JOINS_PER_MINUTE = env.integer("OPSCENTER_EDGE_JOINS_PER_MINUTE", 60)
 EDGE_CALLS_PER_MINUTE = env.integer("OPSCENTER_EDGE_CALLS_PER_MINUTE", 600)

@@ -1,5 +1,6 @@
 """Reads of publishing: publishes for an actor, what a version contains, where publishes go."""
 
+import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -154,7 +155,17 @@ def _interface(version: PipelineVersion, named: list[dict[str, str]], models: di
         models=tuple(dict.fromkeys(model["name"] for model in named)),
         inputs=schema_changes.tensors(first.inputs, columns.get(first.pk)) if first else (),
         outputs=schema_changes.tensors(last.outputs) if last else (),
+        takes_any_name=_takes_any_name(version.definition, first, columns),
     )
+
+
+def _takes_any_name(definition: dict[str, Any], first: ModelVersion | None, columns: dict[int, Any]) -> bool:
+    """Whether the engine feeds the only input by position: one model without column names, and no step names any."""
+    if first is None or len(first.inputs) != 1 or columns.get(first.pk):
+        return False
+    alone = len(definition["steps"][0].get("ModelInference", {}).get("models", [])) == 1
+    # A validation reads the column by the name under which it was sent.
+    return alone and '"in.' not in json.dumps([step["Check"] for step in definition["steps"] if "Check" in step])
 
 
 def mount_sources(content: PipelineContent, registry: RegistrySettings) -> dict[str, str]:

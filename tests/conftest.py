@@ -25,7 +25,7 @@ from catalog.models import (
     User,
     Workspace,
 )
-from edges import hot, limits, sessions, signing
+from edges import limits, pending, queries, sessions, signing
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -43,6 +43,7 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
+    settings.EDGE_HOLD_SECONDS = 0  # written at once: nothing happens beside a test
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
     return tmp_path
 
@@ -54,7 +55,8 @@ def no_memory_between_tests() -> None:
         cache.clear()  # with the whole Redis database, which is the tests' own
     signing.forget_ring()
     sessions.forget_tokens()
-    hot.forget()
+    queries.forget_desired()
+    pending.forget()
     limits.forget()
 
 
