@@ -16,10 +16,10 @@ from django.db.models import QuerySet
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
-from logs import compaction, pages, paths, segment_scans
+from logs import compaction, pages, paths, scan_segments
 from logs.filters import Filters
 from logs.models import LogPage, LogSegment
-from logs.segment_scans import METADATA
+from logs.scan_segments import METADATA
 
 SECONDS = 20.0
 MEMORY = "512MB"
@@ -113,14 +113,14 @@ def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[
         before = compaction.changes_of(scope.pipeline)
         schemas: set[pa.Schema] = set()
         try:
-            listed = segment_scans.there(_segments(scope))
+            listed = scan_segments.there(_segments(scope))
             for table in _live_tables(scope):
                 _insert(connection, scope, fields, table)
                 schemas.add(table.schema)
-            files, others = segment_scans.apart(listed, scope.filters)
+            files, others = scan_segments.apart(listed, scope.filters)
             if compaction.changes_of(scope.pipeline) != before:
                 continue
-            for table in segment_scans.tables(others, scope.start, scope.end, fields, scope.filters):
+            for table in scan_segments.tables(others, scope.start, scope.end, fields, scope.filters):
                 _insert(connection, scope, fields, table)
                 schemas.add(table.schema)
         except (_Moved, FileNotFoundError):
@@ -139,7 +139,7 @@ def _segments(scope: Scope) -> list[LogSegment]:
     return [one for one in found if one.partitions is None or any(map(wants, one.partitions))]
 
 
-def _selected(files: segment_scans.Files, scope: Scope, fields: Sequence[str]) -> str:
+def _selected(files: scan_segments.Files, scope: Scope, fields: Sequence[str]) -> str:
     """The rows of files, as the others are copied."""
     is_number = pa.types.is_int64(files.schema.field("time").type)
     time = '"time"' if is_number else 'epoch_ms("time")'
@@ -156,7 +156,7 @@ def _selected(files: segment_scans.Files, scope: Scope, fields: Sequence[str]) -
     for at, name in enumerate(fields):
         place = paths.find(files.schema, name)
         columns += _values(place, place.column if place else "", at)
-    narrowed = segment_scans.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
+    narrowed = scan_segments.in_sql(scope.filters, model, f"({told} ->> '$.model_sha')")
     within = f'"time" >= {first} AND "time" < {last} AND {narrowed}'
     return f"SELECT {', '.join(columns)} FROM {files.source} WHERE {within}"
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from logs import pages, schemas, statistics
 from logs.filters import Filters
-from logs.query import Keys, Query
+from logs.query import Keys
 
 PAGE, ROW, ARRIVED = KEYS = schemas.RESERVED
 PARQUET, ARROW = "parquet", "arrow"
@@ -44,11 +44,8 @@ class Reader(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
 
-    def read(self, group: int, query: Query | None = None) -> pa.Table:
-        """The rows of a group with their keys, all columns or those that a query needs."""
-
-    def part(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """The rows of a group with their keys, at least these columns, such as `out.variable`."""
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a group with their keys; at least these columns (`out.variable` is one) when they are given."""
 
     def may_hold(self, group: int, filters: Filters) -> bool:
         """Whether rows that are asked for may be in a group."""
@@ -128,12 +125,9 @@ class _ParquetReader:
         self.schema = self._file.schema_arrow
         self.groups = _groups(self.schema)
 
-    def read(self, group: int, query: Query | None = None) -> pa.Table:
-        wanted = None if query is None else [name for name in self.schema.names if name in KEYS or query.needs(name)]
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = None if columns is None else [*columns, *KEYS]
         return self._file.read_row_group(group, columns=wanted, use_threads=False)
-
-    def part(self, group: int, columns: Sequence[str]) -> pa.Table:
-        return self._file.read_row_group(group, columns=[*columns, *KEYS], use_threads=False)
 
     def may_hold(self, group: int, filters: Filters) -> bool:
         return statistics.may_hold(self._file.metadata, group, filters)
@@ -145,11 +139,8 @@ class _ArrowReader:
         self.schema = self._file.schema
         self.groups = _groups(self.schema)
 
-    def read(self, group: int, query: Query | None = None) -> pa.Table:
+    def read(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         return pa.Table.from_batches([self._file.get_batch(group)])
-
-    def part(self, group: int, columns: Sequence[str]) -> pa.Table:
-        return self.read(group)
 
     def may_hold(self, group: int, filters: Filters) -> bool:
         return True

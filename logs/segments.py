@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from logs.live import changes
 from logs.models import LogSegment
 from logs.query import Order, Query, Rearranged, Rows
 from logs.schemas import TIME
-from logs.segment_files import Group, Reader
+from logs.segment_files import KEYS, Group, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class SegmentPiece:
             # That is found out here, not when listing, so that it counts as looked at: a query looks at so much only.
             if not self.reader.may_hold(self.group, self.query.filters):
                 return _NOTHING
-            return Rows(*segment_files.split(self.reader.read(self.group, self.query)))
+            needed = [name for name in self.reader.schema.names if name not in KEYS and self.query.needs(name)]
+            return Rows(*segment_files.split(self.reader.read(self.group, needed)))
         except FileNotFoundError:
             return None
 
@@ -120,3 +121,18 @@ def _is_asked(group: Group, query: Query) -> bool:
     is_early = query.earliest is not None and group.time_max < query.earliest
     is_late = query.latest is not None and group.time_min > query.latest
     return not (is_early or is_late)
+
+
+def tables(
+    found: QuerySet[LogSegment], start: int, end: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The groups that may hold rows from `start` until before `end` (epoch ms), with at least these columns.
+
+    Raises `FileNotFoundError`.
+    """
+    for segment in found.filter(time_max__gte=start, time_min__lt=end).order_by("pk"):
+        with storage.open_file(segment.path) as file:
+            reader = segment_files.opened(file, segment.form)
+            for group in reader.groups:
+                if group.time_max >= start and group.time_min < end:
+                    yield segment_files.split(reader.read(group.number, columns))[0]

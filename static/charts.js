@@ -35,7 +35,9 @@
     const common = { label: line.label, stroke, width: 2, spanGaps: false, value: (_, value) => number(value) };
     const alone = chart.x.length === 1 || line.values.filter((value) => value !== null).length < 3;
     if (chart.kind !== "bars") return { ...common, dash: index >= COLORS.length ? [6, 4] : undefined, points: { show: alone, size: 6 } };
-    return { ...common, width: 1, fill: faded(stroke), paths: uPlot.paths.bars({ size: [0.9, 60] }), points: { show: false } };
+    // Two stand side by side, more are laid over each other.
+    const bars = chart.lines.length === 2 ? { size: [0.44, 40], align: index ? 1 : -1 } : { size: [0.9, 60] };
+    return { ...common, width: 1, fill: faded(stroke), paths: uPlot.paths.bars(bars), points: { show: false } };
   }
 
   // An empty marker line ("threshold") is drawn dashed over the whole width.

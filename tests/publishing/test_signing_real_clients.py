@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from catalog.models import ModelVersion, PipelineVersion
+from opsengine import evidence, signatures
+from opsengine.errors import SignatureError
+from opsengine.registry import RegistryClient, parse_reference
+from opsengine.settings import RegistrySettings as EngineRegistry
 from publishing import jobs, operations, signing
 from publishing.models import Publish, RegistrySettings
 from publishing.oci import manifests, referrers
@@ -142,6 +146,18 @@ def test_cosign_refuses_another_key(
     (tmp_path / "k.pub").write_text(operations.create_signing_key(actor=None, name="other").public_key)
     done = cosign("verify", *KEY, references(signed)[0])
     assert done.returncode != 0, done.stdout
+
+
+def test_the_engine_finds_the_signature_and_refuses_another_key(signed: Publish, real_registry: RealRegistry):
+    login = EngineRegistry(real_registry.host, real_registry.username, real_registry.password, plain_http=True)
+    reference = parse_reference(f"{signed.pipeline_url}@{signed.pipeline_digest}")
+    client = RegistryClient(real_registry.host, login)
+    assert signed.signing_key
+    key = evidence.read_key(signed.signing_key.public_key)
+    assert evidence.holds(signatures.find(client, reference, signed.pipeline_digest, key), signed.pipeline_digest, key)
+    other = evidence.read_key(signing.public_pem(signing.generate()))
+    with pytest.raises(SignatureError, match="not with the key in COSIGN_PUBLIC_KEY"):
+        signatures.find(client, reference, signed.pipeline_digest, other)
 
 
 @pytest.mark.parametrize("kind", ["slsaprovenance1", "cyclonedx"])

@@ -96,6 +96,8 @@ class LoadedPipeline:
         self.facts = _facts(definition, entries, partition)
         # Requests run together (opsengine.batching): all that were let in must then be able to meet.
         self.gathers = any(entry.batching for entry in definition.models)
+        # What a Python step did in a millisecond a thousand times may hang the next time.
+        self.is_steady = all(entry.runtime != "python" for entry in definition.models)
 
     def answer(self, batch: Batch, began: int) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.

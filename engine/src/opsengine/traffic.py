@@ -50,7 +50,8 @@ class Traffic:
             self._timed, self._seconds = current, {}
         if current is not None and current.gathers:
             return Lane.MEET
-        return Lane.HERE if self._seconds.get(size.bit_length(), 1.0) < QUICK_SECONDS else Lane.MODEL
+        is_quick = self._seconds.get(size.bit_length(), 1.0) < QUICK_SECONDS
+        return Lane.HERE if is_quick and current is not None and current.is_steady else Lane.MODEL
 
     @property
     def is_pressed(self) -> bool:

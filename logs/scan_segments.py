@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from logs import paths, segment_files, storage
+from logs import paths, segment_files, segments, storage
 from logs.filters import Filters, is_pattern
 from logs.models import LogSegment
 
@@ -92,18 +92,13 @@ def tables(
     """Their rows in about a time, with the columns that the fields and filters need. Raises `FileNotFoundError`."""
     for segment in found:
         with storage.open_file(segment.path) as file:
-            reader = segment_files.opened(file, segment.form)
-            for group in reader.groups:
-                if group.time_max >= start and group.time_min < end and reader.may_hold(group.number, filters):
-                    yield segment_files.split(_part(reader, group.number, fields, filters))[0]
-
-
-def _part(reader: segment_files.Reader, group: int, fields: Sequence[str], filters: Filters) -> pa.Table:
-    if in_sql(filters) is None:  # it may ask for any column
-        return reader.read(group)
-    places = [paths.find(reader.schema, name) for name in fields]
-    columns = ["time", *(f"metadata.{name}" for name in METADATA)]
-    return reader.part(group, [*columns, *(".".join(place.names) for place in places if place)])
+            schema = segment_files.opened(file, segment.form).schema
+        places = [paths.find(schema, name) for name in fields]
+        columns: list[str] | None = None
+        if in_sql(filters) is not None:
+            columns = ["time", *(f"metadata.{name}" for name in METADATA)]
+            columns += [".".join(place.names) for place in places if place]
+        yield from segments.tables(LogSegment.objects.filter(pk=segment.pk), start, end, columns)
 
 
 def _is_plain(schema: pa.Schema | pa.StructType) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from common.errors import Conflict, Invalid
-from logs import compaction, exact, rollups, scans, segment_scans, storage
+from logs import compaction, exact, rollups, scan_segments, scans, storage
 from logs.exact import Question
 from logs.filters import Filters
 from logs.models import LogPage, LogSegment
@@ -72,7 +72,7 @@ QUESTIONS: list[tuple[Question, dict[str, Any]]] = [
 def place(request: Any, monkeypatch: Any) -> Iterator[str]:
     """Files that DuckDB can reach by itself, and files that it cannot."""
     if request.param == "elsewhere":
-        monkeypatch.setattr(segment_scans, "is_on_disk", lambda: False)
+        monkeypatch.setattr(scan_segments, "is_on_disk", lambda: False)
     yield request.param
 
 
@@ -96,11 +96,11 @@ def test_answers_are_the_same_from_pages_and_segments(devices: list[Device], pla
 
 def test_files_on_a_disk_are_read_by_duckdb_itself(devices: list[Device]) -> None:
     compact(devices[0])
-    files, others = segment_scans.apart(LogSegment.objects.all(), Filters(edges=("second-edge",)))
+    files, others = scan_segments.apart(LogSegment.objects.all(), Filters(edges=("second-edge",)))
     assert len(files) == 2
     # The schema whose names differ in case alone, and the one that Parquet has no word for.
     assert sorted(one.form for one in others) == ["arrow", "parquet"]
-    assert segment_scans.apart(LogSegment.objects.all(), Filters(conditions=("in.id > 3",)))[0] == []
+    assert scan_segments.apart(LogSegment.objects.all(), Filters(conditions=("in.id > 3",)))[0] == []
 
 
 def test_pages_and_segments_together(devices: list[Device]) -> None:
@@ -114,7 +114,7 @@ def test_pages_and_segments_together(devices: list[Device]) -> None:
 
 
 def test_a_page_that_becomes_a_segment_while_it_is_read_counts_once(devices: list[Device], monkeypatch: Any) -> None:
-    listed = segment_scans.there
+    listed = scan_segments.there
     calls = []
 
     def slow(found: Any) -> Any:
@@ -124,7 +124,7 @@ def test_a_page_that_becomes_a_segment_while_it_is_read_counts_once(devices: lis
             compact(devices[0])
         return kept
 
-    monkeypatch.setattr(segment_scans, "there", slow)
+    monkeypatch.setattr(scan_segments, "there", slow)
     assert exact.summed(scope(devices[0]), Question(FIELD))[0].count == 600
     assert calls == [0, 4]
 
@@ -139,7 +139,7 @@ def test_a_lost_file_hides_no_other(devices: list[Device], settings: Any, caplog
     LogSegment.objects.filter(pk=lost.pk).delete()
     monkey = LogSegment(path="gone", rows=1, pk=99)
     with pytest.raises(FileNotFoundError):
-        segment_scans.there([monkey])
+        scan_segments.there([monkey])
 
 
 def test_rows_that_are_moved_again_and_again_are_given_up(device: Device, monkeypatch: Any) -> None:
@@ -147,7 +147,7 @@ def test_rows_that_are_moved_again_and_again_are_given_up(device: Device, monkey
         raise FileNotFoundError
 
     Shipper(device).run(START, 3)
-    monkeypatch.setattr(segment_scans, "there", moved)
+    monkeypatch.setattr(scan_segments, "there", moved)
     with pytest.raises(Conflict):
         exact.summed(scope(device), Question(FIELD))
 
