@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from logs import pages, schemas
+from logs import outline, pages, schemas
 from logs.errors import InvalidPage, PageTooLarge
 
 GROUPS = ("in", "out", "anomaly", "metadata")
@@ -48,6 +48,7 @@ def to_stream(body: bytes, *, pipeline_version: str, partition: str) -> bytes:
     for record in records:
         record["anomaly"] = {"count": 0} | record.get("anomaly", {})
         record["metadata"] = _metadata(record.get("metadata", {}), pipeline_version, partition)
+    outline.bound(records)
     names = ["time", *GROUPS, *sorted({name for record in records for name in record} - {"time", *GROUPS})]
     columns = {name: _column(name, [record.get(name) for record in records]) for name in names}
     return pages.encode(pa.table(columns))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from catalog.models import User
-from logs import queries
+from logs import envelope, queries
 from logs.models import LogPage
 from tests.logs import rows
 from tests.logs.conftest import Device
@@ -88,3 +88,36 @@ def test_what_is_wrong_is_told_and_not_stored(device: Device, records: Any, told
 def test_too_many_rows_are_told_with_the_limit(device: Device) -> None:
     answer = ship(device, [{"time": 1}] * 10_001)
     assert answer.status_code == 413 and "10000" in answer.content.decode()
+
+
+def test_records_whose_fields_differ_are_refused_before_they_cost_memory(device: Device) -> None:
+    records = [{"time": row, "in": {f"x{row}_{n}": 1 for n in range(50)}, "out": {}} for row in range(1_000)]
+    response = ship(device, records)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_page")
+    assert "4096 different fields" in response.json()["message"]
+    assert not LogPage.objects.exists()
+
+
+def test_records_that_are_large_as_columns_are_413_with_the_limit(device: Device) -> None:
+    wide = {f"x{n}": 1 for n in range(4_000)}
+    response = ship(device, [{"time": 1, "in": wide, "out": {}}, *[{"time": 1, "in": {}, "out": {}}] * 9_000])
+    assert (response.status_code, response.json()["code"]) == (413, "page_too_large")
+    assert response.json()["limit"] == envelope.MAX_DECODED_BYTES
+
+
+def test_fields_in_lists_have_a_place_for_each_element(device: Device) -> None:
+    boxes = [{}] * 300_000 + [{f"x{n}": 1 for n in range(100)}]
+    response = ship(device, [{"time": 1, "in": {"boxes": boxes}, "out": {}}])
+    assert (response.status_code, response.json()["code"]) == (413, "page_too_large")
+
+
+@pytest.mark.parametrize("deep", ["[" * 30 + "]" * 30, '{"x":' * 30 + "1" + "}" * 30])
+def test_deeply_nested_records_are_refused(device: Device, deep: str) -> None:
+    response = ship(device, f'[{{"time": 1, "in": {{"x": {deep}}}, "out": {{}}}}]'.encode())
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_page")
+    assert "16 deep" in response.json()["message"]
+
+
+def test_wide_records_of_one_shape_are_stored(device: Device) -> None:
+    wide = {f"x{n}": 1.5 for n in range(1_000)}
+    assert ship(device, [{"time": row, "in": wide, "out": {"y": [row]}} for row in range(20)]).status_code == 200
