@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "var/bench"
 MODULES = {
     "logs": "bench.logs.ingest",
+    "segments": "bench.logs.segments",
     "charts": "bench.logs.charts",
     "export": "bench.logs.export",
     "publish": "bench.publish.run",
