@@ -88,6 +88,8 @@ def _time(value: object, number: int) -> int:
 
 
 def _metadata(told: Row, pipeline_version: str, partition: str) -> Row:
+    if unknown := told.keys() - set(METADATA.names):
+        raise InvalidPage(f"metadata has no {min(unknown)[:100]}: its fields are {', '.join(METADATA.names)}.")
     model = told.get("last_model", "")
     return {
         "last_model": model if isinstance(model, str) else json.dumps(model),

@@ -74,6 +74,7 @@ def test_an_edge_cannot_write_as_another(device: Device, owner: User) -> None:
         ([{"time": 2**70, "in": {}}], "The values of time"),
         ([{"time": 1, "metadata": {"pipeline_version": "other"}}], "metadata.pipeline_version"),
         ([{"time": 1, "metadata": {"elapsed": "long"}}], "The values of metadata"),
+        ([{"time": 1, "metadata": {"site": "north"}}], "metadata has no site"),
         ([{"time": 1, "anomaly": {"count": "many"}}], "anomaly"),
         ([{"time": -1}], "before 1970"),
     ],
