@@ -221,6 +221,7 @@ def test_every_page_is_framed_by_nobody_and_runs_only_our_scripts(
         assert "style=" not in page, name
         assert "<script>" not in page, name
         assert ' onclick="' not in page, name
+        assert '\\"' not in page.partition("<main")[2].replace("\\&quot;", ""), f"{name} has a stray backslash"
         assert answer["X-Content-Type-Options"] == "nosniff", name
 
 
