@@ -1,6 +1,6 @@
 # Everything that people and CI run. Needs Python >= 3.11 only; PYTHON=/path/to/python3 names another one.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint types bench images assets migrations pin clean
+.PHONY: help setup demo run test lint types bench screenshots images assets migrations pin clean
 PORT ?= 8000
 export PORT
 
@@ -36,6 +36,9 @@ types: ## check types
 
 bench: ## measure; results go to var/bench (ARGS="logs engine" for some)
 	@$(SETUP) --dev && exec $(VENV)/python -m bench $(ARGS)
+
+screenshots: ## take pictures of every page, light and dark, wide and narrow: var/screenshots
+	@$(SETUP) --dev && exec $(VENV)/python -m scripts.screenshots $(ARGS)
 
 ENGINE_IMAGE ?= opscenter-engine:latest
 CENTER_IMAGE ?= opscenter:latest

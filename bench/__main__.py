@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "var/bench"
 MODULES = {
     "logs": "bench.logs.ingest",
+    "charts": "bench.logs.charts",
+    "export": "bench.logs.export",
     "publish": "bench.publish.run",
     "engine": "bench.engine",
     "fleet": "bench.fleet",

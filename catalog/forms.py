@@ -3,9 +3,12 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from catalog import operations
 from catalog.models import ModelVersion, Role, name_validator
+from catalog.slots import Slot, steps_of
+from common.errors import Invalid
 
 NAME_HELP = "Lower-case letters, digits and hyphens."
 
@@ -26,14 +29,14 @@ class WorkspaceForm(forms.Form):
     """A new workspace."""
 
     name = forms.CharField(
-        max_length=128, widget=_text(autofocus=True), help_text="For example the team or the site it is for."
+        max_length=128, widget=_text(autofocus=True), help_text=_("For example the team or the site it is for.")
     )
 
 
 class MemberForm(forms.Form):
     """Who joins a workspace, and as what."""
 
-    email = forms.EmailField(label="E-mail address", widget=forms.EmailInput(attrs={"class": "form-control"}))
+    email = forms.EmailField(label=_("E-mail address"), widget=forms.EmailInput(attrs={"class": "form-control"}))
     role = forms.ChoiceField(choices=Role.choices, initial=Role.COLLABORATOR, widget=_select())
 
 
@@ -42,21 +45,21 @@ class UploadForm(forms.Form):
 
     name = forms.CharField(max_length=63, validators=[name_validator], widget=_text(), help_text=NAME_HELP)
     file = forms.FileField(
-        label="File", widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
+        label=_("File"), widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
     )
     framework = forms.ChoiceField(
         required=False,
         choices=_choices(operations.FRAMEWORKS),
         widget=_select(),
-        help_text="Python: a zip with a manifest.json.",
+        help_text=_("Python: a zip with a manifest.json."),
     )
-    arch = forms.ChoiceField(label="Architecture", choices=_choices(operations.ARCHITECTURES), widget=_select())
-    accel = forms.ChoiceField(label="Acceleration", choices=_choices(operations.ACCELERATORS), widget=_select())
+    arch = forms.ChoiceField(label=_("Architecture"), choices=_choices(operations.ARCHITECTURES), widget=_select())
+    accel = forms.ChoiceField(label=_("Acceleration"), choices=_choices(operations.ACCELERATORS), widget=_select())
     tensor_fields = forms.CharField(
         required=False,
-        label="Dataset columns",
+        label=_("Dataset columns"),
         widget=_text(placeholder="for example tensor"),
-        help_text="Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs.",
+        help_text=_("Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs."),
     )
 
     def clean_framework(self) -> str:
@@ -81,18 +84,53 @@ class PipelineForm(forms.Form):
 
 
 class StepsForm(forms.Form):
-    """The model versions that a pipeline version runs one after another: a select a step, all named `steps`."""
+    """The steps of a pipeline version: the page draws a slot a step."""
 
-    def __init__(self, usable: list[ModelVersion], chosen: list[str], data: Any = None) -> None:
+    def __init__(self, usable: list[ModelVersion], chosen: list[Slot], data: Any = None) -> None:
         super().__init__(data)
         self.usable = usable
-        by_uuid = {str(version.uuid): version for version in usable}
-        self.versions = [by_uuid[uuid] for uuid in chosen if uuid in by_uuid]  # an empty select is no step
-        empty = 1 if data or not self.versions else 0
-        self.slots: list[ModelVersion | None] = [*self.versions, *[None] * empty]
+        self.chosen = chosen or [Slot("model")]
 
-    def clean(self) -> dict[str, Any]:
-        """At least one step."""
-        if not self.versions:
-            raise forms.ValidationError("Choose a model version for the first step.")
-        return self.cleaned_data
+    @property
+    def slots(self) -> list[Slot]:
+        """What is drawn: each with room for more."""
+        return [slot.with_spares() for slot in self.chosen]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """What was meant. Raises `Invalid`."""
+        found = steps_of(self.chosen, {str(version.uuid): version for version in self.usable})
+        if not found:
+            raise Invalid("Choose a model version for the first step.")
+        return found
+
+
+class ConfigForm(forms.Form):
+    """How a model version is fed."""
+
+    tensor_fields = forms.CharField(
+        required=False,
+        label=_("Dataset columns"),
+        widget=_text(),
+        help_text=_("Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs."),
+    )
+    max_rows = forms.IntegerField(
+        required=False,
+        min_value=2,
+        label=_("Batch at most so many rows"),
+        widget=forms.NumberInput(attrs={"class": "form-control"}),
+        help_text=_("Rows of callers that ask at the same time run together. Empty: no batching."),
+    )
+    max_wait_us = forms.IntegerField(
+        required=False,
+        min_value=0,
+        initial=500,
+        label=_("Wait for others at most, in µs"),
+        widget=forms.NumberInput(attrs={"class": "form-control"}),
+    )
+
+    def values(self) -> dict[str, Any]:
+        """What `operations.configure_model_version` is told."""
+        given = self.cleaned_data
+        fields = [name for name in (part.strip() for part in given["tensor_fields"].split(",")) if name]
+        batching = {"max_rows": given["max_rows"], "max_wait_us": given["max_wait_us"] or 0}
+        return {"tensor_fields": fields or None, "batching": batching if given["max_rows"] else None}

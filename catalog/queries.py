@@ -139,10 +139,10 @@ def newest_versions(pipelines: list[Pipeline]) -> dict[int, PipelineVersion]:
     return {version.pipeline_id: version for version in PipelineVersion.objects.filter(pk__in=newest)}
 
 
-def newest_steps(pipeline: Pipeline) -> list[str]:
-    """The uuids of the models that answer in the pipeline's newest version, step by step; none when there is none."""
+def newest_steps(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """The steps of the pipeline's newest version; none when there is none."""
     newest = pipeline.versions.first()
-    return answering_in(newest.definition) if newest and newest.definition["steps"] else []
+    return list(newest.definition["steps"]) if newest else []
 
 
 def require_role(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:

@@ -14,6 +14,7 @@ urlpatterns = [
     path("workspaces/<int:pk>/models", views.models, name="models"),
     path("workspaces/<int:pk>/models/upload", views.upload_model, name="upload-model"),
     path("models/<int:pk>", views.model, name="model"),
+    path("model-versions/<int:pk>/configure", views.configure, name="configure"),
     path("workspaces/<int:pk>/pipelines/new", views.create_pipeline, name="create-pipeline"),
     path("pipelines/<int:pk>/versions/new", views.create_version, name="create-version"),
 ]

@@ -6,10 +6,11 @@ from django.contrib import messages
 from django.forms import Form
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from catalog import forms, operations, pages, queries, uploads
+from catalog import forms, operations, pages, queries, slots, uploads
 from catalog.models import ModelVersion, Role
 from catalog.pages import SignedInRequest, signed_in
 from common.errors import Invalid, NotFound
@@ -114,6 +115,8 @@ def _receive_model(request: SignedInRequest, pk: int) -> HttpResponse:
                 actor=request.user, workspace=workspace, upload=file.writer, file_name=file.name, **values
             )
             _tell_upload(request, version)
+            if pages.wants_fragment(request):  # a script sent it, to show how far it is
+                return HttpResponse(headers={"HX-Redirect": reverse("catalog:model", args=[version.model.pk])})
             return redirect("catalog:model", version.model.pk)
     context = pages.in_workspace(request, workspace, form=form)
     return render(request, "catalog/upload_model.html", context, status=_status(form))
@@ -154,19 +157,49 @@ def create_pipeline(request: SignedInRequest, pk: int) -> HttpResponse:
 @page_or_form
 @signed_in
 def create_version(request: SignedInRequest, pk: int) -> HttpResponse:
-    """The steps of a new version, beginning with those of the newest; "more" only adds an empty step to the form."""
+    """The steps of a new version, beginning with those of the newest; "more" and "less" only change the form."""
     pipeline = queries.pipeline_for(request.user, pk, Role.COLLABORATOR)
     usable = list(queries.usable_model_versions(pipeline.workspace))
     asked = request.method == "POST"
-    chosen = request.POST.getlist("steps") if asked else queries.newest_steps(pipeline)
+    chosen = slots.of_form(request.POST) if asked else slots.of_steps(queries.newest_steps(pipeline))
     form = forms.StepsForm(usable, chosen, request.POST or None)
-    if asked and "more" not in request.POST and form.is_valid():
+    if asked and not _reshaped(request, form) and form.is_valid():
         with pages.refusals_on(form):
-            steps = operations.steps_of(form.versions)
-            operations.create_pipeline_version(actor=request.user, pipeline=pipeline, steps=steps)
+            operations.create_pipeline_version(actor=request.user, pipeline=pipeline, steps=form.steps())
             return redirect("publishing:versions", pipeline.pk)
-    context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, form=form)
+    found = {"pipeline": pipeline, "form": form, "kinds": slots.KINDS, "operators": slots.OPERATORS}
+    context = pages.in_workspace(request, pipeline.workspace, **found)
     return render(request, "catalog/create_version.html", context, status=_status(form))
+
+
+@page_or_form
+@signed_in
+def configure(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form of how a model version is fed, and what it does; made pipeline versions stay as they are."""
+    version = queries.model_version_for(request.user, pk, Role.COLLABORATOR)
+    config = version.configs.first()
+    batching = (config.batching if config else None) or {}
+    initial = {"tensor_fields": ", ".join((config.tensor_fields if config else None) or []), **batching}
+    form = forms.ConfigForm(request.POST or None, initial=initial)
+    if form.is_valid():
+        with pages.refusals_on(form):
+            operations.configure_model_version(actor=request.user, version=version, **form.values())
+            messages.success(request, "Saved. Pipeline versions that are made from now on take it.")
+            return redirect("catalog:model", version.model_id)
+    context = pages.in_workspace(request, version.model.workspace, version=version, form=form)
+    return render(request, "catalog/configure.html", context, status=_status(form))
+
+
+def _reshaped(request: SignedInRequest, form: forms.StepsForm) -> bool:
+    """Whether a step was only added to the form or taken out of it, which is done."""
+    less = request.POST.get("less", "")
+    if less.isdecimal() and int(less[:4]) < len(form.chosen):
+        del form.chosen[int(less)]
+        return True
+    kind = request.POST.get("more", "")
+    if kind in slots.KINDS:
+        form.chosen.append(slots.Slot(kind))
+    return "more" in request.POST or "less" in request.POST
 
 
 def _status(form: Form) -> int:

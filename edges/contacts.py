@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -121,8 +122,7 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
         edge = _admitted(edge, now, TokenInvalid(ANOTHER_KEY))
         serving = (report.get("serving") or {}).get("digest", "")
         if serving != edge.serving_digest:
-            detail = {"from": edge.serving_digest, "to": serving}
-            EdgeEvent.objects.create(edge=edge, kind=EdgeEvent.Kind.SERVING, at=now, detail=detail)
+            record_serving(edge.pk, edge.serving_digest, serving, now)
         edge.serving_digest = serving
         edge.report = kept(report, now)
         _contact(edge, now, "serving_digest", "report")
@@ -135,6 +135,12 @@ def current(*, edge: Edge, now: datetime | None = None) -> Edge:
     _follow_replacement(edge, now)
     note(edge, now=now)
     return _read(edge.pk)
+
+
+def record_serving(edge_id: UUID, before: str, after: str, now: datetime) -> None:
+    """Adds to an edge's history that it serves something else."""
+    detail = {"from": before, "to": after}
+    EdgeEvent.objects.create(edge_id=edge_id, kind=EdgeEvent.Kind.SERVING, at=now, detail=detail)
 
 
 def kept(report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -218,8 +224,8 @@ def _read(pk: Any) -> Edge:
 
 
 def _locked(pk: Any) -> Edge:
-    rows = Edge.objects.select_for_update(of=("self",))
-    return rows.select_related("publish__pipeline_version__pipeline").get(pk=pk)
+    # Without its publish, which nearly nobody who locks an edge looks at.
+    return Edge.objects.select_for_update().get(pk=pk)
 
 
 def _contact(edge: Edge, now: datetime, *fields: str) -> None:

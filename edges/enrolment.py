@@ -45,8 +45,7 @@ def join(
 
 
 def _edge_with(token: FleetToken, thumbprint: str) -> Edge | None:
-    rows = Edge.objects.select_for_update(of=("self",)).select_related("publish__pipeline_version__pipeline")
-    return rows.filter(fleet_token=token, joined_with=thumbprint).first()
+    return Edge.objects.select_for_update().filter(fleet_token=token, joined_with=thumbprint).first()
 
 
 def _require_repeat(edge: Edge, thumbprint: str, since: datetime) -> None:

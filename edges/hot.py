@@ -1,7 +1,8 @@
-"""The check-in of an edge to which nothing happened, which is nearly every one: a single statement.
+"""The check-in of an edge to which nothing happened, which is nearly every one: a single read, written with others.
 
-Whatever is not plain (people shut the edge out, its publish was replaced, it serves something else now, it joined
-again) goes the whole way in `contacts`, under a lock and with its events. Both end the same.
+One that begins to serve something else is written at once, with its event, in two statements. Whatever is not plain
+(people shut the edge out, its publish was replaced, it joined again) goes the whole way in `contacts`, under a lock.
+All end the same.
 
 SQL by hand, because building these queries from objects costs five times as much as the database's work.
 """
@@ -13,26 +14,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
 from common.errors import Invalid
-from edges import contacts, queries, sessions, states
+from edges import contacts, pending, queries, sessions
 from edges.models import Edge
+from edges.pending import CheckIn
 from edges.sessions import Identity
 from edges.states import Desired
 from publishing.models import Publish
 
-# Publishes that edges of this center run; what each says never changes once it is published.
-DESIRED_KEPT = 1024
 # One statement is also one moment: an edge that is shut out or moved meanwhile is seen as it is then.
 STATEMENT = """
-UPDATE {edges} SET last_contact = %s, session_lapses_at = %s, report = %s
-WHERE id = %s AND key_thumbprint = %s AND serving_digest = %s AND removed_at IS NULL AND banned_at IS NULL
-  AND last_contact <= %s AND session_lapses_at > %s
+SELECT publish_id, serving_digest, last_contact > %s,
+  (SELECT acked FROM {marks} AS m WHERE m.edge_id = {edges}.id AND m.epoch = %s)
+FROM {edges}
+WHERE id = %s AND key_thumbprint = %s AND removed_at IS NULL AND banned_at IS NULL AND session_lapses_at > %s
   AND NOT EXISTS (
     SELECT 1 FROM {replaces} AS r JOIN {publishes} AS p ON p.id = r.from_publish_id
     WHERE r.to_publish_id = {edges}.publish_id AND p.status = %s)
-RETURNING publish_id, (SELECT acked FROM {marks} AS m WHERE m.edge_id = {edges}.id AND m.epoch = %s)
 """
 
 
@@ -43,6 +43,16 @@ class CheckedIn:
     desired: Desired
     acked: int
     lapses_at: datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """A plain edge. `is_recent`: its stored contact is."""
+
+    publish_id: int
+    serving_digest: str
+    is_recent: bool
+    acked: int | None
 
 
 def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: datetime) -> CheckedIn:
@@ -57,34 +67,53 @@ def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: date
         contacts.note(sessions.edge_of(identity, now), now=now)
         raise
     epoch = UUID(report["logs"]["epoch"])
-    row = _kept(identity, report, epoch, now)
-    if row:
-        return CheckedIn(_desired(row[0]), row[1] or 0, now + sessions.SESSION_LIFE)
+    seen = _seen(identity, epoch, now)
+    if seen and _kept(identity, seen, report, now):
+        return CheckedIn(queries.desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
     edge = contacts.checkin(edge=sessions.edge_of(identity, now), report=report, now=now)
-    return CheckedIn(queries.desired(edge), queries.acked(edge, epoch), edge.session_lapses_at or now)
+    return CheckedIn(queries.desired(edge.publish_id), queries.acked(edge, epoch), edge.session_lapses_at or now)
 
 
-def _kept(identity: Identity, report: Mapping[str, Any], epoch: UUID, now: datetime) -> tuple[int, int | None] | None:
-    """The id of the edge's publish and its acknowledged row; None when its case is not plain."""
-    moment = _value("last_contact", now)
+def _seen(identity: Identity, epoch: UUID, now: datetime) -> _Seen | None:
+    """The edge, None when its case is not plain."""
     with connection.cursor() as cursor:
         cursor.execute(
             _statement(),
             [
-                moment,
-                _value("session_lapses_at", now + sessions.SESSION_LIFE),
-                _value("report", contacts.kept(report, now)),
+                _value("last_contact", now - pending.RECENT),
+                _value("id", epoch),
                 _value("id", UUID(identity.edge_id)),
                 identity.thumbprint,
-                (report.get("serving") or {}).get("digest", ""),
-                moment,
-                moment,
+                _value("session_lapses_at", now),
                 Publish.Status.PUBLISHED.value,
-                _value("id", epoch),
             ],
         )
-        found: list[tuple[int, int | None]] = cursor.fetchall()  # all, since SQLite ends the statement only then
-    return found[0] if found else None
+        row = cursor.fetchone()
+    return _Seen(*row) if row else None
+
+
+def _kept(identity: Identity, seen: _Seen, report: Mapping[str, Any], now: datetime) -> bool:
+    """Holds the check-in or writes it. False when the edge has changed since it was seen."""
+    serving = (report.get("serving") or {}).get("digest", "")
+    answered = CheckIn(
+        edge_id=UUID(identity.edge_id),
+        at=now,
+        report=contacts.kept(report, now),
+        thumbprint=identity.thumbprint,
+        publish_id=seen.publish_id,
+        was_serving=seen.serving_digest,
+        serving=serving,
+    )
+    if serving == seen.serving_digest:
+        if seen.is_recent and pending.hold_seconds():
+            pending.hold(answered)
+            return True
+        return pending.write([answered]) == 1
+    with transaction.atomic():
+        is_written = pending.write([answered]) == 1
+        if is_written:
+            contacts.record_serving(answered.edge_id, seen.serving_digest, serving, now)
+    return is_written
 
 
 def _value(field: str, value: Any) -> Any:
@@ -104,13 +133,3 @@ def _statement() -> str:
     }
     quote = connection.ops.quote_name
     return STATEMENT.format(**{name: quote(model._meta.db_table) for name, model in tables.items()})
-
-
-@functools.lru_cache(maxsize=DESIRED_KEPT)
-def _desired(publish_id: int) -> Desired:
-    return states.desired_of(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id))
-
-
-def forget() -> None:
-    """Makes this process read again what publishes say."""
-    _desired.cache_clear()

@@ -98,6 +98,11 @@ def require_current(claims: Claims, *, audience: str, now: datetime) -> None:
         raise TokenExpired("The access token is over: get a new one at the token endpoint.")
 
 
+def is_current(claims: Claims, audience: str, now: datetime) -> bool:
+    """Whether claims are meant for this audience and not over."""
+    return claims.audience == [audience] and now.timestamp() < claims.expires
+
+
 def subject_of(assertion: str) -> str:
     """Who an assertion claims to be, not verified: it says whose key to verify it with. Raises `InvalidAssertion`."""
     try:

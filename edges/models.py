@@ -170,6 +170,7 @@ class EdgeEvent(models.Model):
         SERVING = "serving"
         BANNED = "banned"
         UNBANNED = "unbanned"
+        TAGGED = "tagged"
         REMOVED = "removed"
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")

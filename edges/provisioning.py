@@ -73,6 +73,24 @@ def read_csv(text: str) -> list[NewEdge]:
         raise Invalid(f"Line {rows.line_num} is not CSV: {exc}.") from exc
 
 
+def read_names(text: str, like: NewEdge) -> list[NewEdge]:
+    """Edges from names, one a line, or from CSV as of `read_csv`; names alone get the rest from `like`.
+
+    Raises `Invalid` that names the line.
+    """
+    lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
+    if lines and (lines[0] == "name" or "," in lines[0]):
+        return read_csv(text)
+    return [dataclasses.replace(like, name=line) for line in lines]
+
+
+def numbered(pattern: str, first: int, count: int, like: NewEdge) -> list[NewEdge]:
+    """Edges named by a pattern and numbers from `first` on. Raises `Invalid`."""
+    if not 1 <= count <= BULK:
+        raise Invalid(f"Add from 1 to {BULK} edges at once.")
+    return [dataclasses.replace(like, name=patterns.name_of(pattern, number)) for number in range(first, first + count)]
+
+
 def add_edges(*, actor: User, publish: Publish, edges: Sequence[NewEdge], now: datetime | None = None) -> list[Added]:
     """Up to 1,000 new edges of a publish with their bundles, in the order given: all of them or none.
 

@@ -1,6 +1,7 @@
 """Reads of edges: for people, each fetches and authorises at once; for engines, what they are to do."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ REFUSALS = (EdgeEvent.Kind.JOIN_REFUSED, EdgeEvent.Kind.TOKEN_REFUSED)
 # Enough to see a pattern; the whole history has an address of its own.
 EXPLAINED_EVENTS = 5
 LAPSING_SHOWN = 1000
+# Publishes that edges run; what each says never changes once it is published, and only then it has edges.
+DESIRED_KEPT = 1024
 
 edge_state = states.edge_state
 
@@ -94,6 +97,15 @@ def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
     )
 
 
+def serving(edges: QuerySet[Edge], what: str) -> QuerySet[Edge]:
+    """The edges that serve what they should (`right`), that joined and do not (`other`), whose update `failed`."""
+    right = ~Q(serving_digest="") & Q(serving_digest=F("publish__pipeline_digest"))
+    joined = edges.filter(joined_at__isnull=False)
+    if what == "failed":
+        return joined.filter(report__update__state="failed")
+    return joined.filter(right) if what == "right" else joined.exclude(right)
+
+
 def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
     """The publishes of a pipeline that an edge can be added to, newest first."""
     published = Publish.objects.filter(pipeline_version__pipeline=pipeline, status=Publish.Status.PUBLISHED)
@@ -127,6 +139,11 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
 def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
     """The fleet tokens of a publish, newest first. The caller has authorised the publish."""
     return _fleet_tokens().filter(publish=publish)
+
+
+def fleet_tokens_in(pipeline: Pipeline) -> QuerySet[FleetToken]:
+    """The fleet tokens of all publishes of a pipeline, newest first. The caller has authorised the pipeline."""
+    return _fleet_tokens().filter(publish__pipeline_version__pipeline=pipeline)
 
 
 def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
@@ -191,9 +208,19 @@ def summary_for(edges: QuerySet[Edge], now: datetime, hours: float) -> FleetSumm
     )
 
 
-def desired(edge: Edge) -> Desired:
-    """What this edge should serve."""
-    return states.desired_of(edge.publish)
+def desired(publish_id: int) -> Desired:
+    """What the edges of a publish should serve. Read once in a process."""
+    return _desired(publish_id)
+
+
+@functools.lru_cache(maxsize=DESIRED_KEPT)
+def _desired(publish_id: int) -> Desired:
+    return states.desired_of(Publish.objects.select_related("pipeline_version__pipeline").get(pk=publish_id))
+
+
+def forget_desired() -> None:
+    """Makes this process read again what publishes say."""
+    _desired.cache_clear()
 
 
 def successor_of(publish: Publish) -> Publish | None:

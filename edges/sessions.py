@@ -113,6 +113,14 @@ def proven(access_token: str, now: datetime) -> Identity:
     return _identity(claims)
 
 
+def recognised(access_token: str, now: datetime) -> Identity | None:
+    """Whom a token names that this process has checked and that is still good; None says nothing about it."""
+    kid, claims = _verified.get(access_token, ("", None))
+    if claims is None or signing.verifier(kid, now) is None or not jwts.is_current(claims, audience(), now):
+        return None
+    return _identity(claims)
+
+
 def edge_named(spiffe_id: str) -> Edge | None:
     """The edge of a SPIFFE ID, with its publish; removed ones too. None when the ID is not one of ours."""
     try:

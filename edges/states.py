@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db.models import Q, TextChoices
 
-from edges.models import Edge
+from edges.models import Edge, FleetToken
 from publishing.models import Publish
 
 # In check-in intervals. One lost check-in is a hiccup of the network, three are news, ten an outage.
@@ -25,6 +25,15 @@ class State(TextChoices):
     EXPIRED = "expired"
     BANNED = "banned"
     REMOVED = "removed"
+
+
+class TokenState(TextChoices):
+    """Whether devices can still add themselves with a fleet token."""
+
+    OPEN = "open"
+    USED_UP = "used up"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +89,15 @@ def edge_state(edge: Edge, now: datetime) -> EdgeState:
         is_serving=is_serving,
         explain=_explain(edge, state, is_serving, should_run),
     )
+
+
+def token_state(token: FleetToken, now: datetime) -> TokenState:
+    """The state of a fleet token."""
+    if token.revoked_at:
+        return TokenState.REVOKED
+    if token.made >= token.max_edges:
+        return TokenState.USED_UP
+    return TokenState.OPEN if token.expires_at > now else TokenState.EXPIRED
 
 
 def in_state(state: State, now: datetime) -> Q:

@@ -1,5 +1,6 @@
 """Pages of edges: the list of a pipeline, one edge, and what people do with them."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,15 +15,15 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from catalog import pages
 from catalog import queries as catalog
-from catalog.models import Role
+from catalog.models import Role, Workspace
 from catalog.pages import SignedInRequest, signed_in
-from edges import forms, operations, queries, states
+from edges import forms, handouts, health, operations, queries, states
 from edges.models import Edge
 from edges.states import State
-from publishing import commands
 from publishing import queries as publishing
 
 PAGE_LENGTH = 50
+LAPSE_HOURS = states.LAPSING / timedelta(hours=1)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -31,22 +32,18 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 def edges(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's edges: what each should run beside what it proved that it serves."""
     pipeline = catalog.pipeline_for(request.user, pk)
-    form = forms.FilterForm(request.GET)
-    of_pipeline = queries.edges_for(request.user, pipeline=pipeline)
-    page = Paginator(_filtered(of_pipeline, form), PAGE_LENGTH).get_page(request.GET.get("page"))
-    now = timezone.now()
-    rows = [(edge, states.edge_state(edge, now)) for edge in page]
-    context = pages.in_workspace(
-        request,
-        pipeline.workspace,
-        pipeline=pipeline,
-        form=form,
-        rows=rows,
-        page=page,
-        is_filtered=any(form.data.get(name) for name in form.fields),
-        can_add=queries.publishes_to_run(pipeline).exists(),
-    )
+    context = _listed(request, pipeline.workspace, queries.edges_for(request.user, pipeline=pipeline))
+    context |= {"pipeline": pipeline, "can_add": queries.publishes_to_run(pipeline).exists()}
     return render(request, "edges/_edges.html" if pages.wants_fragment(request) else "edges/edges.html", context)
+
+
+@require_safe
+@signed_in
+def fleet(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The edges of all pipelines of a workspace."""
+    workspace = catalog.workspace_for(request.user, pk)
+    context = _listed(request, workspace, queries.edges_for(request.user, workspace=workspace))
+    return render(request, "edges/_edges.html" if pages.wants_fragment(request) else "edges/fleet.html", context)
 
 
 @require_safe
@@ -136,6 +133,21 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
     return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))
 
 
+def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge]) -> dict[str, Any]:
+    """A page of the edges that match the filter, and how all of them are. As many queries for 10,000 as for one."""
+    form, now = forms.FilterForm(request.GET), timezone.now()
+    page = Paginator(_filtered(found, form), PAGE_LENGTH).get_page(request.GET.get("page"))
+    return pages.in_workspace(
+        request,
+        workspace,
+        form=form,
+        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in page],
+        page=page,
+        is_filtered=any(form.data.get(name) for name in form.fields),
+        summary=queries.summary_for(found, now, LAPSE_HOURS),
+    )
+
+
 def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:
     """What an unusable filter leaves: everything, with the form saying what is wrong."""
     if not form.is_valid():
@@ -144,6 +156,8 @@ def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:
         edges = queries.named_or_tagged(edges, text)
     if state := form.cleaned_data["state"]:
         edges = edges.filter(states.in_state(State(state), timezone.now()))
+    if what := form.cleaned_data["serves"]:
+        edges = queries.serving(edges, what)
     return edges
 
 
@@ -153,6 +167,4 @@ def _of_edge(request: SignedInRequest, edge: Edge, **context: Any) -> dict[str, 
 
 
 def _bundle(request: SignedInRequest, added: operations.Added) -> HttpResponse:
-    context = _of_edge(request, added.edge, bundle=added.bundle)
-    context["commands"] = commands.for_publish(publishing.view_of(added.edge.publish), added.bundle)
-    return pages.ask(request, "edges/_bundle.html", context)
+    return pages.ask(request, "edges/_bundle.html", _of_edge(request, added.edge, handout=handouts.of_edge(added)))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,22 @@ class Center:
 
 
 class Engine:
-    """`opsengine serve` as a process of this machine."""
+    """`opsengine serve` as a process of this machine, listening on `host`.
 
-    def __init__(self, folder: Path, bundle: str, registry: dict[str, str]) -> None:
+    `within` is a command that runs it elsewhere, such as `ip netns exec <name>`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bundle: str,
+        registry: dict[str, str],
+        *,
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self.log = folder / "engine.log"
         self.http = urllib3.PoolManager(retries=False, timeout=30)
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,14 +86,17 @@ class Engine:
             | {
                 "EDGE_BUNDLE": bundle,
                 "PERSIST_DIR": str(folder / "persist"),
-                "ENGINE_HOST": "127.0.0.1",
+                "ENGINE_HOST": host,
                 "ENGINE_PORT": str(self.port),
                 "CHECKIN_SECONDS": "1",
             }
         )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "opsengine", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [*within, sys.executable, "-m", "opsengine", "serve"],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def get(self, path: str) -> Json:

@@ -36,9 +36,21 @@ class Selection:
                 columns[group] = column if wanted == names else _narrowed(column, wanted)
         return pa.table(columns)
 
+    def may_want(self, group: str) -> bool:
+        """Whether anything of a group may be answered."""
+        begins = f"{group}{self.separator}"
+        return any(name in ("*", group) or name.startswith(begins) for name in self.dataset)
+
     def _wants(self, group: str, field: str) -> bool:
-        names = {group, f"{group}{self.separator}{field}"}
-        return ("*" in self.dataset or not names.isdisjoint(self.dataset)) and names.isdisjoint(self.exclude)
+        """The closer name decides, and of two that are as close the wanted one: `metadata.partition` is wanted although
+        all of `metadata` is excluded, but not `in.tensor` when it is excluded and all of `in` wanted.
+        """
+        names = ("*", group, f"{group}{self.separator}{field}")
+        wanted, excluded = (
+            max((rank for rank, name in enumerate(names, start=1) if name in given), default=0)
+            for given in (self.dataset, self.exclude)
+        )
+        return wanted > 0 and wanted >= excluded
 
     def _flat(self, group: str, column: pa.ChunkedArray, wanted: list[str]) -> dict[str, pa.ChunkedArray]:
         flat = dict(zip((field.name for field in column.type), column.flatten(), strict=True))

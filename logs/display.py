@@ -13,15 +13,24 @@ SHORT = 60  # characters of a value in the table; all of it is in the row's deta
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A field's value: `kind` says what it is (number, text, boolean, list, object, null), `text` is short."""
+
+    name: str
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Row:
-    """A line of the table. `inputs` and `outputs` are (name, short text); `whole` is all of it as JSON."""
+    """A line of the table. `whole` is all of it as JSON."""
 
     time: datetime
     edge: str
     model: str
     version: str
-    inputs: list[tuple[str, str]]
-    outputs: list[tuple[str, str]]
+    inputs: list[Cell]
+    outputs: list[Cell]
     anomalies: int
     failed: list[str]
     whole: str
@@ -42,8 +51,8 @@ def shown(row: dict[str, Any]) -> Row:
         edge=metadata.get("partition") or "",
         model=_model(metadata.get("last_model")),
         version=str(metadata.get("pipeline_version") or "")[:8],
-        inputs=_shorts(row["in"]),
-        outputs=_shorts(row["out"]),
+        inputs=_cells(row["in"]),
+        outputs=_cells(row["out"]),
         anomalies=anomaly.get("count") or 0,
         failed=[name for name, failed in anomaly.items() if name != "count" and failed],
         whole=json.dumps(_finite(whole), indent=2, default=str),
@@ -58,8 +67,15 @@ def _model(last_model: Any) -> str:
         return ""
 
 
-def _shorts(values: dict[str, Any] | None) -> list[tuple[str, str]]:
-    return [(name, _short(value)) for name, value in (values or {}).items()]
+def _cells(values: dict[str, Any] | None) -> list[Cell]:
+    return [Cell(name, _short(value), _kind(value)) for name, value in (values or {}).items()]
+
+
+def _kind(value: Any) -> str:
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    kinds = ((bool, "boolean"), (int | float, "number"), (str, "text"), (list, "list"), (dict, "object"))
+    return "null" if value is None else next((kind for known, kind in kinds if isinstance(value, known)), "text")
 
 
 def _short(value: Any) -> str:

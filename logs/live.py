@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from logs import pages
-from logs.models import LogPage
-from logs.query import Order, Query, Rows
+from logs.models import LogCompaction, LogPage
+from logs.query import Order, Query, Rearranged, Rows
 
 BATCH_BYTES = 16 * 1024**2  # bodies fetched at once
 BATCH_PAGES = 64
@@ -41,12 +43,15 @@ class LivePages:
 
     def _listed(self, query: Query) -> Iterator["_Listed"]:
         """What is known of those pages without their bodies."""
-        sign, key, found, after = query.order.sign, _reach_column(query.order), self.ordered(query), Q()
+        sign, key, after = query.order.sign, _reach_column(query.order), Q()
+        found = self.ordered(query).annotate(changes=changes())
+        known: int | None = None
         while True:
-            listed = [
-                _Listed(pk, sign * reach, rows, size)
-                for pk, reach, rows, size in found.filter(after).values_list("pk", key, "rows", "size")[:LISTED_PAGES]
-            ]
+            told = list(found.filter(after).values_list("pk", key, "rows", "size", "changes")[:LISTED_PAGES])
+            known = told[0][4] if told and known is None else known
+            if told and told[0][4] != known:
+                raise Rearranged
+            listed = [_Listed(pk, sign * reach, rows, size) for pk, reach, rows, size, _ in told]
             yield from listed
             if len(listed) < LISTED_PAGES:
                 return
@@ -55,6 +60,12 @@ class LivePages:
             after = Q(**{f"{key}__{beyond}e": at}) & (
                 Q(**{f"{key}__{beyond}": at}) | Q(**{key: at, f"pk__{beyond}": pk})
             )
+
+
+def changes() -> Any:
+    """How often a page's or segment's pipeline was rearranged, as a column of the statement that lists them."""
+    state = LogCompaction.objects.filter(pipeline=OuterRef("pipeline"))
+    return Coalesce(Subquery(state.values("changes")), 0)
 
 
 def _reach_column(order: Order) -> str:

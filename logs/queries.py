@@ -1,11 +1,12 @@
 """Reads of logs for an actor: who may see a pipeline may see its logs, wherever its edges run now."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -14,25 +15,68 @@ from catalog.models import Pipeline
 from common.errors import NotFound
 from edges import queries as edge_queries
 from edges.models import Edge
-from logs import merge
+from logs import merge, rollups
+from logs.columns import Selection
+from logs.filters import Filters
 from logs.live import LivePages
-from logs.models import LogGap, LogMark, LogPage
-from logs.query import Answer, Query, Source
+from logs.models import LogGap, LogMark, LogPage, LogRollup, LogSegment
+from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
+from logs.segments import Segments
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
 
-def read(
-    actor: catalog.Actor,
-    pipeline_pk: int,
-    query: Query,
-    *,
-    edges: Iterable[str] = (),
-    pipeline_version: UUID | None = None,
-) -> Answer:
-    """Rows of a pipeline in global time order. `edges` are names; none means all. Raises `NotFound`."""
+def read(actor: catalog.Actor, pipeline_pk: int, query: Query) -> Answer:
+    """Rows of a pipeline in global time order. Raises `NotFound`."""
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
-    return merge.answer(_sources(pipeline, edges, pipeline_version), query)
+    return merge.answer(_sources(pipeline, query.filters), query)
+
+
+def walk(pipeline: Pipeline, query: Query, total: int | None = None) -> Iterator[merge.Batch]:
+    """All rows of a query, or its first, in memory that does not grow. For who was let in. Raises `NotFound`."""
+    return merge.walk(_sources(pipeline, query.filters), query, total)
+
+
+def span(
+    pipeline: Pipeline, start: int | None, end: int | None, filters: Filters | None = None
+) -> tuple[int, int] | None:
+    """The times (epoch ms) of a pipeline's oldest and newest row within others; None when there is none."""
+    selection = Selection(dataset=("time",))
+    query = Query(limit=1, start=start, end=end, selection=selection, filters=filters or Filters())
+    answers = [merge.answer(_sources(pipeline, query.filters), replace(query, order=order)) for order in Order]
+    newest, oldest = (answer.table.column("time").cast(pa.int64()) for answer in answers)
+    return (oldest[0].as_py(), newest[0].as_py()) if len(newest) and len(oldest) else None
+
+
+@dataclass(frozen=True)
+class NewestRows:
+    """Rows as Python values, newest first, and the cursor of what comes after them; None when nothing does.
+
+    There may be a `next` without rows: of those that were looked at, the filters let none through.
+    """
+
+    rows: list[dict[str, Any]]
+    next: str | None
+
+
+def newest_page(
+    actor: catalog.Actor,
+    pipeline: Pipeline,
+    *,
+    filters: Filters | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> NewestRows:
+    """The newest rows of a pipeline, or those after a cursor, as Python values, whatever their schemas.
+
+    Each has `time` (aware, UTC), `in`, `out`, `anomaly`, `metadata`. Rows that are large together (`TABLE_BYTES` of
+    decoded values) are fewer than the limit. Raises `NotFound`, `Invalid` for a cursor that is none.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline.pk)
+    query = asked(filters or Filters(), limit=limit, cursor=cursor, max_bytes=TABLE_BYTES)
+    found = merge.records(_sources(pipeline, query.filters), query)
+    rows = [{**row, "time": row["time"].replace(tzinfo=UTC)} for row in found.rows]
+    return NewestRows(rows, str(found.next) if found.next else None)
 
 
 def newest_rows(
@@ -43,29 +87,63 @@ def newest_rows(
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """The newest rows of a pipeline as Python values, newest first, whatever their schemas.
+    """The rows of `newest_page`, of some edges in some time. Raises `NotFound`."""
+    filters = Filters(start=start, end=end, edges=tuple(edges or ()))
+    return newest_page(actor, pipeline, filters=filters, limit=limit).rows
 
-    Each has `time` (aware, UTC), `in`, `out`, `anomaly`, `metadata`. Rows that are large together (`TABLE_BYTES` of
-    decoded values) are fewer than the limit. Raises `NotFound`.
-    """
-    pipeline = catalog.pipeline_for(actor, pipeline.pk)
-    query = Query(limit=limit, start=first_at(start), end=last_at(end), max_bytes=TABLE_BYTES)
-    found = merge.records(_sources(pipeline, edges or (), None), query)
-    return [{**row, "time": row["time"].replace(tzinfo=UTC)} for row in found]
+
+def asked(
+    filters: Filters,
+    *,
+    order: Order = Order.NEWEST_FIRST,
+    limit: int = 100,
+    cursor: str | None = None,
+    selection: Selection | None = None,
+    max_bytes: int = MAX_ANSWER_BYTES,
+) -> Query:
+    """A query of filtered rows. Raises `Invalid` for a cursor that is none or of the other order."""
+    return Query(
+        order=order,
+        limit=limit,
+        start=first_at(filters.start),
+        end=last_at(filters.end),
+        cursor=Cursor.parse(cursor) if cursor else None,
+        selection=selection or Selection(),
+        max_bytes=max_bytes,
+        filters=filters,
+    )
 
 
 def rows_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     """Rows of each pipeline (by id) since midnight UTC, edge time, counted without decoding anything.
 
-    A page is counted whole when its newest row is of today, so rows just before midnight may be among them.
+    A page that is not summed up yet is counted whole when its newest row is of today, so for some seconds rows just
+    before midnight may be among them.
     """
+    midnight = first_at(timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    ids = [pipeline.pk for pipeline in pipelines]
+    total = dict.fromkeys(ids, 0)
+    waiting = rollups.pending(LogPage.objects.filter(pipeline__in=ids, time_max__gte=midnight)).order_by()
+    summed = LogRollup.objects.filter(
+        series__pipeline__in=ids, series__partition="", grain=rollups.DAY, start__gte=midnight
+    )
+    for rows, of in ((waiting, "pipeline"), (summed, "series__pipeline")):
+        for pk, counted in rows.values_list(of).annotate(total=Sum("rows")):
+            total[pk] += counted
+    return total
+
+
+def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
+    """Rows of each pipeline (by id) that failed a validation since midnight UTC, as far as they are summed up."""
     midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     ids = [pipeline.pk for pipeline in pipelines]
     counted = (
-        LogPage.objects.filter(pipeline__in=ids, time_max__gte=first_at(midnight))
-        .values("pipeline")
-        .annotate(total=Sum("rows"))
-        .values_list("pipeline", "total")
+        # A series without an edge's name is of all edges.
+        LogRollup.objects.filter(series__pipeline__in=ids, series__partition="", grain=rollups.DAY)
+        .filter(start__gte=first_at(midnight))
+        .values("series__pipeline")
+        .annotate(total=Sum("anomalous"))
+        .values_list("series__pipeline", "total")
     )
     return dict.fromkeys(ids, 0) | dict(counted)
 
@@ -117,14 +195,15 @@ def _microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _sources(pipeline: Pipeline, edges: Iterable[str], pipeline_version: UUID | None) -> list[Source]:
-    """Where rows of a pipeline are: live pages."""
-    found = LogPage.objects.filter(pipeline=pipeline)
-    if names := list(edges):
-        found = found.filter(partition__in=names)
-    if pipeline_version:
-        version = pipeline.versions.filter(uuid=pipeline_version).first()
-        if version is None:
-            raise NotFound(f"Pipeline {pipeline.pk} has no version {pipeline_version}.")
-        found = found.filter(pipeline_version=version)
-    return [LivePages(found)]
+def _sources(pipeline: Pipeline, filters: Filters) -> list[Source]:
+    """Where rows of a pipeline are: live pages, segments. Those that cannot hold rows of these filters may be left out.
+
+    Pages first: of what becomes a segment in between, the segment is listed too, and a key is answered once.
+    """
+    found = LogPage.objects.filter(filters.partitions(), pipeline=pipeline)
+    if filters.pipeline_versions:
+        versions = list(pipeline.versions.filter(uuid__in=filters.pipeline_versions))
+        if missing := set(filters.pipeline_versions) - {version.uuid for version in versions}:
+            raise NotFound(f"Pipeline {pipeline.pk} has no version {min(missing)}.")
+        found = found.filter(pipeline_version__in=versions)
+    return [LivePages(found), Segments(LogSegment.objects.filter(pipeline=pipeline, removed_at=None))]

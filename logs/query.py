@@ -17,11 +17,16 @@ import pyarrow as pa
 
 from common.errors import Invalid
 from logs.columns import Selection
+from logs.filters import Filters
 
 Keys = npt.NDArray[np.int64]
 
 MAX_LIMIT = 10_000
 MAX_ANSWER_BYTES = 10 * 1024**2
+# What one query may look at when its filters leave few rows: about half a second of work.
+MAX_SCANNED_ROWS = 1_000_000
+MAX_SCANNED_BYTES = 512 * 1024**2
+_LAST = 2**63 - 1
 
 
 class Order(StrEnum):
@@ -35,7 +40,10 @@ class Order(StrEnum):
 
 
 class Status(StrEnum):
-    """Why an answer ends where it does. Words of the SDK's wire contract."""
+    """Why an answer ends where it does. Words of the SDK's wire contract.
+
+    ByteLimited: the rows are large, or many were looked at that the filters did not let through.
+    """
 
     ALL = "All"
     RECORD_LIMITED = "RecordLimited"
@@ -57,6 +65,11 @@ class Cursor:
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
+    def before(cls, order: Order, time: int) -> "Cursor":
+        """The place before every row of that time, in that order."""
+        return cls(order, time, order.sign * _LAST, order.sign * _LAST)
+
+    @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Raises `Invalid`."""
         try:
@@ -71,7 +84,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Query:
-    """What to read. `start` and `end` are epoch ms, both within; None is open. `max_bytes` is of decoded rows."""
+    """What to read. `start` and `end` are epoch ms, both within; None is open. `max_bytes` is of decoded rows.
+
+    `filters` choose among rows by what is in them; their times are not looked at, `start` and `end` are.
+    """
 
     order: Order = Order.NEWEST_FIRST
     limit: int = 100
@@ -80,12 +96,15 @@ class Query:
     cursor: Cursor | None = None
     selection: Selection = field(default_factory=Selection)
     max_bytes: int = MAX_ANSWER_BYTES
+    filters: Filters = field(default_factory=Filters)
+    max_scanned_rows: int = MAX_SCANNED_ROWS
+    max_scanned_bytes: int = MAX_SCANNED_BYTES
 
     def __post_init__(self) -> None:
         if self.cursor and self.cursor.order is not self.order:
             raise Invalid(f"The cursor is of a query with order={self.cursor.order}: keep the order.")
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise Invalid(f"limit must be from 1 to {MAX_LIMIT}.")
+        if self.limit < 1:
+            raise Invalid("limit must be at least 1.")
 
     @property
     def earliest(self) -> int | None:
@@ -97,6 +116,10 @@ class Query:
         """The newest time that may still be answered."""
         return self._later(self.end, Order.NEWEST_FIRST, min)
 
+    def needs(self, group: str) -> bool:
+        """Whether a column of rows (`time`, `in`, …) is answered or looked at."""
+        return group == "time" or self.selection.may_want(group) or self.filters.looks_at(group)
+
     def _later(self, bound: int | None, order: Order, choose: Callable[[int, int], int]) -> int | None:
         if self.cursor is None or self.order is not order:
             return bound
@@ -105,15 +128,19 @@ class Query:
 
 @dataclass(frozen=True)
 class Rows:
-    """Decoded rows and, for each, the key's page and row."""
+    """Decoded rows with all that the query's selection and filters need, and, for each, the key's page and row."""
 
     table: pa.Table
     page: Keys
     row: Keys
 
 
+class Rearranged(Exception):
+    """Rows went from one piece to another while pieces were listed: list them anew."""
+
+
 class Piece(Protocol):
-    """Rows of one schema: a live page today. What replaces pages must keep the page and row of each row as its key."""
+    """Rows of one schema: a live page, or a group of a segment's rows, which keep their page and row as keys."""
 
     @property
     def reach(self) -> int:
@@ -125,12 +152,15 @@ class Piece(Protocol):
 
 class Source(Protocol):
     def pieces(self, query: Query) -> Iterable[Piece]:
-        """Those that may hold rows of the query, the largest reach first."""
+        """Those that may hold rows of the query, the largest reach first. Raises `Rearranged`, not before the first."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows of one schema in the order asked for. `next` is set unless the status is All."""
+    """Rows of one schema in the order asked for. `next` is set unless the status is All.
+
+    There may be no rows and yet a `next`: those that were looked at are not what the filters ask for.
+    """
 
     table: pa.Table
     status: Status

@@ -13,6 +13,7 @@ from logs.errors import InvalidPage
 
 TIME = pa.timestamp("ms")
 COLUMNS = ("time", "in", "out", "anomaly", "metadata")
+RESERVED = ("_page", "_row", "_arrived")  # what segments write beside the columns of rows
 
 
 @remembered
@@ -25,6 +26,9 @@ def checked_id(message: bytes) -> str:
     schema = pa.ipc.read_schema(pa.py_buffer(framed))
     if len(set(schema.names)) != len(schema.names):
         raise InvalidPage("The page has two columns of the same name.")
+    for name in RESERVED:
+        if name in schema.names:
+            raise InvalidPage(f"The page has a column {name}: that name is the center's own.")
     for name in COLUMNS:
         if name not in schema.names:
             raise InvalidPage(f"The page has no column {name}.")

@@ -2,7 +2,13 @@
 
 from django.urls import path
 
-from logs import views
+from logs import export_views, views
 
 app_name = "logs"
-urlpatterns = [path("pipelines/<int:pk>/logs", views.rows, name="rows")]
+urlpatterns = [
+    path("pipelines/<int:pk>/logs", views.rows, name="rows"),
+    path("pipelines/<int:pk>/logs/charts", views.charts, name="charts"),
+    path("pipelines/<int:pk>/logs/exports", export_views.exports, name="exports"),
+    path("logs/exports/<uuid:pk>/cancel", export_views.cancel, name="cancel-export"),
+    path("logs/exports/<uuid:pk>/delete", export_views.delete, name="delete-export"),
+]

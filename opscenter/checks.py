@@ -101,6 +101,7 @@ def check_numbers() -> Iterator[CheckMessage]:
         "OPSCENTER_WORKER_CONCURRENCY": (settings.WORKER_CONCURRENCY, 1, 256),
         "OPSCENTER_DB_POOL": (env.integer("OPSCENTER_DB_POOL", 16), 2, 1000),
         "OPSCENTER_MODEL_MAX_BYTES": (settings.MODEL_MAX_BYTES, 1, 2**63 - 1),
+        "OPSCENTER_LOG_EXPORT_DAYS": (settings.LOG_EXPORT_DAYS, 1, 3650),
         "OPSCENTER_EDGE_CHECKIN_SECONDS": (settings.EDGE_CHECKIN_SECONDS, 1, 86_400),
     }
     for name, (value, least, most) in bounds.items():

@@ -2,13 +2,14 @@
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
+from django.utils.translation import gettext_lazy as _
 
 
 class LoginForm(AuthenticationForm):
     """E-mail address and password."""
 
     username = forms.EmailField(
-        label="E-mail address",
+        label=_("E-mail address"),
         widget=forms.EmailInput(attrs={"class": "form-control", "autocomplete": "username", "autofocus": True}),
     )
     password = forms.CharField(

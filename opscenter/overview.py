@@ -19,6 +19,7 @@ class PipelineRow:
     publish: Publish | None
     edges: int
     rows_today: int
+    anomalies_today: int
 
 
 def pipelines_of(workspace: Workspace) -> list[PipelineRow]:
@@ -27,6 +28,7 @@ def pipelines_of(workspace: Workspace) -> list[PipelineRow]:
     versions = catalog.newest_versions(pipelines)
     publishes = history.newest_publishes(list(versions.values()))
     edge_counts, rows_today = edges.edge_counts(pipelines), logs.rows_today(pipelines)
+    anomalies = logs.anomalies_today(pipelines)
     return [
         PipelineRow(
             pipeline,
@@ -34,6 +36,7 @@ def pipelines_of(workspace: Workspace) -> list[PipelineRow]:
             publishes.get(version.pk) if version else None,
             edge_counts[pipeline.pk],
             rows_today[pipeline.pk],
+            anomalies[pipeline.pk],
         )
         for pipeline in pipelines
     ]

@@ -7,6 +7,7 @@ from opscenter import views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("first-steps", views.steps, name="first-steps"),
     path("login", views.login, name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
     path("workspaces/<int:pk>/pipelines", views.pipelines, name="pipelines"),

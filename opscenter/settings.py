@@ -90,6 +90,7 @@ INSTALLED_APPS = [
     "edges",
     "logs",
     "rollouts",
+    "drift",
     "opscenter",
 ]
 MIDDLEWARE = [
@@ -176,8 +177,17 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover publishes": {"task": "publishing.tasks.recover_publishes", "schedule": 15.0},
     "follow replaced publishes": {"task": "edges.tasks.follow_replacements", "schedule": 15.0},
     "advance rollouts": {"task": "rollouts.tasks.advance_rollouts", "schedule": 5.0},
+    "compact logs": {"task": "logs.tasks.compact", "schedule": 15.0},
+    "publish Delta tables of logs": {"task": "logs.tasks.publish_delta", "schedule": 60.0},
+    "expire logs": {"task": "logs.tasks.expire_logs", "schedule": 600.0},
+    "roll up logs": {"task": "logs.tasks.roll_up", "schedule": 10.0},
+    "run assays": {"task": "drift.tasks.run_assays", "schedule": 30.0},
+    "pause replaced assays": {"task": "drift.tasks.pause_replaced_assays", "schedule": 30.0},
+    "drop old rollups": {"task": "logs.tasks.drop_old_rollups", "schedule": 900.0},
     "prune edge signing keys": {"task": "edges.tasks.prune_signing_keys", "schedule": 3600.0},
     "prune edge assertions": {"task": "edges.tasks.prune_assertions", "schedule": 600.0},
+    "recover log exports": {"task": "logs.tasks.recover_exports", "schedule": 15.0},
+    "expire log exports": {"task": "logs.tasks.expire_exports", "schedule": 3600.0},
     "sweep model uploads": {"task": "catalog.tasks.sweep_uploads", "schedule": 3600.0},
     "sweep registry uploads": {"task": "registry.tasks.sweep_uploads", "schedule": 3600.0},
 }
@@ -220,11 +230,18 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
-UNFOLD = {"SITE_TITLE": "OpsCenter admin", "SITE_HEADER": "OpsCenter", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "OpsCenter admin",
+    "SITE_HEADER": "OpsCenter",
+    "SITE_URL": "/",
+    "DASHBOARD_CALLBACK": "opscenter.admin.dashboard",
+    "SIDEBAR": {"navigation": "opscenter.admin.navigation"},
+}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
+LOCALE_PATHS = [BASE_DIR / "locale"]  # `manage.py makemessages --locale de` collects the texts there
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.text("OPSCENTER_STATIC", str(BASE_DIR / "var/static")))
@@ -235,10 +252,16 @@ STORAGES = {
 }
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
+# Segments of logs: a folder, or s3://bucket/prefix and the like (docs/logs.md).
+LOGS_URL = env.text("OPSCENTER_LOGS_URL") or str(DATA / "logs")
+LOGS_DELTA = env.flag("OPSCENTER_LOGS_DELTA")  # whether segments are also published as Delta tables
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
 FILE_UPLOAD_HANDLERS = ["catalog.uploads.NoFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 12 * 1024**2  # above the largest log page; models and blobs are streamed past it
+
+LOG_EXPORT_ROOT = DATA / "log-exports"
+LOG_EXPORT_DAYS = env.integer("OPSCENTER_LOG_EXPORT_DAYS", 7)  # files of exports are kept so long
 
 # The built-in OCI registry of the embedded default: off as soon as another registry is configured by the environment.
 REGISTRY_ENABLED = env.flag("OPSCENTER_REGISTRY", default=not env.text("OCI_REGISTRY"))
@@ -266,6 +289,7 @@ ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")
 EDGE_HOST = f"{_public.netloc if _https else PUBLIC_URL}/edge"
 EDGE_CHECKIN_SECONDS = env.integer("OPSCENTER_EDGE_CHECKIN_SECONDS", 30)
+EDGE_HOLD_SECONDS = env.integer("OPSCENTER_EDGE_HOLD_SECONDS", 2)
 # Calls a minute. An address may be the gateway of a whole site, so it may do what thousands of edges do.
 EDGE_JOINS_PER_MINUTE = env.integer("OPSCENTER_EDGE_JOINS_PER_MINUTE", 60)
 EDGE_CALLS_PER_MINUTE = env.integer("OPSCENTER_EDGE_CALLS_PER_MINUTE", 600)

@@ -15,6 +15,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("edges.api.urls")),
     path("", include("logs.api.urls")),
     path("", include("rollouts.api.urls")),
+    path("", include("drift.api.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -22,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", views.readyz, name="readyz"),
     path("admin/", admin.site.urls),
     path("api/v1/", include(api)),
+    path("v1/", include("logs.api.topic_urls")),
     path("edge/v1/", include("edges.api.device_urls")),
     path("edge/v1/", include("logs.api.device_urls")),
 ]
@@ -34,6 +36,7 @@ urlpatterns += [
     path("", include("edges.urls")),
     path("", include("logs.urls")),
     path("", include("rollouts.urls")),
+    path("", include("drift.urls")),
 ]
 
 handler403 = views.forbidden

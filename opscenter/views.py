@@ -14,7 +14,7 @@ from catalog import pages, queries
 from catalog.pages import SignedInRequest, signed_in
 from common.api import error_body, status_of
 from common.errors import DomainError, Forbidden, NotFound, RateLimited
-from opscenter import overview
+from opscenter import first_steps, overview
 from opscenter.forms import LoginForm
 from opscenter.logins import LoginThrottle
 
@@ -60,9 +60,22 @@ def login(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 @signed_in
 def home(request: SignedInRequest) -> HttpResponse:
-    """The pipelines of the workspace that was open last, else the workspaces."""
+    """The pipelines of the workspace that was open last, else the workspaces; in a new center its first steps."""
+    if request.user.is_superuser and first_steps.is_untouched():
+        return redirect("first-steps")
     workspace = pages.remembered_workspace(request)
     return redirect("pipelines", workspace.pk) if workspace else redirect("catalog:workspaces")
+
+
+@require_safe
+@signed_in
+def steps(request: SignedInRequest) -> HttpResponse:
+    """What the center still needs before it does its job."""
+    workspace = pages.remembered_workspace(request)
+    context = {"steps": first_steps.steps_for(request.user, workspace)}
+    if workspace:
+        context = pages.in_workspace(request, workspace, **context)
+    return render(request, "opscenter/first_steps.html", context)
 
 
 @require_safe

@@ -245,6 +245,7 @@ class PublishAdmin(ModelAdmin):
     list_filter = ("status",)
     list_select_related = ("pipeline_version__pipeline", "created_by")
     search_fields = ("pipeline_version__pipeline__name", "pipeline_url", "pipeline_digest")
+    exclude = ("uploads",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Publishes are made in the dashboard and by the API."""

@@ -1,5 +1,7 @@
 """The pipeline artifact: a ModelPack manifest of one `pipeline.json` and the model files as they were uploaded. Pure.
 
+A golden request that goes with the version is one more layer, `golden.json`.
+
 Everything is made from the version alone, so the same version has the same digest, whoever builds it and when. The
 shape is `contract/artifact.manifest.json`; media types and the config's members are the CNCF model-spec's, v1.
 """
@@ -20,6 +22,7 @@ ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
 WEIGHT_TYPE = "application/vnd.cncf.model.weight.v1.raw"
 PIPELINE_TYPE = "application/vnd.cncf.model.weight.config.v1.raw"
+DATASET_TYPE = "application/vnd.cncf.model.dataset.v1.raw"
 FILE_PATH = "org.cncf.model.filepath"
 
 FORMAT = 1  # of pipeline.json
@@ -47,18 +50,19 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class PipelineContent:
-    """A pipeline version with everything in it."""
+    """A pipeline version with everything in it. `golden` is its golden.json, empty for none."""
 
     name: str
     version: str
     created_at: datetime
     definition: Mapping[str, Any]
     models: tuple[ModelFile, ...]
+    golden: str = ""
 
 
 def build(content: PipelineContent, repository: str) -> Package:
     """The artifact of a version, to be pushed to `<repository>/pipelines/<name>:<version>`."""
-    layers = (_pipeline_layer(content), *(_weight_layer(model) for model in content.models))
+    layers = (_pipeline_layer(content), *(_weight_layer(model) for model in content.models), *_golden_layer(content))
     config = blobs.of_bytes(_json(_config(content, layers)), CONFIG_TYPE, "the artifact's config")
     manifest = {
         "schemaVersion": 2,
@@ -94,6 +98,14 @@ def pipeline_json(content: PipelineContent) -> dict[str, Any]:
 def _pipeline_layer(content: PipelineContent) -> Blob:
     annotations = {FILE_PATH: "pipeline.json"}
     return blobs.of_bytes(_json(pipeline_json(content)), PIPELINE_TYPE, "pipeline.json", annotations)
+
+
+def _golden_layer(content: PipelineContent) -> tuple[Blob, ...]:
+    """None where there is none: the digest of what was published without stays."""
+    if not content.golden:
+        return ()
+    annotations = {FILE_PATH: "golden.json"}
+    return (blobs.of_bytes(content.golden.encode(), DATASET_TYPE, "golden.json", annotations),)
 
 
 def _weight_layer(model: ModelFile) -> Blob:

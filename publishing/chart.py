@@ -20,6 +20,7 @@ from publishing.engine_config import GPUS, KUBERNETES_ARCH, Needs
 from publishing.oci import blobs, manifests
 from publishing.oci.manifests import Manifest
 from publishing.oci.packages import Package
+from publishing.scaling import DEFAULT_PERCENT, Autoscale
 
 CONFIG_TYPE = "application/vnd.cncf.helm.config.v1+json"
 CONTENT_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -28,7 +29,10 @@ SOURCE = Path(__file__).parent / "chart"
 
 @dataclass(frozen=True)
 class ChartContent:
-    """What a chart installs. `engine_url` is empty when no engine image is configured."""
+    """What a chart installs.
+
+    `engine_url` is empty when no engine image is configured; `image_url` when there is no image that holds both.
+    """
 
     pipeline: str
     version: str
@@ -38,6 +42,7 @@ class ChartContent:
     pipeline_url: str
     engine_url: str
     needs: Needs
+    image_url: str = ""
 
     @property
     def chart_version(self) -> str:
@@ -107,16 +112,28 @@ def _values(content: ChartContent) -> str:
     text = _sources()["values.yaml"]
     for key, value in (
         ("pipelineUrl", content.pipeline_url),
-        ("image", content.engine_url),
+        ("image", content.image_url or content.engine_url),
+        ("pipelineInImage", bool(content.image_url)),
         ("  registry", content.registry),
         ("  plainHttp", content.plain_http),
         ("  cpus", needs.cpu),
         ("resources", {"limits": limits, "requests": {"cpu": needs.cpu_request, "memory": needs.memory_request}}),
         ("replicas", needs.replicas),
+        ("autoscaling", _autoscaling(needs)),
         ("nodeSelector", {"kubernetes.io/arch": KUBERNETES_ARCH[needs.arch], **dict(needs.node_selector)}),
     ):
         text = _set(text, key, value)
     return text
+
+
+def _autoscaling(needs: Needs) -> dict[str, Any]:
+    found = needs.autoscale or Autoscale(1, 1, DEFAULT_PERCENT)
+    return {
+        "enabled": needs.autoscale is not None,
+        "minReplicas": found.least,
+        "maxReplicas": found.most,
+        "targetCPUUtilizationPercentage": found.percent,
+    }
 
 
 def _set(text: str, key: str, value: object) -> str:

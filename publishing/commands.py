@@ -1,15 +1,19 @@
 """Commands that run a publish, ready to copy: secrets stay shell variables. Pure."""
 
 import json
+import re
 import shlex
+from hashlib import sha256
 
 from publishing import gitops
 from publishing.engine_config import memory_bytes
 from publishing.publish_view import CREDENTIALS, Command, Helm, PublishView
 
+MOST_VOLUME = 100  # characters of a name
+
 
 def for_publish(publish: PublishView, bundle: str | None = None) -> list[Command]:
-    """The commands for a published pipeline, and for one edge of it when its bundle is given.
+    """The commands for a published pipeline, or for the edge that the view names, with the bundle that it needs yet.
 
     `$OCI_USERNAME`, `$OCI_PASSWORD` and, without a configured engine image, `$ENGINE_IMAGE` are the reader's to set.
     """
@@ -57,7 +61,7 @@ def _environment(publish: PublishView, bundle: str | None) -> dict[str, str]:
 
 
 def _container(publish: PublishView, bundle: str | None, program: str) -> str:
-    lines = [f"{program} run -p 8080:8080", "-v ./data:/persist"]
+    lines = [f"{program} run -p 8080:8080", f"-v {_volume(publish)}:/persist"]
     lines += [f"-e {name}={shlex.quote(value)}" for name, value in _environment(publish, bundle).items()]
     lines += [f'-e {name}="${name}"' for name in CREDENTIALS]
     lines.append(f"--cpus={publish.needs.cpu:g} --memory={_docker_memory(publish.needs.memory)}{_gpus(publish)}")
@@ -67,7 +71,7 @@ def _container(publish: PublishView, bundle: str | None, program: str) -> str:
 
 def _alone(publish: PublishView, bundle: str | None) -> str:
     """The image that holds the pipeline: nothing has to be said but how much of the machine it gets."""
-    lines = ["docker run -p 8080:8080", "-v ./data:/persist"]
+    lines = ["docker run -p 8080:8080", f"-v {_volume(publish)}:/persist"]
     if bundle:
         lines.append(f"-e EDGE_BUNDLE={shlex.quote(bundle)}")
     lines.append(f"-e CONFIG_CPUS={publish.needs.cpu:g}")
@@ -88,15 +92,29 @@ def _compose(publish: PublishView, bundle: str | None) -> str:
         "    ports:",
         '      - "8080:8080"',
         "    volumes:",
-        "      - ./data:/persist",
+        "      - persist:/persist",
         f"    cpus: {publish.needs.cpu:g}",
         f"    mem_limit: {_docker_memory(publish.needs.memory)}",
         "    environment:",
         *told,
+        "volumes:",
+        "  persist:",
+        f"    name: {_volume(publish)}",
     ]
     if publish.needs.gpu:
         lines.insert(3, "    gpus: all")
     return "\n".join(lines)
+
+
+def _volume(publish: PublishView) -> str:
+    """A named volume takes over the owner that the image gave /persist; a folder is root's, or missing for podman.
+
+    It is the edge's, whatever that serves: session and logs outlive the publish. Without an edge it is the pipeline's.
+    """
+    name = publish.edge or publish.pipeline
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_VOLUME]
+    # Two names that look the same now are still two.
+    return f"opscenter-{safe}" if safe == name else f"opscenter-{safe}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _helm_install(publish: PublishView, bundle: str | None) -> str:
@@ -126,8 +144,10 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
     lines += [f'--set-literal ociRegistry.{name[4:].lower()}="${name}"' for name in CREDENTIALS]
     if bundle:
         lines.append(f"--set-literal edgeBundle={shlex.quote(bundle)}")
-        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []  # an edge is one engine
-    if not publish.engine_url:
+    if bundle or publish.edge:  # which is one engine
+        lines += ["--set replicas=1"] if publish.needs.replicas != 1 else []
+        lines += ["--set autoscaling.enabled=false"] if publish.needs.autoscale else []
+    if not publish.runs_from:
         lines.append('--set-literal image="$ENGINE_IMAGE"')
     if publish.moved:
         lines += _moved(publish)
@@ -139,7 +159,7 @@ def _helm_options(publish: PublishView, bundle: str | None) -> list[str]:
 def _moved(publish: PublishView) -> list[str]:
     """A chart is made for one registry; in another it must be told where its pipeline and image are."""
     found = {"pipelineUrl": publish.pipeline_url, "ociRegistry.registry": publish.registry}
-    found |= {"image": publish.engine_url} if publish.engine_url else {}
+    found |= {"image": publish.runs_from} if publish.runs_from else {}
     lines = [f"--set-literal {key}={shlex.quote(value)}" for key, value in found.items()]
     return [*lines, f"--set ociRegistry.plainHttp={'true' if publish.plain_http else 'false'}"]
 
@@ -147,11 +167,13 @@ def _moved(publish: PublishView) -> list[str]:
 def _verify(publish: PublishView) -> str:
     """Offline, cosign wants `--trusted-root` with a file that may be empty of roots: a key needs none."""
     pipeline = publish.pipeline_url.rpartition(":")[0]
-    charts = f"{publish.chart_url}@{publish.chart_digest}"
+    signed = [f"{pipeline}@{publish.pipeline_digest}", f"{publish.chart_url}@{publish.chart_digest}"]
+    if publish.image_url:
+        signed.append(f"{publish.image_url.rpartition(':')[0]}@{publish.image_digest}")
     plain = " --allow-http-registry" if publish.plain_http else ""
     return "\n".join(
         f"cosign verify --key signing-key.pub --insecure-ignore-tlog=true{plain} {shlex.quote(reference)}"
-        for reference in (f"{pipeline}@{publish.pipeline_digest}", charts)
+        for reference in signed
     )
 
 

@@ -10,6 +10,7 @@ from publishing.models import RegistrySettings
 from publishing.oci import docker_config
 from publishing.oci.client import Client, Registry, Retries
 from publishing.oci.plan import Plan
+from publishing.oci.sessions import Sessions
 
 LOOPBACK = ("localhost", "127.", "[::1]")
 
@@ -26,9 +27,12 @@ def registry_of(row: RegistrySettings) -> Registry:
     return registry if row.username else _with_docker_login(registry)
 
 
-def to_registry(row: RegistrySettings, *, retries: Retries, sleep: Callable[[float], object]) -> Client:
-    """A client that pushes as the plan of the settings says."""
-    return Client(registry_of(row), retries=retries, sleep=sleep, plan=Plan.of(row.registry, row.plan))
+def to_registry(
+    row: RegistrySettings, *, retries: Retries, sleep: Callable[[float], object], sessions: Sessions | None = None
+) -> Client:
+    """A client that pushes as the plan of the settings says, and goes on with these upload sessions."""
+    plan = Plan.of(row.registry, row.plan)
+    return Client(registry_of(row), retries=retries, sleep=sleep, plan=plan, sessions=sessions)
 
 
 def to_engine_source(host: str, target: Client, *, retries: Retries, sleep: Callable[[float], object]) -> Client:

@@ -54,22 +54,23 @@ class Describing:
         """
         copied = self._engine(client, engine_digest)
         engine = Engine(self._engine_url, copied.digest if copied else "") if self._engine_url else None
-        told = [self._told(_subject(pipeline), engine, described=True)]
+        told = [self._told(_subject(pipeline), engine, kind="application")]
         if self._key:  # the chart only wraps the pipeline: described where somebody checks it
-            told.append(self._told(_subject(helm), engine, described=True))
-            told += [self._told(each, engine, described=False) for each in (copied, image) if each]
+            told.append(self._told(_subject(helm), engine))
+            told += [Told(copied, f"{self._registry.registry}/{copied.repository}")] if copied else []
+        told += [self._told(image, engine, kind="container")] if image else []
         for each in told:
             found = attachments.attach_all(client, each, self._key, progress)
             self.notes += [note for note in found if note not in self.notes]
 
-    def _told(self, subject: Subject, engine: Engine | None, *, described: bool) -> Told:
+    def _told(self, subject: Subject, engine: Engine | None, *, kind: str = "") -> Told:
+        """Provenance, and a bill of materials of what is of a `kind`."""
         reference = f"{self._registry.registry}/{subject.repository}"
-        if not described:
-            return Told(subject, reference)
         origin = descriptions.provenance(self._content, self._origin, engine)
-        if not subject.repository.endswith(f"/pipelines/{self._content.name}"):
+        if not kind:
             return Told(subject, reference, provenance=origin)
-        bom = descriptions.bill_of_materials(self._content, subject.digest, engine, settings.CENTER_VERSION)
+        version = settings.CENTER_VERSION
+        bom = descriptions.bill_of_materials(self._content, subject.digest, engine, version, kind)
         return Told(subject, reference, bom, origin)
 
     def _engine(self, client: Client, digest: str) -> Subject | None:

@@ -39,9 +39,9 @@ class Engine:
 
 
 def bill_of_materials(
-    content: PipelineContent, digest: str, engine: Engine | None, center_version: str
+    content: PipelineContent, digest: str, engine: Engine | None, center_version: str, kind: str = "application"
 ) -> dict[str, Any]:
-    """CycloneDX 1.6 of the pipeline artifact with this digest: its models with their hashes, and the engine image."""
+    """CycloneDX 1.6 of what has this digest, the artifact or a `container`: models with hashes, the engine image."""
     parts = [_model(model) for model in content.models] + ([_engine(engine)] if engine else [])
     reference = f"{content.name}@{content.version}"
     return {
@@ -54,7 +54,7 @@ def bill_of_materials(
             "timestamp": _time(content.created_at),
             "tools": {"components": [{"type": "application", "name": "OpsCenter", "version": center_version}]},
             "component": {
-                "type": "application",
+                "type": kind,
                 "bom-ref": reference,
                 "name": content.name,
                 "version": content.version,

@@ -2,8 +2,8 @@
 
 `{"engine": {"resources": {"limits": {"cpu", "memory"}, "requests": {…}, "arch", "accel", "gpu"}}, "engineAux":
 {"images": {}}, "enginelb": {}}`; further keys are kept as they came. `arch`, `accel` and `gpu` are also read from
-`engine` itself, where deployments have them; so are `replicas` and `node_selector`. GPUs are counted where the SDK
-counts them, in `limits["nvidia.com/gpu"]` or as a number in `gpu`.
+`engine` itself, where deployments have them; so are `replicas`, `autoscale` and `node_selector`. GPUs are counted where
+the SDK counts them, in `limits["nvidia.com/gpu"]` or as a number in `gpu`.
 """
 
 import json
@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from publishing import scaling
 from publishing.errors import UnusableEngineConfig
+from publishing.scaling import Autoscale
 
 MOST_BYTES = 16 * 1024  # as JSON; it is stored with every publish and baked into its chart
 DEFAULT_CPU = 1.0
 DEFAULT_MEMORY = "512Mi"
 GPUS = "nvidia.com/gpu"
 MOST_GPUS = 64
-MOST_REPLICAS = 1000
+MOST_NAMED = 10  # of the steps that a note names
 KUBERNETES_ARCH = {"x86": "amd64", "arm": "arm64", "power10": "ppc64le"}
 
 _QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMGTPE]i|[kMGTPE])?\Z")
@@ -48,6 +50,7 @@ class Needs:
     gpus: int = 0
     replicas: int = 1
     node_selector: tuple[tuple[str, str], ...] = ()
+    autoscale: Autoscale | None = None
 
 
 def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = "none") -> dict[str, Any]:
@@ -76,7 +79,8 @@ def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = 
     resources |= {"limits": limits, "requests": requests, **_hardware(placed, arch, accel), "gpu": bool(gpus)}
     _check_image(engine, "engine")
     _check_image(resources, "engine.resources")
-    _replicas(engine)
+    scaling.replicas(engine)
+    scaling.autoscale(engine)
     _node_selector(engine)
     aux = _object(config, "engineAux", "engine_config")
     images = _object(aux, "images", "engineAux")
@@ -99,9 +103,25 @@ def needs_of(config: Mapping[str, Any]) -> Needs:
         resources["accel"],
         resources["gpu"],
         limits.get(GPUS, 0),
-        _replicas(engine),
+        scaling.replicas(engine),
         _node_selector(engine),
+        scaling.autoscale(engine),
     )
+
+
+def notes_of(config: Mapping[str, Any]) -> list[str]:
+    """What of a checked configuration is kept, but not done, in sentences for people."""
+    engine, images = config.get("engine") or {}, (config.get("engineAux") or {}).get("images") or {}
+    found = scaling.notes(engine)
+    if images:
+        found.append(
+            f"engine_config has containers of their own for {', '.join(sorted(images)[:MOST_NAMED])} "
+            "(engineAux.images), which are not made: the engine runs every step itself. Give it what they need in "
+            "engine.resources."
+        )
+    if image := engine.get("image") or (engine.get("resources") or {}).get("image"):
+        found.append(f"engine_config names the engine image {image}, which is not used: ENGINE_IMAGE says which is.")
+    return found
 
 
 def memory_bytes(quantity: str) -> int:
@@ -164,15 +184,6 @@ def _gpus(limit: Any, gpu: Any) -> int:
         if value is not None and (not isinstance(value, int) or not 0 <= value <= MOST_GPUS):
             raise UnusableEngineConfig(f"gpu in engine is true, false or a number of GPUs up to {MOST_GPUS}.")
     return int(limit or gpu or 0)
-
-
-def _replicas(engine: Mapping[str, Any]) -> int:
-    value = engine.get("replicas")
-    if value is None:
-        return 1
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_REPLICAS:
-        raise UnusableEngineConfig(f"replicas in engine is a whole number up to {MOST_REPLICAS}.")
-    return value
 
 
 def _node_selector(engine: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -35,6 +35,18 @@ class UnusableEngineConfig(errors.Invalid):
     code = "unusable_engine_config"
 
 
+class UnusableGolden(errors.Invalid):
+    """A golden request that no engine could run."""
+
+    code = "unusable_golden"
+
+
+class OtherGolden(errors.Conflict):
+    """A version is published with another golden request, or without one; what is published never changes."""
+
+    code = "other_golden"
+
+
 class UnusableRegistry(errors.Invalid):
     """Registry settings that no registry could have."""
 

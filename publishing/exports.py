@@ -149,6 +149,7 @@ def _view(about: dict[str, Any], parts: list[Part], settings: RegistrySettings) 
             chart_digest=chart.digest,
             needs=engine_config.needs_of(about["engine_config"]),
             image_url=f"{base}/{image.repository}:{image.tag}" if image else "",
+            image_digest=image.digest if image else "",
             pipeline_digest=pipeline.digest,
             signed=bool(about.get("signed")),
             moved=True,

@@ -26,7 +26,7 @@ def for_publish(publish: PublishView, environment: Mapping[str, str], bundle: st
         Command("GitOps: Argo CD Application", _documents(_argo(publish, bundle)), "yaml"),
         Command("GitOps: Flux OCIRepository and HelmRelease", _documents(*_flux(publish, bundle)), "yaml"),
     ]
-    if publish.engine_url:
+    if publish.runs_from:
         found.append(Command("GitOps: kustomization.yaml", _documents(_kustomization(publish, environment)), "yaml"))
     return found
 
@@ -58,8 +58,10 @@ def values(publish: PublishView, bundle: str | None) -> dict[str, Any]:
     }
     if bundle:
         found["edgeBundleInSecret"] = True
-        found |= {"replicas": 1} if publish.needs.replicas != 1 else {}  # an edge is one engine
-    if not publish.engine_url:
+    if bundle or publish.edge:  # which is one engine
+        found |= {"replicas": 1} if publish.needs.replicas != 1 else {}
+        found |= {"autoscaling": {"enabled": False}} if publish.needs.autoscale else {}
+    if not publish.runs_from:
         found["image"] = "registry.example.com/ml/engines/opsengine:CHANGE-ME"
     if publish.moved:
         found |= moved_values(publish)
@@ -72,7 +74,7 @@ def moved_values(publish: PublishView) -> dict[str, Any]:
         "pipelineUrl": publish.pipeline_url,
         "ociRegistry": {"registry": publish.registry, "plainHttp": publish.plain_http},
     }
-    return found | ({"image": publish.engine_url} if publish.engine_url else {})
+    return found | ({"image": publish.runs_from} if publish.runs_from else {})
 
 
 def _argo(publish: PublishView, bundle: str | None) -> dict[str, Any]:
@@ -125,12 +127,13 @@ def _flux(publish: PublishView, bundle: str | None) -> tuple[dict[str, Any], dic
 
 def _kustomization(publish: PublishView, environment: Mapping[str, str]) -> dict[str, Any]:
     """For a base of one's own whose Deployment has the image `opscenter-engine` and `envFrom` the map `engine`."""
-    name, at, digest = publish.engine_url.partition("@")
+    name, at, digest = publish.runs_from.partition("@")
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         repository, tag = name, "latest"
     image = {"name": PLACEHOLDER, "newName": repository, **({"digest": digest} if at else {"newTag": tag})}
-    literals = [f"{key}={value}" for key, value in environment.items()]
+    held = {"PIPELINE_URL"} if publish.image_url else set()  # the image has it
+    literals = [f"{key}={value}" for key, value in environment.items() if key not in held]
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

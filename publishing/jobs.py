@@ -16,14 +16,14 @@ from django.db.models.functions import Now
 
 from common.encryption import UnreadableSecret
 from common.errors import DomainError
-from publishing import artifact, chart, connections, doctor, queries
+from publishing import artifact, chart, connections, doctor, queries, resuming
 from publishing.chart import ChartContent
 from publishing.describing import Describing
 from publishing.doctor import Report
-from publishing.engine_config import needs_of
+from publishing.engine_config import needs_of, notes_of
 from publishing.errors import RegistryNotConfigured
 from publishing.models import Publish, RegistrySettings
-from publishing.oci.client import Retries
+from publishing.oci.client import Client, Retries
 from publishing.oci.faults import Cancelled, RegistryFault, Unavailable
 from publishing.oci.plan import Plan
 from publishing.self_contained import Naming
@@ -151,9 +151,11 @@ def _publish(attempt: Attempt) -> None:
     queries.registry_in_use()
     registry = RegistrySettings.objects.get(pk=1)  # with the password, which only we decrypt
     work, describing = _work(attempt.publish, registry)
-    meter = Meter()
+    meter, sessions = Meter(), resuming.left(attempt.publish, registry)
     with ExitStack() as stack:
-        client = stack.enter_context(connections.to_registry(registry, retries=RETRIES, sleep=meter.sleep))
+        client = stack.enter_context(
+            connections.to_registry(registry, retries=RETRIES, sleep=meter.sleep, sessions=sessions)
+        )
         source = client
         if work.engine:
             host = work.engine.source.host
@@ -172,24 +174,30 @@ def _publish(attempt: Attempt) -> None:
                 image=running.image,
             )
 
+        kept = _Kept(registry, client)
         try:
             for step, action in [*running.steps(), (describing.step, describe)]:
                 attempt.write(step=step, bytes_total=running.total)
-                _watch(attempt, meter, action)
+                _watch(attempt, meter, action, kept)
+        except (RegistryFault, Unavailable):
+            attempt.write(**kept.fields())  # for whoever tries again
+            raise
         finally:
-            _keep_plan(registry, client.plan)
+            kept.plan()
     _record(attempt, registry, work, running, describing)
 
 
 def _work(publish: Publish, registry: RegistrySettings) -> tuple[Work, Describing]:
     version = publish.pipeline_version
-    content = queries.content_of(version)
+    content = queries.content_of(version, queries.golden_of(publish))
     pipeline = artifact.build(content, registry.repository)
     location = f"{registry.registry}/{pipeline.repository}:{pipeline.tag}"
     engine = queries.engine_copy(publish, registry)
     engine_url = f"{registry.registry}/{engine.repository}:{engine.tag}" if engine else ""
-    helm = chart.build(_chart_content(publish, registry, location, engine_url), registry.repository)
     is_image = publish.packaging == Publish.Packaging.IMAGE
+    images = f"{registry.repository}/images/{content.name}"
+    image_url = f"{registry.registry}/{images}:{content.version}" if is_image else ""
+    helm = chart.build(_chart_content(publish, registry, location, engine_url, image_url), registry.repository)
     work = Work(
         pipeline=pipeline,
         chart=helm,
@@ -197,7 +205,7 @@ def _work(publish: Publish, registry: RegistrySettings) -> tuple[Work, Describin
         engine=engine,
         platforms=tuple(settings.ENGINE_PLATFORMS),
         image=Naming(content.name, content.version, content.created_at, location) if is_image else None,
-        image_repository=f"{registry.repository}/images/{content.name}",
+        image_repository=images,
         known_layer=queries.known_layer(version),
     )
     return work, Describing(publish, content, registry, queries.signing_key_in_use(), engine_url)
@@ -209,6 +217,7 @@ def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Tran
         status=Publish.Status.PUBLISHED,
         error="",
         step="",
+        uploads="",
         bytes_done=done.total,
         bytes_total=done.total,
         pipeline_url=f"{host}/{work.pipeline.repository}:{work.pipeline.tag}",
@@ -223,12 +232,14 @@ def _record(attempt: Attempt, registry: RegistrySettings, work: Work, done: Tran
         image_layer=done.layer,
         plain_http=registry.plain_http,
         signing_key=describing.key,
-        notes=[*([] if engine else [NO_ENGINE]), *describing.notes],
+        notes=[*([] if engine else [NO_ENGINE]), *notes_of(attempt.publish.engine_config), *describing.notes],
         published_at=Now(),
     )
 
 
-def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: str, engine_url: str) -> ChartContent:
+def _chart_content(
+    publish: Publish, registry: RegistrySettings, pipeline_url: str, engine_url: str, image_url: str
+) -> ChartContent:
     version = publish.pipeline_version
     return ChartContent(
         pipeline=version.pipeline.name,
@@ -239,16 +250,35 @@ def _chart_content(publish: Publish, registry: RegistrySettings, pipeline_url: s
         pipeline_url=pipeline_url,
         engine_url=engine_url,
         needs=needs_of(publish.engine_config),
+        image_url=image_url,
     )
 
 
-def _keep_plan(registry: RegistrySettings, plan: Plan) -> None:
-    """What a push learned of a registry's limits, the next one need not find out again."""
-    if plan != Plan.of(registry.registry, registry.plan):
-        RegistrySettings.objects.filter(pk=1, registry=registry.registry).update(plan=plan.stored())
+class _Kept:
+    """What a push finds out that outlives this process: the registry's limits, and uploads that are half way."""
+
+    def __init__(self, registry: RegistrySettings, client: Client) -> None:
+        self._registry, self._client = registry, client
+        self._plan, self._changes = Plan.of(registry.registry, registry.plan), client.sessions.changes
+
+    def plan(self) -> None:
+        """What a push learned of a registry's limits, the next one need not find out again."""
+        found = self._client.plan
+        if found != self._plan:
+            stored = found.stored()
+            self._plan = Plan.of(self._registry.registry, stored)
+            RegistrySettings.objects.filter(pk=1, registry=self._registry.registry).update(plan=stored)
+
+    def fields(self) -> dict[str, str]:
+        """What there is to write to the publish; nothing when that was written already."""
+        changes = self._client.sessions.changes
+        if changes == self._changes:
+            return {}
+        self._changes = changes
+        return {"uploads": resuming.sealed(self._client.sessions, self._registry)}
 
 
-def _watch(attempt: Attempt, meter: Meter, work: Callable[[], None]) -> None:
+def _watch(attempt: Attempt, meter: Meter, work: Callable[[], None], kept: _Kept) -> None:
     """Runs network work in a thread while this one, which alone talks to the database, records how it goes."""
     with ThreadPoolExecutor(1, thread_name_prefix="push") as pool:
         try:
@@ -256,9 +286,11 @@ def _watch(attempt: Attempt, meter: Meter, work: Callable[[], None]) -> None:
             recorded, beat = meter.done, time.monotonic()
             looked = beat
             while not wait([future], timeout=RECORD_SECONDS).done:
-                if meter.done != recorded or time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                found = kept.fields()
+                if found or meter.done != recorded or time.monotonic() - beat >= HEARTBEAT_SECONDS:
                     recorded, beat = meter.done, time.monotonic()
-                    attempt.write(bytes_done=recorded)
+                    attempt.write(bytes_done=recorded, **found)
+                    kept.plan()
                 elif time.monotonic() - looked >= STOPPED_SECONDS:
                     looked = time.monotonic()
                     attempt.check()

@@ -93,6 +93,21 @@ class SigningKey(models.Model):
         return self.name
 
 
+class GoldenRequest(models.Model):
+    """A request with its answer that is shipped with a version; apart, since it may be large and is rarely read."""
+
+    pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.PROTECT, related_name="golden_requests")
+    digest = models.CharField(max_length=71)
+    records = models.PositiveIntegerField()
+    content = models.TextField(help_text="golden.json as it is shipped")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["pipeline_version", "digest"], name="one_golden_of_a_digest")]
+
+    def __str__(self) -> str:
+        return f"golden request {self.digest[:19]} of {self.pipeline_version}"
+
+
 class Publish(models.Model):
     """One version on its way to, or in, the registry. A published one never changes."""
 
@@ -113,6 +128,7 @@ class Publish(models.Model):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.PENDING)
     error = models.TextField(blank=True)
     engine_config = models.JSONField(default=dict, blank=True)
+    golden = models.ForeignKey(GoldenRequest, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes")
     replaces = models.ManyToManyField("self", symmetrical=False, related_name="replaced_by", blank=True)
 
     # What people and engines are told, without scheme: `<registry>/<repository>/pipelines/<name>:<uuid>`.
@@ -143,6 +159,9 @@ class Publish(models.Model):
     attempt = models.UUIDField(null=True, help_text="the run that holds this publish; another run's writes are refused")
     heartbeat_at = models.DateTimeField(null=True)
     enqueued_at = models.DateTimeField(null=True)
+    uploads = models.TextField(
+        blank=True, help_text="upload sessions that the registry keeps open, encrypted: a later run goes on with them"
+    )
 
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)

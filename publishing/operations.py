@@ -16,6 +16,7 @@ from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
 from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
+from publishing import golden as goldens
 from publishing import queries, schema_changes, signing, tasks
 from publishing.errors import (
     BreakingChange,
@@ -23,11 +24,13 @@ from publishing.errors import (
     NotFailed,
     NotPublished,
     NotRunning,
+    OtherGolden,
     UnusableEngineImage,
     UnusableRegistry,
     UnusableSigningKey,
 )
-from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.golden import Golden
+from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -60,13 +63,15 @@ def publish(
     replaces: Sequence[int] = (),
     packaging: str = Publish.Packaging.ARTIFACT,
     allow_breaking: bool = False,
+    golden: Mapping[str, Any] | None = None,
 ) -> Publish:
     """A publish of a version, accepted and on its way to the registry; every call makes one, also of the same version.
 
     `replaces` are ids of published publishes whose edges move to this one when it has arrived; `packaging` "image"
-    makes an image of engine and pipeline too. Refuses, beside wrong roles: `RegistryNotConfigured`, `ModelsNotReady`,
-    `NotPublished`, `UnusableEngineConfig`, `UnusableEngineImage`, and, unless it is allowed, `BreakingChange` when
-    callers or readers of a replaced one would break.
+    makes an image of engine and pipeline too; `golden` is a request with its answer that engines try before they serve,
+    left out: the one that the version is published with. Refuses, beside wrong roles: `RegistryNotConfigured`,
+    `ModelsNotReady`, `NotPublished`, `UnusableEngineConfig`, `UnusableEngineImage`, `UnusableGolden`, `OtherGolden`,
+    and, unless it is allowed, `BreakingChange` when callers or readers of a replaced one would break.
     """
     version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
     registry = queries.registry_in_use()
@@ -76,15 +81,18 @@ def publish(
     replaced = [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)]
     if not allow_breaking:
         _require_unbroken(version, replaced)
+    request = goldens.checked(golden, queries.interfaces_of([version])[version.pk]) if golden is not None else None
     made = Publish(
         pipeline_version=version,
         engine_config=checked,
         packaging=packaging,
+        notes=engines.notes_of(checked),
         created_by=actor,
         enqueued_at=timezone.now(),
     )
     _refuse_without_engine(made, registry)
     with transaction.atomic():
+        made.golden = _settled_golden(version, request)
         made.save()
         made.replaces.set(replaced)
         _enqueue(made.pk)
@@ -98,10 +106,15 @@ def compared(*, actor: User, version: PipelineVersion, replaces: Sequence[int]) 
 
 
 def retry(*, actor: User, publish: Publish) -> Publish:
-    """Sends a failed publish on its way again. Refuses with `NotFailed` one that did not fail."""
+    """Sends a failed publish on its way again.
+
+    Refuses with `NotFailed` one that did not fail, with `OtherGolden` one that ships what the version is not published
+    with.
+    """
     queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
     queries.registry_in_use()
     with transaction.atomic():
+        _refuse_other_golden(publish)
         changed = Publish.objects.filter(pk=publish.pk, status=Publish.Status.ERROR).update(
             status=Publish.Status.PENDING,
             error="",
@@ -295,6 +308,42 @@ def _save(row: RegistrySettings, fields: Mapping[str, Any]) -> None:
         raise UnusableRegistry(f"{name}: {messages[0]}", field=name) from exc
     check_certificate(row.ca_certificate)
     row.save()
+
+
+def _settled_golden(version: PipelineVersion, request: Golden | None) -> GoldenRequest | None:
+    """What this version ships. The first publish settles it: a published artifact and its tag never change."""
+    PipelineVersion.objects.select_for_update().get(pk=version.pk)  # two publishes at once settle it once
+    before = queries.settled_by(version)
+    if before is None:
+        return _stored_golden(version, request) if request else None
+    if request and (before.golden is None or before.golden.digest != request.digest):
+        raise OtherGolden(
+            f"{version} is published {'with another' if before.golden else 'without a'} golden request, and what is "
+            "published never changes: make a new version of the pipeline and publish that with this one.",
+            publish=before.pk,
+        )
+    return before.golden
+
+
+def _stored_golden(version: PipelineVersion, request: Golden) -> GoldenRequest:
+    kept, _ = GoldenRequest.objects.get_or_create(
+        pipeline_version=version,
+        digest=request.digest,
+        defaults={"records": request.records, "content": request.content},
+    )
+    return kept
+
+
+def _refuse_other_golden(publish: Publish) -> None:
+    """Another publish may have settled meanwhile what the version ships."""
+    PipelineVersion.objects.select_for_update().get(pk=publish.pipeline_version_id)
+    before = queries.settled_by(publish.pipeline_version)
+    if before is not None and before.golden_id != publish.golden_id:
+        raise OtherGolden(
+            f"Publish {before.pk} brought this version with another golden request, or without one: publish it again "
+            "instead of trying this one.",
+            publish=before.pk,
+        )
 
 
 def _ready_models(version: PipelineVersion) -> list[ModelVersion]:

@@ -22,9 +22,16 @@ class PublishView:
     chart_digest: str
     needs: Needs
     image_url: str = ""  # engine and pipeline in one, where asked for
+    image_digest: str = ""
     pipeline_digest: str = ""
     signed: bool = False
+    edge: str = ""  # the name of the edge that is to run it
     moved: bool = False  # it came from another registry, which its chart still names
+
+    @property
+    def runs_from(self) -> str:
+        """The image that chart and GitOps files start: the one that holds the pipeline too, where there is one."""
+        return self.image_url or self.engine_url
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Reads of publishing: publishes for an actor, what a version contains, where publishes go."""
 
+import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from publishing import doctor, engine_config, engine_image, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
-from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
 from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
@@ -107,8 +108,29 @@ def signing_key_in_use() -> SigningKey | None:
     return SigningKey.objects.filter(active=True).first()
 
 
-def content_of(version: PipelineVersion) -> PipelineContent:
-    """Everything that the artifact of a version is made from."""
+def golden_of(publish: Publish) -> str:
+    """The golden.json that a publish ships; empty for none."""
+    if publish.golden_id is None:
+        return ""
+    return GoldenRequest.objects.values_list("content", flat=True).get(pk=publish.golden_id)
+
+
+def golden_for(actor: Actor, pk: int) -> str:
+    """The golden.json of a publish, for a member of its workspace. Raises `NotFound`, `Forbidden`."""
+    found = golden_of(publish_for(actor, pk))
+    if not found:
+        raise NotFound(f"Publish {pk} ships no golden request.")
+    return found
+
+
+def settled_by(version: PipelineVersion) -> Publish | None:
+    """A publish of this version that arrived or is on its way: what it ships, every other one does too."""
+    found = Publish.objects.filter(pipeline_version=version).exclude(status=Publish.Status.ERROR)
+    return found.select_related("golden").defer("golden__content").first()
+
+
+def content_of(version: PipelineVersion, golden: str = "") -> PipelineContent:
+    """Everything that the artifact of a version is made from; `golden` is the golden.json that goes with it."""
     configs = {config.model_version_id: config for config in version.model_configs.all()}
     return PipelineContent(
         name=version.pipeline.name,
@@ -133,6 +155,7 @@ def content_of(version: PipelineVersion) -> PipelineContent:
             )
             for model in catalog.model_versions_of(version)
         ),
+        golden=golden,
     )
 
 
@@ -154,7 +177,17 @@ def _interface(version: PipelineVersion, named: list[dict[str, str]], models: di
         models=tuple(dict.fromkeys(model["name"] for model in named)),
         inputs=schema_changes.tensors(first.inputs, columns.get(first.pk)) if first else (),
         outputs=schema_changes.tensors(last.outputs) if last else (),
+        takes_any_name=_takes_any_name(version.definition, first, columns),
     )
+
+
+def _takes_any_name(definition: dict[str, Any], first: ModelVersion | None, columns: dict[int, Any]) -> bool:
+    """Whether the engine feeds the only input by position: one model without column names, and no step names any."""
+    if first is None or len(first.inputs) != 1 or columns.get(first.pk):
+        return False
+    alone = len(definition["steps"][0].get("ModelInference", {}).get("models", [])) == 1
+    # A validation reads the column by the name under which it was sent.
+    return alone and '"in.' not in json.dumps([step["Check"] for step in definition["steps"] if "Check" in step])
 
 
 def mount_sources(content: PipelineContent, registry: RegistrySettings) -> dict[str, str]:
@@ -197,8 +230,11 @@ def password_warning(row: RegistrySettings | None, fault: Exception | None = Non
     return doctor.password_age(row.registry, row.password_saved_at, timezone.now())
 
 
-def view_of(publish: Publish) -> PublishView:
-    """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read."""
+def view_of(publish: Publish, edge: str = "") -> PublishView:
+    """What commands and the SDK's shapes need to know of a publish that `publish_for` or `publishes_of` read.
+
+    `edge` is the name of the one that it is for.
+    """
     version = publish.pipeline_version
     return PublishView(
         pipeline=version.pipeline.name,
@@ -208,16 +244,19 @@ def view_of(publish: Publish) -> PublishView:
         pipeline_url=publish.pipeline_url,
         engine_url=publish.engine_url,
         image_url=publish.image_url,
+        image_digest=publish.image_digest,
         chart_url=publish.chart_url,
         chart_version=publish.chart_version,
         chart_digest=publish.chart_digest,
         needs=engine_config.needs_of(publish.engine_config),
         pipeline_digest=publish.pipeline_digest,
         signed=publish.signing_key_id is not None,
+        edge=edge,
     )
 
 
 def _whole(publishes: QuerySet[Publish]) -> QuerySet[Publish]:
-    return publishes.select_related("pipeline_version__pipeline__workspace", "created_by").prefetch_related(
-        "replaces__pipeline_version__pipeline"
-    )
+    related = publishes.select_related("pipeline_version__pipeline__workspace", "created_by", "signing_key", "golden")
+    # The private half of a key is for workers only, and a golden request may be large.
+    related = related.defer("signing_key__private_key", "golden__content")
+    return related.prefetch_related("replaces__pipeline_version__pipeline")

@@ -36,12 +36,16 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """What a pipeline version is from outside, and what drift detection hangs on: the pipeline's and models' names."""
+    """What a pipeline version is from outside, and what drift detection hangs on: the pipeline's and models' names.
+
+    `takes_any_name`: its only input is fed by the only column of a request, whatever that is called.
+    """
 
     pipeline: str
     models: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    takes_any_name: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def tensors(found: Sequence[dict[str, Any]], names: Sequence[str] | None = None)
 
 def compare(old: Interface, new: Interface) -> Comparison:
     """What is different when `new` answers the callers of `old`."""
-    differences = (*_inputs(old.inputs, new.inputs), *_outputs(old.outputs, new.outputs))
+    differences = (*_inputs(old, new), *_outputs(old.outputs, new.outputs))
     change = max((found.change for found in differences), default=Change.SAME)
     return Comparison(change, differences, tuple(_renamed(old, new)))
 
@@ -113,7 +117,10 @@ def _joined(comparison: Comparison, change: Change) -> str:
     return " ".join(found.text for found in comparison.differences if found.change is change)
 
 
-def _inputs(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Difference]:
+def _inputs(earlier: Interface, later: Interface) -> list[Difference]:
+    old, new = earlier.inputs, later.inputs
+    if later.takes_any_name and len(old) == len(new) == 1 and old[0].name != new[0].name:
+        return [_renamed_input(old[0], new[0])]
     before, after = {t.name: t for t in old}, {t.name: t for t in new}
     found = [_made("input", t, None, Change.BREAKING) for t in old if t.name not in after]
     # A caller of today does not send it, so the engine would refuse every request.
@@ -173,6 +180,14 @@ def _made(where: str, old: Tensor | None, new: Tensor | None, change: Change) ->
     else:
         text = f"The {where} {name} ({new}) is new."
     return Difference(where, name, str(old or ""), str(new or ""), change, text)
+
+
+def _renamed_input(old: Tensor, new: Tensor) -> Difference:
+    change = _takes(new, old)
+    text = f"The only input, {old.name} ({old}), is called {new.name} ({new}) now."
+    if change is not Change.BREAKING:
+        text += " Requests with this one column are taken under any name."
+    return Difference("input", old.name, str(old), str(new), change, text)
 
 
 def _renamed(old: Interface, new: Interface) -> list[str]:

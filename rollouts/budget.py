@@ -31,5 +31,5 @@ class Budget:
 
 def _blobs(publish: Publish) -> tuple[dict[str, int], int]:
     """Sizes of the artifact's blobs by digest, and of its manifest. Built from the version; no file is read."""
-    package = artifact.build(publishing.content_of(publish.pipeline_version), "")
+    package = artifact.build(publishing.content_of(publish.pipeline_version, publishing.golden_of(publish)), "")
     return {blob.digest: blob.size for blob in package.blobs}, len(package.manifest.content)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from publishing.models import Publish
 from rollouts import windows
@@ -33,89 +34,96 @@ class RolloutForm(forms.Form):
     """Which publish goes to the edges of which others, and how."""
 
     publish = forms.TypedChoiceField(
-        coerce=int, label="New publish", widget=forms.Select(attrs={"class": "form-select"})
+        coerce=int, label=_("New publish"), widget=forms.Select(attrs={"class": "form-select"})
     )
     replaces = forms.TypedMultipleChoiceField(
-        coerce=int, label="Replaces", widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"})
+        coerce=int, label=_("Replaces"), widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"})
     )
     canary = forms.CharField(
-        required=False, label="First these edges", widget=_text(), help_text="Names, separated by commas. Optional."
+        required=False,
+        label=_("First these edges"),
+        widget=_text(),
+        help_text=_("Names, separated by commas. Optional."),
     )
     tags = forms.CharField(
         required=False,
-        label="Then edges with one of these tags",
+        label=_("Then edges with one of these tags"),
         widget=_text(),
-        help_text="Separated by commas. Optional.",
+        help_text=_("Separated by commas. Optional."),
     )
     percents = forms.CharField(
         required=False,
-        label="Then these shares of the rest",
+        label=_("Then these shares of the rest"),
         widget=_text(placeholder="10, 50"),
-        help_text="In percent, a group each. All that is left then comes last.",
+        help_text=_("In percent, a group each. All that is left then comes last."),
     )
     max_in_flight = forms.CharField(
-        initial="10%", max_length=10, label="On their way at once", widget=_text(), help_text="A number, or a share."
+        initial="10%",
+        max_length=10,
+        label=_("On their way at once"),
+        widget=_text(),
+        help_text=_("A number, or a share."),
     )
     success_percent = forms.IntegerField(
         initial=DEFAULTS.success_percent,
         min_value=1,
         max_value=100,
-        label="A group passes with % successes",
+        label=_("A group passes with % successes"),
         widget=_number(1, 100),
-        help_text="Of the edges that answered.",
+        help_text=_("Of the edges that answered."),
     )
     error_percent = forms.IntegerField(
         initial=DEFAULTS.error_percent,
         min_value=0,
         max_value=100,
-        label="Stop above % failures",
+        label=_("Stop above % failures"),
         widget=_number(0, 100),
-        help_text="Of the edges that answered.",
+        help_text=_("Of the edges that answered."),
     )
     healthy_seconds = forms.IntegerField(
         initial=DEFAULTS.healthy_seconds,
         min_value=0,
         max_value=86_400,
-        label="Healthy for seconds",
+        label=_("Healthy for seconds"),
         widget=_number(0, 86_400),
-        help_text="How long an edge must prove that it serves the new publish.",
+        help_text=_("How long an edge must prove that it serves the new publish."),
     )
     answer_seconds = forms.IntegerField(
         initial=DEFAULTS.answer_seconds,
         min_value=60,
         max_value=604_800,
-        label="Failed after seconds",
+        label=_("Failed after seconds"),
         widget=_number(60, 604_800),
-        help_text="How long an edge in contact may take to prove it.",
+        help_text=_("How long an edge in contact may take to prove it."),
     )
     hours = forms.IntegerField(
-        initial=DEFAULTS.hours, min_value=1, max_value=2160, label="Ends after hours", widget=_number(1, 2160)
+        initial=DEFAULTS.hours, min_value=1, max_value=2160, label=_("Ends after hours"), widget=_number(1, 2160)
     )
     window = forms.CharField(
         required=False,
-        label="Only from - to",
+        label=_("Only from - to"),
         widget=_text(placeholder="22:00-04:00 Europe/Berlin"),
-        help_text="Times of day and a time zone. Optional.",
+        help_text=_("Times of day and a time zone. Optional."),
     )
     days = forms.MultipleChoiceField(
         required=False,
         choices=[(day, day.capitalize()) for day in windows.DAYS],
-        label="On these days",
+        label=_("On these days"),
         widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}),
     )
     auto_rollback = forms.BooleanField(
         required=False,
         initial=True,
-        label="On too many failures move all edges back",
+        label=_("On too many failures move all edges back"),
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
-        help_text="Otherwise it pauses, and a person decides.",
+        help_text=_("Otherwise it pauses, and a person decides."),
     )
     link_mbps = forms.FloatField(
         initial=10,
         min_value=0.001,
-        label="Link of an edge, Mbit/s",
+        label=_("Link of an edge, Mbit/s"),
         widget=forms.NumberInput(attrs={"class": "form-control", "min": "0.001", "step": "any"}),
-        help_text="For the estimated time only.",
+        help_text=_("For the estimated time only."),
     )
 
     def __init__(self, targets: Iterable[Publish], replaceable: Iterable[Publish], *args: Any, **kwargs: Any) -> None:

@@ -214,7 +214,7 @@ def _keep_window(rollout: Rollout, group: RolloutGroup, now: datetime) -> bool:
 def _admit_returned(rollout: Rollout, now: datetime) -> bool:
     """Edges that came back take the target by themselves; they get the next free places, so that they are counted."""
     absent = Q(bucket__in=[Bucket.OFFLINE, Bucket.GONE], on_target=True)
-    returned = rollout.members.filter(absent & sights.in_contact(now)).order_by("pk")[: _free(rollout)]
+    returned = sights.can_answer(rollout.members.filter(absent), now).order_by("pk")[: _free(rollout)]
     found = RolloutMember.objects.filter(pk__in=list(returned.values_list("pk", flat=True)[:BATCH]))
     return found.update(bucket=Bucket.IN_FLIGHT, since=now, reason="") > 0
 
@@ -225,7 +225,7 @@ def _free(rollout: Rollout) -> int:
 
 def _send_absent(rollout: Rollout, group: RolloutGroup, turn: Turn, now: datetime) -> bool:
     """Points edges that cannot answer at the target at once: they take it when they return, and block nobody."""
-    waiting = group.members.filter(bucket=Bucket.WAITING).exclude(sights.in_contact(now))
+    waiting = sights.can_answer(group.members.filter(bucket=Bucket.WAITING), now, False)
     return _point(rollout, waiting, BATCH, turn, _sent_absent)
 
 
@@ -233,7 +233,7 @@ def _send(rollout: Rollout, group: RolloutGroup, turn: Turn, now: datetime) -> b
     free = _free(rollout)
     if not free:
         return False
-    waiting = group.members.filter(sights.in_contact(now), bucket=Bucket.WAITING)
+    waiting = sights.can_answer(group.members.filter(bucket=Bucket.WAITING), now)
     return _point(rollout, waiting, min(free, BATCH), turn, _sent)
 
 

@@ -134,15 +134,20 @@ def _require_apart(target: Publish, replaced: list[Publish]) -> None:
 
 
 def _in_another(replaced: list[Publish], target: Publish | None = None) -> EdgesInRollout | None:
-    concerns = Q(replaced__in=replaced) | Q(publish__in=replaced) | Q(members__edge__publish__in=replaced)
+    concerns = Q(replaced__in=replaced) | Q(publish__in=replaced)
     if target:
-        concerns = Q(replaced__in=[*replaced, target]) | Q(publish__in=replaced)
-    other = Rollout.objects.exclude(state__in=ENDED).filter(concerns).order_by("pk").first()
+        concerns |= Q(replaced=target)
+    other = (
+        Rollout.objects.exclude(state__in=ENDED).filter(concerns).order_by("pk").values_list("pk", flat=True).first()
+    )
+    if other is None and target is None:
+        moving = RolloutMember.objects.filter(active=True, edge__publish__in=replaced).order_by("pk")
+        other = moving.values_list("rollout", flat=True).first()
     if other is None:
         return None
     return EdgesInRollout(
-        f"Rollout {other.pk} is moving edges of these publishes: wait until it has ended, or abort it.",
-        rollout_id=other.pk,
+        f"Rollout {other} is moving edges of these publishes: wait until it has ended, or abort it.",
+        rollout_id=other,
     )
 
 

@@ -116,7 +116,7 @@ def at_once(limit: str, total: int) -> int:
 def _edges(target: Publish, replaced: Sequence[Publish], now: datetime) -> list[PlannedEdge]:
     # Ids are random, so their order is a fair draw: percentages take no site because of its name.
     rows = Edge.objects.filter(publish__in=replaced, removed_at=None).order_by("pk")
-    online = set(rows.filter(sights.in_contact(now, edge="")).values_list("pk", flat=True))
+    online = set(rows.filter(sights.in_contact(now)).values_list("pk", flat=True))
     found = list(rows.values_list("pk", "name", "tags", "publish_id", "serving_digest"))
     budget = Budget(target, {digest for *_, digest in found})
     return [

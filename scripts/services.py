@@ -30,6 +30,8 @@ DEBIAN_PACKAGES = {
     "htpasswd": "apache2-utils",
     "chromium": "chromium",
     "skopeo": "skopeo",
+    "ip": "iproute2",
+    "tc": "iproute2",
 }
 DOCKER_PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 START_SECONDS = 60
@@ -57,7 +59,7 @@ def find(name: str) -> str | None:
 
 def install() -> None:
     """Installs what is missing on Debian when we may; elsewhere it does nothing, and tests skip with the reason."""
-    packages = [_packages()[name] for name in missing()]
+    packages = sorted({_packages()[name] for name in missing()})
     if not packages or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
         return
     print(f"services: installing {', '.join(packages)}", file=sys.stderr, flush=True)

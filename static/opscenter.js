@@ -66,9 +66,87 @@
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
   });
 
-  // A table that refreshes itself waits while somebody reads a row.
+  // A table that refreshes itself waits while somebody reads a row or selects some.
   document.addEventListener("htmx:config:request", (event) => {
     const source = event.detail.ctx.sourceElement;
-    if (source.matches("[data-wait-for-reader]") && source.querySelector("details[open]")) event.preventDefault();
+    if (!source.matches("[data-wait-for-reader]")) return;
+    if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
+  });
+
+  // One box for all boxes of a list.
+  document.addEventListener("change", (event) => {
+    const all = event.target.closest("[data-select-all]");
+    if (!all) return;
+    for (const box of all.form.querySelectorAll(`input[name=${all.dataset.selectAll}]`)) box.checked = all.checked;
+  });
+
+  // A file is read into a text field, where it is seen before it is sent.
+  document.addEventListener("change", async (event) => {
+    const source = event.target.closest("[data-read-into]");
+    if (source?.files.length) document.getElementById(source.dataset.readInto).value = await source.files[0].text();
+  });
+
+  // A file may be dropped beside its field; its name is a proposal for the model's.
+  const dropAt = (event) => event.target.closest?.("[data-drop]");
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      const area = dropAt(event);
+      if (!area) return;
+      event.preventDefault();
+      area.classList.toggle("is-over", kind === "dragover");
+      if (kind !== "drop" || !event.dataTransfer.files.length) return;
+      const field = document.getElementById(area.dataset.drop);
+      field.files = event.dataTransfer.files;
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+  }
+  document.addEventListener("change", (event) => {
+    const name = document.getElementById(event.target.closest("[data-drop]")?.dataset.dropName);
+    if (!name || name.value || !event.target.files?.length) return;
+    name.value = event.target.files[0].name.replace(/\.[^.]*$/, "").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 63);
+  });
+
+  const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
+
+  // The answer of an upload: where to go on, the form with what is wrong, or a refusal.
+  function uploaded(form, request) {
+    const next = request.getResponseHeader("HX-Redirect");
+    if (next) {
+      location.assign(next);
+    } else if (request.status === 422) {
+      const files = form.querySelector("input[type=file]").files;
+      const told = new DOMParser().parseFromString(request.responseText, "text/html").querySelector("form[data-upload]").closest(".card");
+      form.closest(".card").replaceWith(told);
+      told.querySelector("input[type=file]").files = files;
+      told.querySelector("[aria-invalid=true]")?.focus();
+    } else {
+      failed(form, request.responseText);
+    }
+  }
+
+  function failed(form, notice) {
+    form.querySelector("[data-upload-progress]").hidden = true;
+    form.querySelector("button[type=submit]").disabled = false;
+    document.getElementById("toasts").innerHTML = notice || '<div class="alert alert-danger" role="alert"><div>The upload broke off. Look at the connection and try again.</div></div>';
+  }
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target.closest("form[data-upload]");
+    if (!form) return;
+    event.preventDefault();
+    const line = form.querySelector("[data-upload-progress]");
+    line.hidden = false;
+    form.querySelector("button[type=submit]").disabled = true;
+    const request = new XMLHttpRequest();
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      line.querySelector("progress").value = (loaded * 100) / total;
+      line.querySelector("[data-upload-bytes]").textContent = `${size(loaded)} of ${size(total)}`;
+      if (loaded === total) line.querySelector("[data-upload-step]").textContent = "Reading the model";
+    });
+    request.addEventListener("load", () => uploaded(form, request));
+    request.addEventListener("error", () => failed(form));
+    request.open("POST", form.action);
+    request.setRequestHeader("HX-Request", "true");
+    request.send(new FormData(form));
   });
 })();

@@ -25,7 +25,7 @@ from catalog.models import (
     User,
     Workspace,
 )
-from edges import hot, limits, sessions, signing
+from edges import limits, pending, queries, sessions, signing
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -36,11 +36,14 @@ def data_folder(settings: Any, tmp_path: Path) -> Path:
     """Nothing a test stores outlives it."""
     settings.DATA = tmp_path
     settings.MODEL_ROOT = tmp_path / "models"
+    settings.LOG_EXPORT_ROOT = tmp_path / "log-exports"
+    settings.LOGS_URL = str(tmp_path / "logs")
     settings.REGISTRY_ROOT = tmp_path / "registry"
     # Page tests need no `collectstatic` before them.
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
+    settings.EDGE_HOLD_SECONDS = 0  # written at once: nothing happens beside a test
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is kept
     return tmp_path
 
@@ -52,7 +55,8 @@ def no_memory_between_tests() -> None:
         cache.clear()  # with the whole Redis database, which is the tests' own
     signing.forget_ring()
     sessions.forget_tokens()
-    hot.forget()
+    queries.forget_desired()
+    pending.forget()
     limits.forget()
 
 

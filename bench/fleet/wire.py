@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 CONNECTIONS = 32
@@ -60,7 +60,7 @@ class Times:
 Work = Callable[[Connection], Awaitable[tuple[int, bytes]]]
 
 
-async def each(port: int, works: Sequence[Work], *, rate: float = 0.0, connections: int = CONNECTIONS) -> Times:
+async def each(port: int, works: Iterable[Work], *, rate: float = 0.0, connections: int = CONNECTIONS) -> Times:
     """Does every work once; with `rate` (a second) each has its moment, and waiting for it to begin counts as well."""
     times, begin = Times(), time.perf_counter()
     numbered = iter(enumerate(works))

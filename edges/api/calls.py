@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -20,35 +21,73 @@ from common.errors import DomainError, Invalid, NotAuthenticated, RateLimited
 from edges import contacts, hot, limits, queries, sessions, signing
 from edges.api import callers, reading
 from edges.api.callers import milliseconds
-from edges.sessions import Session
+from edges.limits import Count
+from edges.sessions import Identity, Session
 
 MAX_BODY = 16 * 1024
 View = Callable[[HttpRequest], HttpResponse]
+EdgeView = Callable[[HttpRequest, Identity, datetime], HttpResponse]
 
 
-def _call(method: str) -> Callable[[View], View]:
-    """A view of the device API: one method, a bounded body, every refusal in the contract's shape."""
+def _call(method: str, *also: Callable[[str], Count]) -> Callable[[View], View]:
+    """A view of the device API: one method, a bounded body, every refusal in the contract's shape.
+
+    `also` are what is counted of an address beside its calls.
+    """
 
     def decorate(view: View) -> View:
         def answer(request: HttpRequest) -> HttpResponse:
-            try:
-                callers.bound(request.META, MAX_BODY)
-                limits.spend(limits.calls_from(callers.address(request.META)))
-                if request.method != method:
-                    return _json({"code": "method_not_allowed", "message": f"Use {method}."}, 405, Allow=method)
-                return view(request)
-            except DomainError as refusal:
-                return _refusal(refusal)
+            callers.bound(request.META, MAX_BODY)
+            address = callers.address(request.META)
+            limits.spend(limits.calls_from(address), *(count(address) for count in also))
+            return view(request) if request.method == method else _not_allowed(method)
 
-        return csrf_exempt(answer)
+        return _answering(answer)
 
     return decorate
 
 
-@_call("POST")
+def _edge_call(method: str) -> Callable[[EdgeView], View]:
+    """The same for edges that joined: the view is given who calls, and when."""
+
+    def decorate(view: EdgeView) -> View:
+        def answer(request: HttpRequest) -> HttpResponse:
+            now = timezone.now()
+            callers.bound(request.META, MAX_BODY)
+            identity = _admitted(request, now)
+            return view(request, identity, now) if request.method == method else _not_allowed(method)
+
+        return _answering(answer)
+
+    return decorate
+
+
+def _answering(view: View) -> View:
+    def answer(request: HttpRequest) -> HttpResponse:
+        try:
+            return view(request)
+        except DomainError as refusal:
+            return _refusal(refusal)
+
+    return csrf_exempt(answer)
+
+
+def _admitted(request: HttpRequest, now: datetime) -> Identity:
+    """Who calls, counted. A stranger's address is counted before anything is verified for it."""
+    address = limits.calls_from(callers.address(request.META))
+    identity = callers.recognised(request.META, now)
+    if identity:
+        limits.spend(address, limits.calls_of(identity.subject))
+        return identity
+    limits.spend(address)
+    identity = callers.identity(request.META, now)
+    limits.spend(limits.calls_of(identity.subject))
+    return identity
+
+
+@_call("POST", limits.joins)
 def join(request: HttpRequest) -> HttpResponse:
     """`POST join`: a join token and a key for an identity and a session. 201."""
-    limits.spend(limits.joins(callers.address(request.META)))
     given = reading.join(_body(request))
     joined = contacts.join(**given)
     edge = joined.edge
@@ -56,7 +95,7 @@ def join(request: HttpRequest) -> HttpResponse:
         {
             "edge": {"id": str(edge.pk), "name": edge.name, "spiffe_id": edge.spiffe_id},
             "session": {**_session(joined.session), "token_endpoint": sessions.token_endpoint()},
-            "desired": dataclasses.asdict(queries.desired(edge)),
+            "desired": dataclasses.asdict(queries.desired(edge.publish_id)),
             "next_checkin": settings.EDGE_CHECKIN_SECONDS,
         },
         HTTPStatus.CREATED,
@@ -70,12 +109,9 @@ def token(request: HttpRequest) -> HttpResponse:
     return _json(_session(contacts.token(assertion=given["client_assertion"])))
 
 
-@_call("POST")
-def checkin(request: HttpRequest) -> HttpResponse:
+@_edge_call("POST")
+def checkin(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`POST checkin`: what an edge serves and how it is, for what it should serve. 200, or 304 when it knows that."""
-    now = timezone.now()
-    identity = callers.identity(request.META, now)
-    limits.spend(limits.calls_of(identity.subject))
     found = hot.checkin(identity, lambda: reading.checkin(_body(request)), now)
     known = {
         "desired": dataclasses.asdict(found.desired),
@@ -85,14 +121,11 @@ def checkin(request: HttpRequest) -> HttpResponse:
     return _tagged(request, known, lapses_at=milliseconds(found.lapses_at))
 
 
-@_call("GET")
-def desired(request: HttpRequest) -> HttpResponse:
+@_edge_call("GET")
+def desired(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`GET desired`: what the edge that asks should serve, and nobody else's. 200, or 304 when it knows that."""
-    now = timezone.now()
-    identity = callers.identity(request.META, now)
-    limits.spend(limits.calls_of(identity.subject))
     edge = contacts.current(edge=sessions.edge_of(identity, now), now=now)
-    return _tagged(request, {"desired": dataclasses.asdict(queries.desired(edge))})
+    return _tagged(request, {"desired": dataclasses.asdict(queries.desired(edge.publish_id))})
 
 
 @_call("GET")
@@ -136,6 +169,10 @@ def _tagged(request: HttpRequest, known: dict[str, Any], **moving: Any) -> HttpR
     if tag in (word.strip().removeprefix("W/") for word in asked.split(",")):
         return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag, "Cache-Control": "no-store"})
     return _json({**known, **moving}, ETag=tag)
+
+
+def _not_allowed(method: str) -> HttpResponse:
+    return _json({"code": "method_not_allowed", "message": f"Use {method}."}, 405, Allow=method)
 
 
 def _refusal(refusal: DomainError) -> HttpResponse:

@@ -49,7 +49,7 @@ class EdgeBundleOut(serializers.Serializer[Any]):
 
     @extend_schema_field(CommandOut(many=True))
     def get_commands(self, moved: MovedEdge) -> list[dict[str, str]]:
-        ready = commands.for_publish(publishing.view_of(moved.edge.publish), moved.bundle or None)
+        ready = commands.for_publish(publishing.view_of(moved.edge.publish, moved.edge.name), moved.bundle or None)
         return [asdict(command) for command in ready]
 
 

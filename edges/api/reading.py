@@ -127,7 +127,10 @@ _checkin = record(
         "logs": record({"epoch": identifier, "last_sequence": count, "acked": count, "shed": count}),
         "disk": record({"free": count, "total": count}),
         "clock": count,
-    }
+        # Engines of earlier releases do not tell it.
+        "resources": record({"cpus": count, "memory": count, "memory_used": count}, null=True),
+    },
+    optional=frozenset({"resources"}),
 )
 
 

@@ -107,7 +107,7 @@ class BundledEdgeOut(EdgeOut):
 
     @extend_schema_field(CommandOut(many=True))
     def get_commands(self, edge: Edge) -> list[dict[str, str]]:
-        ready = commands.for_publish(publishing.view_of(edge.publish), self.context["bundle"])
+        ready = commands.for_publish(publishing.view_of(edge.publish, edge.name), self.context["bundle"])
         return [asdict(command) for command in ready]
 
 
@@ -132,6 +132,9 @@ class HealthOut(serializers.Serializer[Any]):
     arch = serializers.CharField(allow_null=True)
     uptime = serializers.IntegerField(allow_null=True, help_text="seconds")
     clock_offset = serializers.IntegerField(allow_null=True, help_text="ms that the edge's clock was ahead")
+    cpus = serializers.IntegerField(allow_null=True, help_text="for models")
+    memory = serializers.IntegerField(allow_null=True, help_text="bytes that the engine may use")
+    memory_used = serializers.IntegerField(allow_null=True, help_text="bytes that it uses")
     disk_free = serializers.FloatField(allow_null=True, help_text="share of the disk")
     log_backlog = serializers.IntegerField(allow_null=True, help_text="rows that wait at the site")
     shed_rows = serializers.IntegerField(allow_null=True, help_text="rows that it had to drop, each in a gap record")

@@ -169,6 +169,40 @@ def test_other_signatures_beside_ours_do_no_harm(registry, find):
     assert find(DIGEST)["layout"] == "bundle"
 
 
+def test_referrers_are_read_page_by_page(registry, find):
+    """A registry may list one referrer a page; ours stands on the last, behind a link to a host that is not asked."""
+    sign_by_bundle(registry, DIGEST, by_referrers=True)
+    last = registry.referrers.pop(DIGEST)
+    path = f"/v2/{REPOSITORY}/referrers/{DIGEST}"
+    pages = {path: f"{path}?page=1", f"{path}?page=1": f"https://elsewhere.invalid{path}?page=2"}
+    plain = registry.reply
+
+    def reply(method, path, headers, body):
+        if "/referrers/" not in path:
+            return plain(method, path, headers, body)
+        if following := pages.get(path.rstrip("?")):
+            return Reply(200, b'{"manifests":[]}', {"Link": f'<{following}>; rel="next"'})
+        return Reply(200, last)
+
+    registry.reply = reply
+    assert evidence.holds(find(DIGEST), DIGEST, KEY.public_key())
+
+
+def test_referrers_that_are_linked_in_a_circle_end(registry, find):
+    plain, asked = registry.reply, []
+
+    def reply(method, path, headers, body):
+        if "/referrers/" not in path:
+            return plain(method, path, headers, body)
+        asked.append(path)
+        return Reply(200, b'{"manifests":[]}', {"Link": f'<{path}>; rel="next"'})
+
+    registry.reply = reply
+    with pytest.raises(SignatureError):
+        find(DIGEST)
+    assert len(asked) == 100
+
+
 @pytest.mark.parametrize("broken", [".sig", "/referrers/"])
 def test_signatures_that_could_not_be_listed_are_not_called_unsigned(registry, find, broken, monkeypatch):
     monkeypatch.setattr("opsengine.transport.pause", lambda *_, **__: 0.0)

@@ -9,8 +9,9 @@ from rest_framework.response import Response
 
 from edges.api.device import COUNTER_MAX, DeviceView, edge_of
 from edges.errors import BodyTooLarge
-from logs import operations, pages
+from logs import operations, pages, records
 
+JSON = "application/json"
 READ_BYTES = 64 * 1024
 
 
@@ -32,19 +33,25 @@ class GapIn(serializers.Serializer[Any]):
 
 
 class Logs(DeviceView):
-    """`POST logs?epoch=&first=&pipeline_version=`: a page of rows as an Arrow IPC stream. 200 says they are durable."""
+    """`POST logs?epoch=&first=&pipeline_version=`: a page of rows. 200 says they are durable.
+
+    As an Arrow IPC stream or file, or with `Content-Type: application/json` as a list of pandas records.
+    """
 
     max_body = pages.MAX_BYTES
 
     def post(self, request: Request) -> Response:
         given = PageIn(data=request.query_params)
         given.is_valid(raise_exception=True)
+        edge, version, body = edge_of(request), given.validated_data["pipeline_version"], self.raw_body(request)
+        if (request.content_type or "").startswith(JSON):
+            body = records.to_stream(body, pipeline_version=str(version), partition=edge.name)
         acked = operations.store_page(
-            edge=edge_of(request),
+            edge=edge,
             epoch=given.validated_data["epoch"],
             first=given.validated_data["first"],
-            pipeline_version_uuid=given.validated_data["pipeline_version"],
-            body=self.raw_body(request),
+            pipeline_version_uuid=version,
+            body=body,
             now=timezone.now(),
         )
         return Response({"acked": acked})

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
 from common.errors import Invalid
 from logs import formats
@@ -52,3 +53,13 @@ class Negotiation(DefaultContentNegotiation):
             names = ", ".join(str(renderer.format) for renderer in known)
             raise Invalid(f"There is no format {format}: choose one of {names}.")
         return named
+
+
+class Whatever(BaseContentNegotiation):
+    """For answers that have one format, and refusals that are JSON all the same."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return DefaultContentNegotiation().select_parser(request, parsers)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type

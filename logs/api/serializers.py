@@ -1,37 +1,58 @@
 """Input and output of the REST of logs."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
 
-from logs import queries
+from logs import conditions, queries
 from logs.columns import DEFAULT_SEPARATOR, Selection
+from logs.filters import MAX_NAME, Filters, moment
 from logs.models import LogGap
-from logs.query import MAX_LIMIT, Cursor, Order, Query
+from logs.query import MAX_LIMIT, Order, Query
 
-LATEST_MS = 253_402_300_799_999
+MOMENT = "ISO 8601 (UTC unless it has an offset) or epoch ms"
 
 
 class Moment(serializers.DateTimeField):
     """ISO 8601 (UTC unless it has an offset), or epoch milliseconds as rows have them."""
 
     def to_internal_value(self, value: Any) -> datetime:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and int(value[:18]) <= LATEST_MS:
-            return datetime.fromtimestamp(int(value) // 1000, UTC).replace(microsecond=int(value) % 1000 * 1000)
-        return super().to_internal_value(value)
+        try:
+            return moment(str(value) if type(value) is int else value)
+        except (ValueError, OverflowError, TypeError):
+            return super().to_internal_value(value)
 
 
-class LogsIn(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
-    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
-    start = Moment(required=False, help_text="only rows of this time or later: ISO 8601 or epoch ms")
-    end = Moment(required=False, help_text="only rows of this time or earlier: ISO 8601 or epoch ms")
+class FiltersIn(serializers.Serializer[Any]):
+    """What `Filters.parse` reads, which checks it; declared here for the API's description."""
+
+    start = serializers.CharField(required=False, help_text=f"only rows of this time or later: {MOMENT}")
+    end = serializers.CharField(required=False, help_text=f"only rows of this time or earlier: {MOMENT}")
     edge = serializers.ListField(
-        child=serializers.CharField(max_length=128), required=False, max_length=1000, help_text="names of edges"
+        child=serializers.CharField(max_length=MAX_NAME),
+        required=False,
+        help_text="names of edges, or patterns: `*` is any characters, `?` one",
     )
-    pipeline_version = serializers.UUIDField(required=False)
-    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+    pipeline_version = serializers.ListField(child=serializers.UUIDField(), required=False)
+    model = serializers.ListField(
+        child=serializers.CharField(max_length=MAX_NAME),
+        required=False,
+        help_text="names (or patterns) of the model that answered, or its SHA-256",
+    )
+    anomaly = serializers.ListField(
+        child=serializers.CharField(max_length=MAX_NAME),
+        required=False,
+        help_text="names of validations that failed; `count` for any",
+    )
+    filter = serializers.ListField(
+        child=serializers.CharField(max_length=conditions.MAX_LENGTH),
+        required=False,
+        help_text="conditions on values, such as `out.variable > 500000`; all must hold",
+    )
+
+
+class ColumnsIn(serializers.Serializer[Any]):
     dataset = serializers.ListField(
         child=serializers.CharField(max_length=256),
         required=False,
@@ -52,22 +73,32 @@ class LogsIn(serializers.Serializer[Any]):
         help_text="when given, rows are flat: a column `in<separator>x` a field instead of an object `in`",
     )
 
-    def query(self) -> Query:
+    def selection(self) -> Selection:
+        """The checked input as a choice of columns."""
+        given = self.validated_data
+        separator = given.get("dataset_separator")
+        return Selection(
+            dataset=tuple(given.get("dataset") or ("*",)),
+            exclude=tuple(given.get("dataset_exclude", ())),
+            separator=separator or DEFAULT_SEPARATOR,
+            is_flat=bool(separator),
+        )
+
+
+class LogsIn(ColumnsIn):
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=100, help_text="rows")
+    order = serializers.ChoiceField([order.value for order in Order], default=Order.NEWEST_FIRST.value)
+    cursor = serializers.CharField(max_length=200, required=False, help_text="`next` of the answer before")
+
+    def query(self, filters: Filters) -> Query:
         """The checked input as a query. Raises `Invalid` for a cursor that is none."""
         given = self.validated_data
-        separator, cursor = given.get("dataset_separator"), given.get("cursor")
-        return Query(
+        return queries.asked(
+            filters,
             order=Order(given["order"]),
             limit=given["limit"],
-            start=queries.first_at(given.get("start")),
-            end=queries.last_at(given.get("end")),
-            cursor=Cursor.parse(cursor) if cursor else None,
-            selection=Selection(
-                dataset=tuple(given.get("dataset") or ("*",)),
-                exclude=tuple(given.get("dataset_exclude", ())),
-                separator=separator or DEFAULT_SEPARATOR,
-                is_flat=bool(separator),
-            ),
+            cursor=given.get("cursor"),
+            selection=self.selection(),
         )
 
 

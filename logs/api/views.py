@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from catalog.models import User
 from logs import formats, queries
 from logs.api import renderers, serializers
+from logs.filters import Filters
 
 STATUS_HEADER = "X-Log-Status"
 
@@ -21,8 +22,9 @@ class PipelineLogs(APIView):
     """Rows that a pipeline's edges inferred, in true global time order, the newest first unless `order=asc`.
 
     An answer holds rows of one schema. Its header `X-Log-Status` is JSON, `{"status", "next"}`, and in Arrow the
-    schema's metadata key `status` is the same: `All` (no more rows), `RecordLimited` (by `limit`), `ByteLimited` (by
-    size) or `SchemaChange` (the next row has other columns). Unless it is `All`, `next` is the `cursor` to go on with.
+    schema's metadata key `status` is the same: `All` (no more rows), `RecordLimited` (by `limit`), `ByteLimited` (the
+    rows are large, or the filters let few of many through) or `SchemaChange` (the next row has other columns). Unless
+    it is `All`, more logs are available: `message` says so, and `next` is the `cursor` to go on with.
     """
 
     renderer_classes = (renderers.Records, renderers.ArrowFile, renderers.ArrowStream)
@@ -31,6 +33,7 @@ class PipelineLogs(APIView):
     @extend_schema(
         parameters=[
             serializers.LogsIn,
+            serializers.FiltersIn,
             OpenApiParameter("format", str, enum=["json", "arrow", "arrow-stream"], description="instead of Accept"),
             OpenApiParameter(STATUS_HEADER, str, OpenApiParameter.HEADER, response=[200]),
         ],
@@ -43,13 +46,8 @@ class PipelineLogs(APIView):
     def get(self, request: Request, pk: int) -> Response:
         given = serializers.LogsIn(data=request.query_params)
         given.is_valid(raise_exception=True)
-        answer = queries.read(
-            cast(User, request.user),
-            pk,
-            given.query(),
-            edges=given.validated_data.get("edge", ()),
-            pipeline_version=given.validated_data.get("pipeline_version"),
-        )
+        filters = Filters.parse(request.query_params)
+        answer = queries.read(cast(User, request.user), pk, given.query(filters))
         return Response(answer, headers={STATUS_HEADER: formats.status_text(answer)})
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:

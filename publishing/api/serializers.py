@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from publishing import commands, queries
-from publishing.models import Publish, RegistrySettings, SigningKey
+from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
 
 
 class PublishIn(serializers.Serializer[Any]):
@@ -35,6 +35,12 @@ class PublishIn(serializers.Serializer[Any]):
     allow_breaking = serializers.BooleanField(
         default=False, help_text="replace although callers or readers of today break"
     )
+    golden = serializers.JSONField(
+        required=False,
+        allow_null=True,
+        help_text='`{"input": [record, …], "output": {"column": [a value a record]}, "rtol", "atol"}`: engines try it '
+        "before they serve the publish, and refuse the publish when the answer is another",
+    )
 
 
 class ReplacedOut(serializers.ModelSerializer[Publish]):
@@ -44,6 +50,12 @@ class ReplacedOut(serializers.ModelSerializer[Publish]):
     class Meta:
         model = Publish
         fields = ["id", "pipeline_name", "pipeline_version_name"]
+
+
+class GoldenOut(serializers.ModelSerializer[GoldenRequest]):
+    class Meta:
+        model = GoldenRequest
+        fields = ["digest", "records"]
 
 
 class ProgressOut(serializers.Serializer[Publish]):
@@ -74,6 +86,7 @@ class PublishOut(serializers.ModelSerializer[Publish]):
     progress = ProgressOut(source="*")
     engine_config = serializers.JSONField()
     notes = serializers.ListField(child=serializers.CharField())
+    golden = GoldenOut(allow_null=True, help_text="the golden request that it ships; its text is at `golden`")
     replaces = ReplacedOut(many=True)
     helm = serializers.SerializerMethodField()
     docker_run_variables = serializers.SerializerMethodField()
@@ -105,6 +118,7 @@ class PublishOut(serializers.ModelSerializer[Publish]):
             "image_digest",
             "signing_key",
             "engine_config",
+            "golden",
             "helm",
             "docker_run_variables",
             "commands",

@@ -7,6 +7,7 @@ from publishing.api import views
 urlpatterns = [
     path("pipelines/<int:pk>/publishes", views.Publishes.as_view(), name="api-publishes"),
     path("publishes/<int:pk>", views.PublishDetail.as_view(), name="api-publish"),
+    path("publishes/<int:pk>/golden", views.PublishGolden.as_view(), name="api-publish-golden"),
     path("publishes/<int:pk>/retry", views.PublishRetry.as_view(), name="api-publish-retry"),
     path("publishes/<int:pk>/cancel", views.PublishCancel.as_view(), name="api-publish-cancel"),
     path("registry-settings/check", views.RegistryCheck.as_view(), name="api-registry-check"),

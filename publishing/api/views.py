@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.generics import ListAPIView
@@ -49,6 +50,7 @@ class Publishes(ListAPIView[Publish]):
             replaces=given.get("replaces", ()),
             packaging=given["packaging"],
             allow_breaking=given["allow_breaking"],
+            golden=given.get("golden"),
         )
         return Response(serializers.PublishOut(made).data, status=status.HTTP_202_ACCEPTED)
 
@@ -57,6 +59,13 @@ class PublishDetail(APIView):
     @extend_schema(responses=serializers.PublishOut)
     def get(self, request: Request, pk: int) -> Response:
         return Response(serializers.PublishOut(queries.publish_for(actor_of(request), pk)).data)
+
+
+class PublishGolden(APIView):
+    @extend_schema(responses={(200, "application/json"): OpenApiTypes.OBJECT})
+    def get(self, request: Request, pk: int) -> HttpResponse:
+        """The golden request that a publish ships, as engines read it."""
+        return HttpResponse(queries.golden_for(actor_of(request), pk), content_type="application/json")
 
 
 class PublishRetry(APIView):

@@ -98,12 +98,15 @@ def download(client: Client, repository: str, digest: str) -> Iterator[bytes]:
 
 
 def _upload(client: Client, repository: str, blob: Blob, progress: Progress, source: str | None) -> None:
-    """One try: a mount, or an upload session of its own, since nothing is known of a broken one."""
+    """One try: on with the session that an earlier run left, else a mount, else an upload session of its own."""
+    target = uploads.Target(client, repository, blob.title)
+    if left := client.sessions.location(repository, blob.digest):
+        chunks.resume(target, blob, left, progress)
+        return
     session = _mount(client, repository, blob, source) if source else None
     if session and session.status == 201:
         progress(blob.size)
         return
-    target = uploads.Target(client, repository, blob.title)
     location = uploads.location_of(target, session) if session else uploads.begin(target)
     if client.plan.is_chunked_for(blob.size):
         chunks.send(target, blob, location, progress)

@@ -17,6 +17,7 @@ from urllib3._collections import HTTPHeaderDict
 from publishing.oci import auth, faults
 from publishing.oci.faults import RegistryFault, Unavailable
 from publishing.oci.plan import Plan
+from publishing.oci.sessions import Sessions
 from publishing.oci.transport import ANSWER_SECONDS, Readable, Transport
 
 MOST_ANSWER = 64 * 1024  # bytes read of an answer that is not content
@@ -104,10 +105,12 @@ class Client:
         retries: Retries | None = None,
         sleep: Callable[[float], object] = time.sleep,
         plan: Plan | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         """`sleep` may raise to give up between tries. Raises `RegistryFault` for an unreadable CA certificate."""
         self.registry = registry
         self.plan = plan or Plan.of(registry.host)
+        self.sessions = sessions or Sessions()
         self._retries = retries or Retries()
         self._sleep = sleep
         self._transport = Transport(registry.ca_certificate, registry.proxy)
@@ -162,7 +165,7 @@ class Client:
             yield response
             response.drain_conn()
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         finally:
             if not response.closed:
                 response.close()
@@ -238,15 +241,15 @@ class Client:
                 answer_seconds=call.answer_seconds,
             )
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         except OSError as exc:  # a socket's own error while the body is sent
-            raise self._broken(urllib3.exceptions.ProtocolError("Connection broken", exc), call.step) from exc
+            raise self.broken(urllib3.exceptions.ProtocolError("Connection broken", exc), call.step) from exc
 
     def _read(self, call: Call, response: urllib3.BaseHTTPResponse) -> Answer:
         try:
             content = response.read(call.most + 1)
         except urllib3.exceptions.HTTPError as exc:
-            raise self._broken(exc, call.step) from exc
+            raise self.broken(exc, call.step) from exc
         if len(content) > call.most and response.status in call.expected:
             raise RegistryFault(f"{self.registry.host} answered {call.step} with more than {call.most} bytes.")
         return Answer(response.status, response.headers, content)
@@ -311,7 +314,8 @@ class Client:
             return "write"  # the token server knew the account, and granted less than we asked for
         return faults.reason_of(answer.status, words, reading=call.method in {"GET", "HEAD"})
 
-    def _broken(self, exc: Exception, step: str) -> RegistryFault | Unavailable:
+    def broken(self, exc: Exception, step: str) -> RegistryFault | Unavailable:
+        """The fault for what the HTTP library or a socket raised while an answer was read or a body sent."""
         return faults.broken(exc, host=self.registry.host, step=step, plain_http=self.registry.plain_http)
 
     def _refuse_downgrade(self, url: str, step: str) -> None:

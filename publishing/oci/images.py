@@ -1,11 +1,14 @@
 """Images, of one platform or an index of several: read, and copied from registry to registry without a disk."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import urllib3.exceptions
 
 from publishing.oci import auth, blobs, manifests
 from publishing.oci.client import Call, Client
@@ -134,7 +137,7 @@ def _blob(client: Client, repository: str, title: str, part: Mapping[str, Any]) 
     if not digest.startswith("sha256:"):
         raise ValueError(digest)
     named = f"the engine image's config {digest[:19]}" if title == "config" else f"an engine layer {digest[:19]}"
-    return Blob(digest, size, str(part["mediaType"]), named, partial(RemoteBlob, client, repository, digest))
+    return Blob(digest, size, str(part["mediaType"]), named, partial(RemoteBlob, client, repository, digest, size))
 
 
 def _narrowed(tree: ImageTree, told: Mapping[str, Any], platforms: Sequence[str]) -> ImageTree:
@@ -157,24 +160,37 @@ def _told(manifest: Manifest, reference: str) -> dict[str, Any]:
 
 
 class RemoteBlob:
-    """A blob in a registry, read as it arrives. Whoever it is sent to checks its digest."""
+    """A blob in a registry, read as it arrives; it ends in a fault of that registry unless it is what its digest says.
 
-    def __init__(self, client: Client, repository: str, digest: str) -> None:
-        self._client, self._repository, self._digest = client, repository, digest
-        self._first = 0
+    Its faults name the registry that it is read from, not the one that it is sent to.
+    """
+
+    def __init__(self, client: Client, repository: str, digest: str, size: int) -> None:
+        self._client, self._repository, self._digest, self._size = client, repository, digest, size
+        self._first = self._at = 0
+        self._found = hashlib.sha256()
         self._stack = ExitStack()
         self._response: Any = None
 
     def seek(self, offset: int, /) -> int:
         """Begins there; by Range where the registry has it, else what is before is read and thrown away."""
-        self._first = offset
+        self._first = self._at = offset
         return offset
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes. Raises `RegistryFault`, `Unavailable`."""
         if self._response is None:
             self._open()
-        piece: bytes = self._response.read(None if size < 0 else size, decode_content=False)
+        piece = self._next(None if size < 0 else size)
+        self._at += len(piece)
+        if self._first == 0:
+            self._found.update(piece)
+        if not piece and self._at < self._size:
+            raise self._fault(f"{self._at} of the {self._size} bytes of")
+        # Checked before the last piece is given away, so that nothing wrong arrives whole anywhere.
+        is_whole = self._first == 0 and self._at >= self._size
+        if is_whole and f"sha256:{self._found.hexdigest()}" != self._digest:
+            raise self._fault("other bytes than those of")
         return piece
 
     def close(self) -> None:
@@ -196,4 +212,19 @@ class RemoteBlob:
         self._response = self._stack.enter_context(self._client.stream(call))
         left = self._first if self._response.status == 200 else 0
         while left:
-            left -= len(self._response.read(min(left, PIECE), decode_content=False))
+            piece = self._next(min(left, PIECE))
+            if not piece:
+                raise self._fault(f"{self._first - left} of the {self._size} bytes of")
+            left -= len(piece)
+
+    def _next(self, size: int | None) -> bytes:
+        try:
+            piece: bytes = self._response.read(size, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as exc:
+            raise self._client.broken(exc, f"the read of {self._digest[:19]}") from exc
+        return piece
+
+    def _fault(self, what: str) -> RegistryFault:
+        return RegistryFault(
+            f"{self._client.registry.host} sent {what} {self._digest[:19]} in {self._repository}: push it there again."
+        )

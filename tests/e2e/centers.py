@@ -162,7 +162,7 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def embedded(folder: Path, **settings: str) -> Iterator[RunningCenter]:
+def embedded(folder: Path, address: str = "127.0.0.1", **settings: str) -> Iterator[RunningCenter]:
     """`manage.py run`: SQLite, a folder as queue, the built-in registry. `settings` are more variables."""
     port, password = free_port(), secrets.token_urlsafe(12)
     environment = _clean_environment() | {
@@ -172,14 +172,16 @@ def embedded(folder: Path, **settings: str) -> Iterator[RunningCenter]:
         "OPSCENTER_ADMIN_PASSWORD": password,
         "OPSCENTER_REGISTRY_PASSWORD": "registry-" + password,
         "OPSCENTER_EDGE_CHECKIN_SECONDS": "1",
+        "OPSCENTER_BIND": address,
+        "OPSCENTER_PUBLIC_URL": f"http://{address}:{port}",
         **settings,
     }
     registry = {
-        "OCI_REGISTRY": f"127.0.0.1:{port}",
+        "OCI_REGISTRY": f"{address}:{port}",
         "OCI_USERNAME": "opscenter",
         "OCI_PASSWORD": environment["OPSCENTER_REGISTRY_PASSWORD"],
     }
-    url, log = f"http://127.0.0.1:{port}", folder / "center.log"
+    url, log = f"http://{address}:{port}", folder / "center.log"
     center = RunningCenter("embedded", url, folder, environment, registry, ADMIN_EMAIL, password, log)
     center.commands["run"] = [sys.executable, "-m", "opscenter.roles", "run"]
     try:

@@ -1,12 +1,16 @@
 """Whole centers and engines for end-to-end tests."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from examples.center import Engine
+from scripts import services
 from tests.e2e import centers
+from tests.e2e.browsing import FLAGS, PUBLISH, choose_step, log_in, newest, upload, weighted_sum
 
 SHAPES = {"embedded": centers.embedded, "production": centers.production}
 
@@ -30,3 +34,48 @@ def engine(center: centers.RunningCenter, tmp_path: Path) -> Iterator[Callable[.
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = services.find("chromium")
+    if not path:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(chromium: Browser, center: centers.RunningCenter) -> Iterator[Page]:
+    """A window in which the administrator is logged in. What the browser complains of fails the test."""
+    context = chromium.new_context(base_url=center.url, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    log_in(page, center)
+    yield page
+    context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def published(window: Page) -> str:
+    """The name of a workspace and of its pipeline, of which one version was published by the black box."""
+    name = f"job-{secrets.token_hex(4)}"
+    window.goto("/workspaces/new")
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create workspace").click()
+    upload(window, "sum-once", weighted_sum(1.0))
+    window.get_by_role("link", name="Pipelines", exact=True).first.click()
+    window.get_by_role("link", name="Create the first pipeline").click()
+    window.get_by_label("Name").fill(name)
+    window.get_by_role("button", name="Create pipeline").click()
+    choose_step(window, "sum-once")
+    newest(window).get_by_role("button", name="Publish").click()
+    expect(newest(window).locator(".box-published")).to_be_visible(timeout=PUBLISH)
+    expect(window.get_by_role("button", name="Publish")).to_have_count(0)
+    return name

@@ -1,126 +1,20 @@
 """The whole job in a browser: from an empty workspace to rows that an edge inferred, and on to a replaced publish."""
 
-import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from onnx import TensorProto, helper
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from examples.center import Engine, wait_for
-from scripts import services
+from tests.e2e.browsing import PUBLISH, RECORDS, add_edge, choose_step, log_in, newest, upload, weighted_sum
 from tests.e2e.centers import RunningCenter
 
 pytestmark = pytest.mark.e2e
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-PUBLISH = 60_000  # milliseconds
 CHECK_IN = 30_000
-RECORDS = json.dumps([{"x": [1.0, 2.0, 3.0]}]).encode()
 PAGES = ("", "/workspaces", "/workspaces/new")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = services.find("chromium")
-    if not path:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def window(chromium: Browser, center: RunningCenter) -> Iterator[Page]:
-    """A window in which the administrator is logged in. What the browser complains of fails the test."""
-    context = chromium.new_context(base_url=center.url, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    log_in(page, center)
-    yield page
-    context.close()
-    assert not complaints
-
-
-def log_in(page: Page, center: RunningCenter) -> None:
-    page.goto("/")
-    page.get_by_label("E-mail address").fill(center.admin_email)
-    page.get_by_label("Password").fill(center.admin_password)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.locator(".workspace-menu")).to_be_visible()
-
-
-def weighted_sum(weight: float) -> bytes:
-    """A model whose `y` is the sum of three numbers, each times `weight`."""
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])]
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [3, 1], [weight] * 3)
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "sum", inputs, outputs, [weights])
-    content: bytes = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    ).SerializeToString()
-    return content
-
-
-def upload(window: Page, name: str, content: bytes) -> None:
-    window.get_by_role("link", name="Models", exact=True).first.click()
-    window.get_by_role("link", name="Upload").first.click()
-    window.get_by_label("Name").fill(name)
-    file = {"name": f"{name}.onnx", "mimeType": "application/octet-stream", "buffer": content}
-    window.get_by_label("File", exact=True).set_input_files(file)  # type: ignore[arg-type]
-    window.get_by_role("button", name="Upload").click()
-    expect(window.get_by_text("is ready.")).to_be_visible()
-    expect(window.get_by_text("Ready", exact=True)).to_be_visible()
-
-
-def choose_step(window: Page, model: str) -> None:
-    select = window.get_by_label("Model version of step 1")
-    select.select_option(select.locator("option", has_text=model).get_attribute("value"))
-    window.get_by_role("button", name="Create version").click()
-
-
-def newest(window: Page) -> Locator:
-    return window.locator("li.version").first
-
-
-@pytest.fixture
-def published(window: Page) -> str:
-    """The name of a workspace and of its pipeline, of which one version was published by the black box."""
-    name = f"job-{secrets.token_hex(4)}"
-    window.goto("/workspaces/new")
-    window.get_by_label("Name").fill(name)
-    window.get_by_role("button", name="Create workspace").click()
-    upload(window, "sum-once", weighted_sum(1.0))
-    window.get_by_role("link", name="Pipelines", exact=True).first.click()
-    window.get_by_role("link", name="Create the first pipeline").click()
-    window.get_by_label("Name").fill(name)
-    window.get_by_role("button", name="Create pipeline").click()
-    choose_step(window, "sum-once")
-    newest(window).get_by_role("button", name="Publish").click()
-    expect(newest(window).locator(".box-published")).to_be_visible(timeout=PUBLISH)
-    expect(window.get_by_role("button", name="Publish")).to_have_count(0)
-    return name
-
-
-def add_edge(window: Page, name: str) -> str:
-    """Adds an edge in the dialog; the bundle that it shows."""
-    window.get_by_role("link", name="Edges", exact=True).click()
-    window.get_by_role("link", name="Add").first.click()
-    dialog = window.get_by_role("dialog")
-    dialog.get_by_label("Name").fill(name)
-    dialog.get_by_role("button", name="Add edge").click()
-    expect(dialog.get_by_text("shown only once")).to_be_visible()
-    bundle = dialog.locator("#bundle").inner_text()
-    expect(dialog.locator("pre", has_text="docker run").first).to_contain_text(bundle)
-    dialog.get_by_text("I have copied it").click()
-    expect(dialog).to_be_hidden()
-    return bundle
 
 
 def answer(engine: Engine) -> float:

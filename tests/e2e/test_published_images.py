@@ -37,8 +37,8 @@ FROM {BASE}
 COPY site /app/site
 COPY src /app/src
 RUN mkdir -p /persist && chown 10001:10001 /persist
-ENV PYTHONPATH=/app/src:/app/site
-USER 10001
+ENV PYTHONPATH=/app/src:/app/site RUN_AS=10001
+VOLUME /persist
 ENTRYPOINT ["python3", "-m", "opsengine", "serve"]
 """
 
@@ -176,18 +176,19 @@ def published(
 def start(docker: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Runs a printed command in an empty folder; answers the engine's URL.
 
-    Only the network is changed: the center and the registry of the test listen on this machine alone.
+    Only the network is changed, since the center and the registry of the test listen on this machine alone, and the
+    user where one is given: an image may have a fixed one, to whom the volume must belong as well.
     """
     names: list[str] = []
+    volumes: list[str] = []
 
-    def begin(command: str, **variables: str) -> str:
+    def begin(command: str, user: str = "", **variables: str) -> str:
         port, name = free_port(), f"opscenter-test-{free_port()}"
         assert "-p 8080:8080" in command
         here = f"-d --name {name} --network host -e ENGINE_PORT={port} -e CHECKIN_SECONDS=1"
-        data = tmp_path / "data"
-        data.mkdir()
-        data.chmod(0o777)
+        here += f" --user {user}" if user else ""
         names.append(name)
+        volumes.extend(re.findall(r"-v (\S+):/persist", command))
         text = command.replace("-p 8080:8080", here)
         run("sh", "-c", text, cwd=tmp_path, env=os.environ | variables)
         url = f"http://127.0.0.1:{port}"
@@ -201,6 +202,8 @@ def start(docker: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
     yield begin
     for name in names:
         subprocess.run([docker, "rm", "-f", name], capture_output=True)
+    for volume in volumes:
+        subprocess.run([docker, "volume", "rm", volume], capture_output=True)
 
 
 def infer(url: str) -> list[Any]:
@@ -251,6 +254,6 @@ def test_the_copied_engine_image_serves_and_ships_by_its_printed_command(
 ) -> None:
     one = published("artifact")
     assert one.publish["engine_url"] == engine_image.replace("/sources/", "/ml/engines/")
-    url = start(one.command("docker run"), OCI_USERNAME="", OCI_PASSWORD="")
+    url = start(one.command("docker run"), user="10001:10001", OCI_USERNAME="", OCI_PASSWORD="")
     assert infer(url) == [{"y": [2.0, 4.0]}, {"y": [6.0, 8.0]}]
     wait_for("the logs", lambda: shipped(one))

@@ -64,13 +64,6 @@ def test_check_in_that_tells_nothing_new_is_304_and_still_counts(
     assert checkin(device, publish, HTTP_IF_NONE_MATCH=tag).status_code == 200
 
 
-def test_plain_check_in_is_one_statement(device: Device, publish: Publish, django_assert_num_queries: Any) -> None:
-    for _ in range(2):
-        checkin(device, publish)
-    with django_assert_num_queries(1):
-        assert checkin(device, publish).status_code == 200
-
-
 def test_broken_report_is_refused_and_still_contact(clock: Clock, device: Device, edge: Edge) -> None:
     clock.forward(minutes=1)
     assert device.client.post("/edge/v1/checkin", {}).status_code == 400

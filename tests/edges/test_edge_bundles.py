@@ -45,6 +45,7 @@ def test_edge_that_needs_a_bundle_gets_a_fresh_one_and_all_get_commands(
     helm = next(c["text"] for c in found["never"]["commands"] if c["title"] == "helm upgrade")  # type: ignore[attr-defined]
     assert helm.startswith("helm upgrade condoprice") and str(found["never"]["edge_bundle"]) in helm
     run = next(c["text"] for c in found["houseprice-edge-01"]["commands"] if c["title"] == "docker run")  # type: ignore[attr-defined]
+    assert "-v opscenter-houseprice-edge-01:/persist" in run, "without a bundle too: the session is in there"
     assert moved.pipeline_url in run and "EDGE_BUNDLE" not in run
     assert device.checkin().status_code == 200, "the live session goes on"
     joined = Device(clock).join(join_token_in(str(found["never"]["edge_bundle"])))

@@ -64,6 +64,7 @@ def test_explain_is_whole_and_the_page_says_the_same(
         engine={**body["engine"], "started_at": ahead - 3 * 86_400_000},
         logs={**body["logs"], "last_sequence": 1500, "acked": 300, "shed": 20},
         disk={"free": 5, "total": 100},
+        resources={"cpus": 2, "memory": 1 << 30, "memory_used": 1000 << 20},
         clock=ahead,
     )
     # Somebody else tries the spent bundle.
@@ -77,6 +78,7 @@ def test_explain_is_whole_and_the_page_says_the_same(
         "the disk is full",
         "Engine 0.1.0 on x86_64, up 3 days.",
         "Its clock is 2 hours ahead",
+        "It uses 1000.0 MiB of 1.0 GiB memory: give it more",
         "5% of its disk is free: make room",
         "1,200 of its rows wait",
         "shed 20 rows",
@@ -90,6 +92,9 @@ def test_explain_is_whole_and_the_page_says_the_same(
         "arch": "x86_64",
         "uptime": 3 * 86_400,
         "clock_offset": 7_200_000,
+        "cpus": 2,
+        "memory": 1 << 30,
+        "memory_used": 1000 << 20,
         "disk_free": 0.05,
         "log_backlog": 1200,
         "shed_rows": 20,

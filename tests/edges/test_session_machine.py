@@ -1,4 +1,7 @@
-"""Join tokens and sessions as one state machine: any order of what people, engines and time do, against a model."""
+"""Join tokens and sessions as one state machine: any order of what people, engines and time do, against a model.
+
+The center's process holds check-ins, writes them at any moment later, or is killed before it does.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -6,13 +9,14 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from catalog.models import Membership, Pipeline, PipelineVersion, Role, Workspace
 from common.errors import DomainError
-from edges import contacts, hot, operations, sessions, signing, tokens
+from edges import contacts, hot, operations, pending, queries, sessions, signing, tokens
 from edges.models import Edge, JoinToken
 from publishing.models import Publish
 from tests.edges.conftest import ENGINE, START, Clock, Device, golden, join_token_in
@@ -31,7 +35,8 @@ class Sessions(RuleBasedStateMachine):
         self.around.__enter__()
         signing.forget_ring()
         sessions.forget_tokens()
-        hot.forget()
+        queries.forget_desired()
+        pending.forget()
 
     def teardown(self) -> None:
         transaction.set_rollback(True)
@@ -54,7 +59,8 @@ class Sessions(RuleBasedStateMachine):
         self.issued = [self.now]
         self.used: dict[int, tuple[int, Any]] = {}  # token -> (key, when)
         self.holder: int | None = None
-        self.contact: Any = None
+        self.contact: Any = None  # as it is stored
+        self.held: Any = None
         self.is_banned = False
         self.access: dict[int, tuple[str, Any]] = {}  # key -> (access token, when it was given)
 
@@ -97,6 +103,8 @@ class Sessions(RuleBasedStateMachine):
             return
         assert expected == "joined"
         self.used.setdefault(which, (key, self.now))
+        if self.holder != key:
+            self.held = None  # what the edge said with its old key is not written any more
         self.holder, self.contact = key, self.now
         self.access[key] = (joined.session.access_token, self.now)
 
@@ -124,7 +132,26 @@ class Sessions(RuleBasedStateMachine):
             return
         assert self._call_expected(key, given) == {"in"}
         assert told.lapses_at == self.now + SESSION
-        self.contact = self.now
+        if self.contact > self.now - pending.RECENT:
+            self.held = self.now
+        else:
+            self.contact = self.now
+
+    @rule()
+    def write_held(self) -> None:
+        is_written = self.held is not None and not self.is_banned
+        assert pending.flush(self.now) <= is_written
+        if is_written:
+            self.contact = max(self.contact, self.held)
+        self.held = None
+
+    @rule()
+    def kill_process(self) -> None:
+        pending.forget()
+        signing.forget_ring()
+        sessions.forget_tokens()
+        queries.forget_desired()
+        self.held = None
 
     def _call_expected(self, key: int, given: Any) -> set[str]:
         if self.now >= given + timedelta(hours=1):
@@ -178,10 +205,12 @@ class Sessions(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_order_of_events_ends_as_documented() -> None:
+def test_every_order_of_events_ends_as_documented(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.EDGE_HOLD_SECONDS = 2
+    monkeypatch.setattr(pending._Waiting, "_run", lambda waiting: None)
     run_state_machine_as_test(
         Sessions,
-        settings=settings(
+        settings=hypothesis_settings(
             max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -40,6 +40,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     drop_after: int | None = None  # body bytes to read before the connection is broken without an answer
+    cut: int | None = None  # bytes of the true answer's body before the connection is broken
 
 
 @dataclass
@@ -86,6 +87,8 @@ class FakeRegistry:
         self.upload_base = ""  # "http://other:port": where uploads are sent instead of here
         self.storing = threading.Event()  # set when the first body bytes arrive
         self.gate: threading.Event | None = None  # bodies wait for it in the middle
+        self.slow_after: int | None = None  # an upload that has so many bytes crawls on
+        self.slowed = threading.Event()
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"registry": self})
         self.server = _Server(("127.0.0.1", 0), handler)
@@ -160,7 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.seen = Seen(self.command, parts.path, parse_qs(parts.query), self.headers.get("Authorization", ""), 0)
         self.registry.seen.append(self.seen)
-        if fault := self.registry.fault_for(self.command, parts.path):
+        fault = self.registry.fault_for(self.command, parts.path)
+        self.cut = fault.cut if fault else None
+        if fault and fault.cut is None:
             self.break_(fault)
         elif parts.path == "/token":
             self.token()
@@ -309,6 +314,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Range") != f"{len(have)}-{len(have) + size - 1}":
             self.read_body()
             return self.answer(416, headers=self.place(name, upload))
+        if registry.slow_after is not None and len(have) >= registry.slow_after:
+            registry.slowed.set()
+            time.sleep(1)
         content, _digest = self.read_body()
         have += content
         return self.answer(202, headers=self.place(name, upload))
@@ -420,7 +428,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.cut])
+            self.close_connection |= self.cut is not None
 
 
 def _parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +148,7 @@ def test_rows_that_arrive_meanwhile_neither_hide_nor_repeat_others(
 @given(st.lists(page_times, min_size=1, max_size=6))
 def test_records_come_in_order_whatever_their_schemas(pages: list[list[int]]) -> None:
     stored = [Stored(pk, times, pk % 2) for pk, times in enumerate(pages, start=1)]
-    found = merge.records([Pages(stored)], Query(limit=10))
+    found = merge.records([Pages(stored)], Query(limit=10)).rows
     expected = sorted(((t, page.pk, row) for page in stored for row, t in enumerate(page.times)), reverse=True)[:10]
     assert [row["in"]["id"] for row in found] == [1000 * pk + row for _, pk, row in expected]
 
@@ -221,3 +222,93 @@ def test_other_cursors_are_refused(text: str) -> None:
 def test_cursor_of_the_other_order_is_refused() -> None:
     with pytest.raises(Invalid, match="order"):
         Query(cursor=Cursor(Order.OLDEST_FIRST, 1, 1, 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pages=st.lists(st.tuples(page_times, st.integers(0, 1)), max_size=8),
+    order=st.sampled_from(Order),
+    limit=st.integers(1, 12),
+    max_bytes=st.sampled_from([1, 1500, 10**9]),
+    holds=st.sampled_from([1, 3000, 10**9]),
+)
+def test_a_walk_gives_every_row_once_in_order(
+    pages: list[tuple[list[int], int]], order: Order, limit: int, max_bytes: int, holds: int
+) -> None:
+    stored = [Stored(pk, times, kind) for pk, (times, kind) in enumerate(pages, start=1)]
+    expected = sorted(
+        ((time, page.pk, row) for page in stored for row, time in enumerate(page.times)),
+        reverse=order is Order.NEWEST_FIRST,
+    )
+    query = Query(order=order, limit=limit, max_bytes=max_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "HELD_BYTES", holds)
+        batches = list(merge.walk([Pages(stored)], query))
+        first = list(merge.walk([Pages(stored)], query, total=5))
+    wanted = [1000 * page + row for _, page, row in expected]
+    assert walked_over(batches, wanted) == wanted
+    assert [batch.next is None for batch in batches] == [False] * (len(batches) - 1) + [True]
+    assert all(sum(map(len, batch.tables)) <= limit for batch in batches)
+    assert walked_over(first, wanted) == wanted[:5]
+
+
+def walked_over(batches: Iterable[merge.Batch], wanted: list[int]) -> list[int]:
+    """The rows of all batches; those of a batch, which may be of several schemas, as they should follow one another."""
+    found: list[int] = []
+    for batch in batches:
+        tables = [[row["in"]["id"] for row in table.to_pylist()] for table in batch.tables if len(table)]
+        assert all(table == sorted(table, key=wanted.index) for table in tables)
+        found += sorted((one for table in tables for one in table), key=wanted.index)
+    return found
+
+
+def test_a_walk_reads_what_overlaps_once() -> None:
+    stored = [Stored(pk, list(range(100))) for pk in range(1, 11)]
+    batches = list(merge.walk([Pages(stored)], Query(limit=50)))
+    assert sum(len(table) for batch in batches for table in batch.tables) == 1000
+    assert [page.reads for page in stored] == [1] * 10
+
+
+class Compacting(Pages):
+    """Two pages of which the second becomes part of another piece (same keys) just before it is read."""
+
+    def __init__(self) -> None:
+        super().__init__([Stored(1, [10, 20]), Stored(2, [5, 15])])
+        self.is_done = False
+
+    def pieces(self, query: Query) -> Iterator[Any]:
+        for piece in super().pieces(query):
+            yield piece if self.is_done or piece.pk == 1 else Gone(self, piece.reach)
+
+
+@dataclasses.dataclass
+class Gone:
+    source: Compacting
+    reach: int
+
+    def read(self) -> None:
+        self.source.is_done = True
+
+
+def test_rows_that_move_while_they_are_read_are_not_missed() -> None:
+    assert ids(merge.answer([Compacting()], Query())) == [1001, 2001, 1000, 2000]
+    wanted = [1001, 2001, 1000, 2000]
+    assert walked_over(merge.walk([Compacting()], Query(limit=1)), wanted) == wanted
+
+
+def test_a_row_that_is_listed_twice_comes_once() -> None:
+    page = [Stored(1, [10, 20, 30])]
+    for limit in (1, 2, 3, 10):
+        found = walked_twice(page, Query(limit=limit))
+        assert found == [1002, 1001, 1000]
+
+
+def walked_twice(stored: list[Stored], query: Query) -> list[int]:
+    """The rows of all answers, of a source that is there twice."""
+    found = []
+    while True:
+        one = merge.answer([Pages(stored), Pages(stored)], query)
+        found += ids(one)
+        if one.next is None:
+            return found
+        query = dataclasses.replace(query, cursor=one.next)

@@ -102,7 +102,7 @@ def test_newest_rows_take_few_queries(
     two_edges: tuple[Device, Device], api: Api, viewer: User, django_assert_num_queries: Any
 ) -> None:
     client = api(viewer)
-    with django_assert_num_queries(5):  # pipeline, role, list of pages; bodies of one page, of two
+    with django_assert_num_queries(6):  # pipeline, role, lists of pages and of segments; bodies of one page, of two
         read(client, two_edges[0], limit=5)
 
 

@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from catalog.models import PipelineVersion, User, Workspace
 
-PROGRAMS = ("api/", "edge/", "v2/", "admin/", "healthz", "readyz", "metrics")
+PROGRAMS = ("api/", "edge/", "v1/", "v2/", "admin/", "healthz", "readyz", "metrics")
 SOME = {"int": "1", "uuid": "11111111-1111-4111-8111-111111111111"}
 
 

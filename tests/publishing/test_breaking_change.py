@@ -71,6 +71,32 @@ def test_same_and_widening_need_no_word(
     assert posted(api, member, make_new(**fields), old).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("check", "status"),
+    [
+        (None, 202),
+        ({"field": "out.variable[0]", "op": ">", "value": 1}, 202),
+        ({"field": "in.float_input", "op": ">", "value": 1}, 409),
+    ],
+)
+def test_only_input_may_be_renamed_where_the_engine_takes_it_by_position(
+    api: Api,
+    member: User,
+    old: Publish,
+    make_new: Callable[..., PipelineVersion],
+    check: dict[str, Any] | None,
+    status: int,
+) -> None:
+    new = make_new(inputs=[{"name": "float_input", "type": "float32", "shape": [None, 18]}])
+    new.model_configs.update(tensor_fields=None)
+    if check:
+        new.definition["steps"].append({"Check": {"rules": {"rule": check}}})
+        new.save()
+    answer = posted(api, member, new, old)
+
+    assert answer.status_code == status, answer.json()
+
+
 def test_columns_that_callers_send_are_compared_not_the_models_names(
     api: Api, member: User, old: Publish, make_new: Callable[..., PipelineVersion]
 ) -> None:

@@ -185,6 +185,23 @@ def test_a_plain_http_registry_is_told_to_the_engine(render: Callable[..., Any])
     assert environment(render(replace(CONTENT, plain_http=True)))["OCI_PLAIN_HTTP"] == "true"
 
 
+def test_the_one_image_is_run_without_pulling_a_pipeline(render: Callable[..., Any]):
+    image = "reg.example:5000/ml/images/houseprice:1"
+    objects = render(replace(CONTENT, image_url=image))
+    assert container(objects)["image"] == image
+    assert environment(objects) == {"OCI_REGISTRY": "reg.example:5000", "CONFIG_CPUS": "0.5"}
+    again = render(replace(CONTENT, image_url=image), "--set", "pipelineInImage=false")
+    assert environment(again)["PIPELINE_URL"] == CONTENT.pipeline_url, "as an engine needs that checks signatures"
+
+
+def test_autoscaling_of_the_deployment_configuration_is_baked_in(render: Callable[..., Any]):
+    asked = {"type": "cpu", "replica_min": 0, "replica_max": 4, "cpu_utilization": 75}
+    needs = engine_config.needs_of(engine_config.checked({"engine": {"autoscale": asked}}))
+    spec = render(replace(CONTENT, needs=needs))["HorizontalPodAutoscaler"]["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 4)
+    assert spec["metrics"][0]["resource"]["target"]["averageUtilization"] == 75
+
+
 def test_gpus_and_architecture_reach_the_pod(render: Callable[..., Any]):
     needs = engine_config.needs_of(engine_config.checked({"engine": {"gpu": True, "arch": "arm"}}))
     objects = render(replace(CONTENT, needs=needs))

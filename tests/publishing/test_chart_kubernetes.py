@@ -31,6 +31,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "nodes' own login": {"ociRegistry": {"username": "u", "password": "p", "createPullSecret": False}},
     "engine": {
         "image": "reg/engine@sha256:" + "a" * 64,
+        "pipelineInImage": True,
         "imagePullPolicy": "Always",
         "engine": {
             "cpus": 2.5,
@@ -59,6 +60,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "topologySpreadConstraints": [
             {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
         ],
+    },
+    "as many as needed": {
+        "autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 60}
     },
     "service": {"service": {"name": "other", "type": "NodePort", "port": 80, "annotations": {"a": "b"}}},
     "ingress": {
@@ -166,7 +170,8 @@ def test_every_value_is_rendered_by_a_scenario_and_known_to_the_schema():
             given.setdefault(key, set()).update(value if isinstance(value, dict) else ())
     baked = {"pipelineUrl", "registry"}  # set when it is published
     assert set(values) - baked == set(given)
-    for key in ("ociRegistry", "engine", "service", "ingress", "serviceMonitor", "networkPolicy", "persistence"):
+    nested = ("ociRegistry", "engine", "autoscaling", "service", "ingress", "serviceMonitor", "networkPolicy")
+    for key in (*nested, "persistence"):
         assert set(values[key]) - baked == given[key], key
         assert set(schema[key]["properties"]) == set(values[key]), key
 
@@ -216,6 +221,8 @@ def test_a_network_policy_lets_names_be_resolved(render: Callable[..., dict[str,
     "wrong",
     [
         "persistance.enabled=true",
+        "autoscaling.maxReplicas=0",
+        "pipelineInImage=perhaps",
         "ingress.host=a.example.com",
         "ingress.hosts={UPPER}",
         "podDisruptionBudget.maxUnavailable=some",
@@ -234,6 +241,36 @@ def test_an_ingress_without_a_host_is_refused(archive: Path):
         [tool("helm"), "template", "x", archive, "--set", "ingress.enabled=true"], capture_output=True, text=True
     )
     assert done.returncode != 0 and "An ingress needs a host" in done.stderr
+
+
+def test_the_autoscaler_scales_the_deployment_which_says_no_number_itself(render: Callable[..., dict[str, Any]]):
+    objects = render("as many as needed")
+    scaler, deployment = objects["HorizontalPodAutoscaler"], objects["Deployment"]
+    assert (scaler["apiVersion"], scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (
+        *("autoscaling/v2", 2, 5),
+    )
+    target = {"apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"]}
+    assert scaler["spec"]["scaleTargetRef"] == target
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}
+    assert "replicas" not in deployment["spec"], "an upgrade would take back what the autoscaler set"
+    requested = deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert requested["cpu"], "utilization is a part of what is requested"
+    assert "HorizontalPodAutoscaler" not in render("defaults") and render("defaults")["Deployment"]["spec"]["replicas"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("autoscaling.enabled=true", f"edgeBundle={BUNDLE}"), "an edge is one engine"),
+        (("autoscaling.enabled=true", "persistence.enabled=true"), "A volume has one writer"),
+        (("autoscaling.enabled=true", "autoscaling.minReplicas=2"), "minReplicas is at most"),
+    ],
+)
+def test_an_autoscaler_that_cannot_work_is_refused(archive: Path, options: tuple[str, ...], words: str):
+    given = [word for option in options for word in ("--set", option)]
+    done = subprocess.run([tool("helm"), "template", "x", archive, *given], capture_output=True, text=True)
+    assert done.returncode != 0 and words in done.stderr
 
 
 def test_helm_packages_what_was_published_again(helm: Callable[..., str], archive: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Commands ready to copy: what a shell, compose and Helm make of them, not what they look like."""
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_container_gets_the_seeds_environment_and_volume(program: str, tmp_pat
     found = words(text(f"{program} run", bundle=BUNDLE), tmp_path, **LOGIN)
     assert found[0] == "run"
     assert found[found.index("-p") + 1] == "8080:8080"
-    assert found[found.index("-v") + 1] == "./data:/persist"
+    assert found[found.index("-v") + 1] == "opscenter-houseprice:/persist"
     assert {found[at + 1] for at, word in enumerate(found) if word == "-e"} == {
         "OCI_REGISTRY=reg.example:5000",
         "OCI_USERNAME=robot$ml+edge",
@@ -73,6 +74,40 @@ def test_a_container_gets_the_seeds_environment_and_volume(program: str, tmp_pat
     }
     assert "--cpus=1.25" in found and "--memory=1536m" in found
     assert found[-1] == VIEW.engine_url
+
+
+def test_an_edge_keeps_its_volume_whatever_it_serves(tmp_path: Path) -> None:
+    """Also when it needs no bundle any more, since it knows who it is."""
+    first = replace(VIEW, edge="site-7")
+    second = replace(VIEW, edge="site-7", pipeline="another", image_url="reg.example/ml/images/another:1")
+    for view, bundle in ((first, BUNDLE), (second, None)):
+        for title in ("docker run", "podman run", *(["docker run, one image"] if view.image_url else [])):
+            found = words(text(title, view, bundle), tmp_path, **LOGIN)
+            assert found[found.index("-v") + 1] == "opscenter-site-7:/persist", title
+        told = yaml.safe_load(text("compose.yaml", view, bundle))
+        assert told["volumes"] == {"persist": {"name": "opscenter-site-7"}}
+
+
+@pytest.mark.parametrize("name", ["Werk 7/Süd", "x'; touch pwned", "a" * 200, "a,b"])
+def test_any_edge_name_makes_a_volume_of_its_own(name: str, tmp_path: Path) -> None:
+    found = words(text("docker run", replace(VIEW, edge=name)), tmp_path, **LOGIN)
+    volume = found[found.index("-v") + 1].removesuffix(":/persist")
+    assert re.fullmatch(r"opscenter-[A-Za-z0-9_.-]{1,120}", volume)
+    assert volume not in text("docker run", replace(VIEW, edge=f"{name}!"))
+
+
+def test_compose_itself_reads_the_file(tmp_path: Path) -> None:
+    program = tool("docker-compose")
+    (tmp_path / "compose.yaml").write_text(text("compose.yaml", replace(VIEW, edge="site-7"), BUNDLE))
+    environment = LOGIN | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    words = [program, "config", "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    engine = told["services"]["engine"]
+    assert engine["environment"]["OCI_PASSWORD"].replace("$$", "$") == LOGIN["OCI_PASSWORD"]
+    assert [(mount["type"], mount["target"]) for mount in engine["volumes"]] == [("volume", "/persist")]
+    assert told["volumes"]["persist"]["name"] == "opscenter-site-7"
 
 
 def test_without_a_bundle_none_is_named(tmp_path: Path) -> None:
@@ -91,9 +126,11 @@ def test_no_value_can_leave_its_quotes(tmp_path: Path) -> None:
 
 
 def test_compose_says_the_same_as_docker() -> None:
-    service = yaml.safe_load(text("compose.yaml", bundle=BUNDLE))["services"]["engine"]
+    told = yaml.safe_load(text("compose.yaml", bundle=BUNDLE))
+    service = told["services"]["engine"]
+    assert told["volumes"] == {"persist": {"name": "opscenter-houseprice"}}, "the same as docker's"
     assert service["image"] == VIEW.engine_url
-    assert service["ports"] == ["8080:8080"] and service["volumes"] == ["./data:/persist"]
+    assert service["ports"] == ["8080:8080"] and service["volumes"] == ["persist:/persist"]
     assert service["environment"] == {
         "OCI_REGISTRY": "reg.example:5000",
         "CONFIG_CPUS": "1.25",

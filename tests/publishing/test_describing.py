@@ -18,7 +18,7 @@ from publishing.oci.referrers import Subject
 from tests.fakes.oci import FakeRegistry
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PLAIN = {"application/vnd.cyclonedx+json", "application/vnd.in-toto+json"}
+DESCRIBED = {"bill-of-materials", "provenance"}
 
 
 def arrived(publish: Publish) -> Publish:
@@ -119,12 +119,28 @@ def test_the_engines_copy_and_the_image_with_the_pipeline_are_signed(
     key = operations.create_signing_key(actor=None, name="site")
     publish = arrived(make_publish(packaging=Publish.Packaging.IMAGE))
     assert publish.engine_digest == engine
-    for repository, digest in (("ml/engines/opsengine", engine), ("ml/images/houseprice", publish.image_digest)):
+    for repository, digest, told in (
+        ("ml/engines/opsengine", engine, set()),
+        ("ml/images/houseprice", publish.image_digest, DESCRIBED | {f"signed-{kind}" for kind in DESCRIBED}),
+    ):
         found = attached(to_fake, digest)
-        assert set(found) == {"signature"}
+        assert set(found) == {"signature"} | told
         statement = signing.verified_statement(json.dumps(found["signature"]).encode(), key.public_key)
         assert statement["subject"] == [{"name": f"{to_fake.host}/{repository}", "digest": {"sha256": digest[7:]}}]
         assert (repository, signing.legacy_tag(digest)) in to_fake.manifests
+
+
+def test_the_one_image_is_described_without_a_key_too(
+    to_fake: FakeRegistry, engine: str, make_publish: Callable[..., Publish]
+):
+    publish = arrived(make_publish(packaging=Publish.Packaging.IMAGE))
+    found = attached(to_fake, publish.image_digest)
+    assert set(found) == DESCRIBED
+    whole = found["bill-of-materials"]["metadata"]["component"]
+    assert (whole["type"], whole["hashes"][0]["content"]) == ("container", publish.image_digest[7:])
+    kinds = {part["type"]: part["hashes"][0]["content"] for part in found["bill-of-materials"]["components"]}
+    assert kinds == {"machine-learning-model": ModelVersion.objects.get().sha256, "container": engine[7:]}
+    assert found["provenance"]["subject"][0]["digest"] == {"sha256": publish.image_digest[7:]}
 
 
 def test_an_engine_image_whose_tag_moved_meanwhile_is_not_signed_in_its_place(

@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from catalog.models import User
 from publishing import doctor, jobs
-from publishing.doctor import Report
+from publishing.doctor import Report, examination, samples
 from publishing.models import RegistrySettings
-from publishing.oci.client import Registry
+from publishing.oci.client import Registry, Retries
 from publishing.oci.plan import MIB
 from tests.fakes.oci import FakeRegistry
 from tests.publishing.conftest import RealRegistry
@@ -37,7 +37,7 @@ def check(report: Report, name: str) -> doctor.Check:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "RETRIES", doctor.Retries(tries=2, first=0.001, patience=1))
+    monkeypatch.setattr(examination, "RETRIES", Retries(tries=2, first=0.001, patience=1))
 
 
 @pytest.mark.parametrize("auth", ["none", "basic", "bearer"])
@@ -114,7 +114,7 @@ def test_clocks_that_differ_are_told(fake: FakeRegistry):
 
 
 def test_refused_types_are_named(fake: FakeRegistry):
-    fake.refused_types = {doctor.ARTIFACT}
+    fake.refused_types = {samples.ARTIFACT}
     report = examined(fake)
     assert states(report)["pipeline artifact"] == "fail" and states(report)["Helm chart"] == "ok"
     assert report.plan is not None and report.plan.media_types["modelpack"] is False

@@ -6,6 +6,7 @@ import pytest
 
 from publishing import engine_config
 from publishing.errors import UnusableEngineConfig
+from publishing.scaling import Autoscale
 
 
 def test_nothing_becomes_a_default_that_fits_the_sdk() -> None:
@@ -129,6 +130,44 @@ def test_containers_of_steps_are_checked_and_kept() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"type": "cpu", "replica_min": 2, "replica_max": 5, "cpu_utilization": 60}, Autoscale(2, 5, 60)),
+        ({"type": "cpu", "replica_min": 0, "replica_max": 5}, Autoscale(1, 5, 80)),
+        ({"replica_max": 3}, Autoscale(1, 3, 80)),
+        ({"type": "none"}, None),
+        ({"cpu_utilization": 50}, None),  # what the SDK sends where minimum and maximum were not set
+        ({"type": "queue", "replica_max": 3, "scale_up_queue_depth": 5}, None),
+        (None, None),
+    ],
+)
+def test_autoscaling_is_read_as_the_sdk_writes_it_and_kept(given: Any, found: Autoscale | None) -> None:
+    config = engine_config.checked({"engine": {"autoscale": given}})
+    assert engine_config.needs_of(config).autoscale == found
+    assert config["engine"]["autoscale"] == given
+
+
+def test_what_is_kept_but_not_done_is_told() -> None:
+    config = engine_config.checked(
+        {
+            "engine": {"image": "reg/own:1", "replicas": 2, "autoscale": {"type": "queue", "scale_up_queue_depth": 5}},
+            "engineAux": {"images": {"b-2": {"image": "reg/side:1"}, "a-1": {}}},
+        }
+    )
+    scaling, containers, image = engine_config.notes_of(config)
+    assert "by queue depth" in scaling and "it runs 2 (replicas)" in scaling
+    assert "for a-1, b-2 (engineAux.images), which are not made" in containers
+    assert "reg/own:1, which is not used" in image
+    (least,) = engine_config.notes_of({"engine": {"autoscale": {"replica_min": 0, "replica_max": 2}}})
+    assert "the least is 1" in least
+
+
+@pytest.mark.parametrize("config", [{}, {"engine": {"autoscale": {"replica_min": 1, "replica_max": 2}}}])
+def test_what_is_done_needs_no_note(config: dict[str, Any]) -> None:
+    assert engine_config.notes_of(engine_config.checked(config)) == []
+
+
 def test_checking_twice_changes_nothing() -> None:
     given = {
         "engine": {"gpu": 2, "replicas": 2, "node_selector": "a=b", "cpu": "250m"},
@@ -145,6 +184,11 @@ def test_checking_twice_changes_nothing() -> None:
         ({"engine": {"gpu": 65}}, "number of GPUs"),
         ({"engine": {"replicas": "2"}}, "whole number"),
         ({"engine": {"replicas": True}}, "whole number"),
+        ({"engine": {"autoscale": 1}}, "autoscale in engine is an object"),
+        ({"engine": {"autoscale": {"type": "moon"}}}, "one of none, cpu, queue"),
+        ({"engine": {"autoscale": {"replica_max": 0}}}, "replica_max in engine.autoscale is a whole number from 1"),
+        ({"engine": {"autoscale": {"replica_min": 3, "replica_max": 2}}}, "at most replica_max"),
+        ({"engine": {"autoscale": {"replica_max": 2, "cpu_utilization": 0}}}, "percentage from 1 to 100"),
         ({"engine": {"node_selector": "no label"}}, "node's label"),
         ({"engine": {"node_selector": {"a": 1}}}, "node's label"),
         ({"engine": {"image": "a b"}}, "image in engine is"),

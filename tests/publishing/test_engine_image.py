@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from catalog.models import PipelineVersion, User
 from publishing import artifact, engine_image, jobs, operations, self_contained
@@ -200,6 +201,31 @@ def test_the_same_version_makes_the_same_image_and_hashes_its_layer_once(
     monkeypatch.setattr(self_contained.Layer, "digest", lambda *args: pytest.fail("hashed again"))
     second = arrived(make_publish(first.pipeline_version, packaging=Packaging.IMAGE))
     assert second.image_digest == first.image_digest and to_fake.blob_bytes() == sent
+
+
+def test_its_chart_runs_the_one_image(to_fake: FakeRegistry, source: Any, make_publish: Callable[..., Publish]):
+    found = arrived(make_publish(packaging=Packaging.IMAGE))
+    told = manifest(to_fake, "ml/charts/houseprice", found.chart_digest)
+    archive = to_fake.blobs["ml/charts/houseprice"][told["layers"][0]["digest"]]
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        file = tar.extractfile("houseprice/values.yaml")
+        assert file is not None
+        values = yaml.safe_load(file.read())
+    assert (values["image"], values["pipelineInImage"]) == (found.image_url, True)
+
+
+def test_what_is_not_done_of_the_configuration_is_told_at_once_and_at_the_end(
+    to_fake: FakeRegistry,
+    source: Any,
+    member: User,
+    make_pipeline_version: Callable[..., PipelineVersion],
+    sent: list[Any],
+):
+    config = {"engineAux": {"images": {"step-1": {"image": "reg/side:1"}}}}
+    made = operations.publish(actor=member, version=make_pipeline_version(), engine_config=config)
+    for found in (made, arrived(made)):
+        (note,) = found.notes
+        assert "containers of their own for step-1" in note
 
 
 def test_the_engines_layers_are_mounted_into_the_image(

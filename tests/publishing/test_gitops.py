@@ -11,6 +11,7 @@ import yaml
 
 from publishing import commands
 from publishing.publish_view import PublishView
+from publishing.scaling import Autoscale
 from tests.publishing.test_commands import BUNDLE, LOGIN, NASTY, VIEW, text
 
 SIGNED = replace(VIEW, signed=True, pipeline_digest=f"sha256:{'b' * 64}")
@@ -105,6 +106,27 @@ def test_kustomize_gets_the_image_and_the_engines_environment(url: str, image: d
     (found,) = documents("kustomization.yaml", replace(VIEW, engine_url=url))
     assert found["images"] == [{"name": "opscenter-engine"} | image]
     assert f"PIPELINE_URL={VIEW.pipeline_url}" in found["configMapGenerator"][0]["literals"]
+
+
+def test_the_one_image_is_the_single_reference_of_gitops(tmp_path: Path) -> None:
+    view = replace(SIGNED, image_url="reg:5000/ml/images/houseprice:1", image_digest=f"sha256:{'d' * 64}")
+    (found,) = documents("kustomization.yaml", view)
+    assert found["images"] == [{"name": "opscenter-engine", "newName": "reg:5000/ml/images/houseprice", "newTag": "1"}]
+    assert not [line for line in found["configMapGenerator"][0]["literals"] if line.startswith("PIPELINE_URL=")]
+    (argo,) = documents("Argo CD Application", replace(view, moved=True))
+    assert argo["spec"]["source"]["helm"]["valuesObject"]["image"] == view.image_url
+    assert run(text("cosign verify", view), tmp_path)[2][-1] == f"reg:5000/ml/images/houseprice@{view.image_digest}"
+
+
+def test_an_edge_is_one_engine_whatever_the_load() -> None:
+    view = replace(VIEW, needs=replace(VIEW.needs, replicas=3, autoscale=Autoscale(2, 5, 80)))
+    (argo,) = documents("Argo CD Application", view, BUNDLE)
+    values = argo["spec"]["source"]["helm"]["valuesObject"]
+    assert (values["replicas"], values["autoscaling"]) == (1, {"enabled": False})
+    helm = text("helm install", view, BUNDLE)
+    assert "--set replicas=1" in helm and "--set autoscaling.enabled=false" in helm
+    assert "autoscaling" not in text("helm install", view)
+    assert "--set autoscaling.enabled=false" in text("helm upgrade", replace(view, edge="site-7")), "it needs no bundle"
 
 
 def test_nothing_secret_is_in_a_file() -> None:

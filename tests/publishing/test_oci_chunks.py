@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from publishing.oci import blobs
+from publishing.oci import blobs, uploads
 from publishing.oci.blobs import Blob
 from publishing.oci.client import Client
 from publishing.oci.faults import Cancelled, RegistryFault, Unavailable
 from publishing.oci.plan import GHCR_PATCH, Plan
+from publishing.oci.sessions import Sessions
+from publishing.oci.uploads import Target
 from tests.fakes.oci import FakeRegistry
 
 MIB = 1024 * 1024
@@ -180,3 +182,91 @@ def test_ghcr_gets_small_patches_whatever_was_stored():
 def test_a_plan_comes_back_as_it_was_stored():
     plan = Plan(most_body=5, chunk_bytes=MIB, chunked=True, mounts=False, media_types={"helm": True})
     assert Plan.of("r.example", plan.stored()) == plan
+
+
+def left_by_another(fake: FakeRegistry, client: Client, blob: Blob, kept: int) -> str:
+    """A session of a process that died: so many bytes are there, and nobody remembers its client."""
+    location = uploads.begin(Target(client, "ml/a", blob.title))
+    fake.parts[next(iter(fake.uploads))] = bytearray(CONTENT[:kept])
+    return location
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2 * MIB, 3 * MIB + 7, len(CONTENT)])
+def test_a_session_that_another_process_left_is_gone_on_with(
+    fake: FakeRegistry, connect: Connect, chunked: Client, blob: Blob, kept: int
+):
+    location = left_by_another(fake, connect(fake), blob, kept)
+    fake.seen.clear()
+    chunked.sessions.begun("ml/a", blob.digest, location)
+    assert pushed(chunked, blob) == blob.size
+    assert fake.blobs["ml/a"][blob.digest] == CONTENT
+    if kept != 1:  # `0-0` may be no byte or one: what is refused then begins anew
+        assert fake.blob_bytes() == blob.size - kept
+        assert fake.calls("POST") == [] and len(fake.calls("GET", "/uploads/")) == 1
+    assert chunked.sessions.stored(fake.host) == ""
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 416])
+def test_a_session_that_is_gone_is_begun_anew(fake: FakeRegistry, chunked: Client, blob: Blob, status: int):
+    chunked.sessions.begun("ml/a", blob.digest, "/v2/ml/a/blobs/uploads/gone?_state=a%2Bb")
+    fake.fail("GET", "/uploads/gone", status=status)
+    assert pushed(chunked, blob) == blob.size
+    assert fake.blobs["ml/a"][blob.digest] == CONTENT and fake.blob_bytes() == blob.size
+
+
+def test_a_session_that_does_not_say_how_far_it_is_is_begun_anew(fake: FakeRegistry, chunked: Client, blob: Blob):
+    chunked.sessions.begun("ml/a", blob.digest, "/v2/ml/a/blobs/uploads/mute?_state=a%2Bb")
+    fake.fail("GET", "/uploads/mute", status=204)
+    assert pushed(chunked, blob) == blob.size and fake.blobs["ml/a"][blob.digest] == CONTENT
+
+
+def test_a_session_that_holds_other_bytes_is_begun_anew(
+    fake: FakeRegistry, connect: Connect, chunked: Client, blob: Blob
+):
+    location = left_by_another(fake, connect(fake), blob, MIB)
+    fake.parts[next(iter(fake.uploads))] = bytearray(MIB)
+    chunked.sessions.begun("ml/a", blob.digest, location)
+    assert pushed(chunked, blob) == blob.size and fake.blobs["ml/a"][blob.digest] == CONTENT
+
+
+def test_a_session_whose_address_nobody_serves_any_more_is_forgotten(fake: FakeRegistry, chunked: Client, blob: Blob):
+    with FakeRegistry() as gone:
+        pass
+    chunked.sessions.begun("ml/a", blob.digest, f"http://{gone.host}/v2/ml/a/blobs/uploads/x")
+    with pytest.raises(Unavailable):
+        pushed(chunked, blob)
+    assert pushed(chunked, blob) == blob.size, "the next try begins anew"
+
+
+def test_where_a_session_is_can_be_kept_while_it_goes_on(fake: FakeRegistry, chunked: Client, blob: Blob):
+    seen: list[str] = []
+
+    def count(more: int) -> None:
+        if not seen or seen[-1] != chunked.sessions.stored(fake.host):
+            seen.append(chunked.sessions.stored(fake.host))
+
+    blobs.push(chunked, "ml/a", blob, count)
+    assert Sessions.of(fake.host, seen[-1]).location("ml/a", blob.digest)
+    assert Sessions.of("other.example", seen[-1]).stored("other.example") == "", "another registry's are of no use"
+
+
+def test_an_address_that_is_too_long_is_not_remembered_nor_the_one_before():
+    sessions = Sessions()
+    sessions.begun("ml/a", "sha256:1", "/v2/short")
+    sessions.begun("ml/a", "sha256:1", "/v2/" + "x" * 5000)
+    assert sessions.stored("h") == ""
+
+
+@pytest.mark.parametrize("stored", ["", "no json", "[]", '{"host": "h"}', '{"host": "h", "open": 1}'])
+def test_nonsense_is_no_session(stored: str):
+    assert Sessions.of("h", stored).stored("h") == ""
+
+
+def test_a_refused_account_keeps_the_session_and_a_refused_session_does_not(
+    fake: FakeRegistry, chunked: Client, blob: Blob
+):
+    for status, is_kept in ((403, True), (400, False)):
+        fake.fail("PATCH", "/uploads/", status=status)
+        with pytest.raises(RegistryFault):
+            pushed(chunked, blob)
+        assert bool(chunked.sessions.location("ml/a", blob.digest)) is is_kept

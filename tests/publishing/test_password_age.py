@@ -57,7 +57,7 @@ def test_a_refused_publish_says_how_old_it_is(
     to_fake: FakeRegistry, make_publish: Callable[..., Publish], monkeypatch: pytest.MonkeyPatch
 ):
     saved_hours_ago(13)
-    monkeypatch.setattr("publishing.doctor._ECR", re.compile("127"))
+    monkeypatch.setattr("publishing.doctor.access._ECR", re.compile("127"))
     to_fake.fail("POST", "/uploads/", status=403)
     publish = make_publish()
     assert jobs.publish(publish.pk) is False

@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.conftest import ROOT
 from tests.fakes.oci import FakeRegistry
 
 Status = Publish.Status
+MIB = 1024 * 1024
 
 
 def ago(seconds: float) -> Any:
@@ -156,6 +159,67 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_publish_arrives(
     assert jobs.publish(waiting.pk), "the same publish, here and never killed"
     waiting.refresh_from_db()
     assert waiting.pipeline_digest == digest
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_worker_killed_within_a_chunked_upload_is_gone_on_with_where_the_registry_is(
+    transactional_db: None,
+    data_folder: Path,
+    to_fake: FakeRegistry,
+    make_publish: Callable[..., Publish],
+    make_model_version: Callable[..., ModelVersion],
+    make_pipeline_version: Callable[..., PipelineVersion],
+    sent: list[Any],
+    settings: Any,
+    is_kept: bool,
+):
+    """A registry behind a proxy that lets 1 MiB through; SIGKILL in the middle. Without its session it begins anew."""
+    if connection.vendor != "sqlite":
+        pytest.skip("copies the database into a file for the other process")
+    content = os.urandom(8 * MIB)
+    waiting = make_publish(make_pipeline_version(make_model_version(content=content)))
+    database = data_folder / "copy.sqlite3"
+    _copy_to(database)
+    to_fake.most_put = to_fake.most_patch = MIB
+    to_fake.slow_after = 4 * MIB
+    worker = _worker(waiting.pk, database, data_folder, settings.ENCRYPTION_KEYS[0])
+    try:
+        assert to_fake.slowed.wait(60), "nothing was sent"
+        _until(lambda: _row(database, "uploads"))
+        worker.send_signal(signal.SIGKILL)
+    finally:
+        worker.kill()
+        worker.wait(10)
+    time.sleep(1.2)  # what was on the wire when the worker died may still arrive
+    there = max(map(len, to_fake.parts.values()))
+    assert 3 * MIB <= there < len(content)
+    assert to_fake.host not in _row(database, "uploads"), "it is encrypted"
+    to_fake.slow_after = None
+    if not is_kept:
+        to_fake.uploads.clear()
+        to_fake.parts.clear()
+    to_fake.seen.clear()
+    again = _worker(waiting.pk, database, data_folder, settings.ENCRYPTION_KEYS[0], stale=0.1)
+    assert again.wait(60) == 0
+    assert (_row(database, "status"), _row(database, "uploads")) == (Status.PUBLISHED, "")
+    digest = f"sha256:{ModelVersion.objects.get().sha256}"
+    assert to_fake.blobs["ml/pipelines/houseprice"][digest] == content
+    patched = sum(seen.body_bytes for seen in to_fake.calls("PATCH"))
+    assert patched == len(content) - (there if is_kept else 0), "the plan with its small chunks was kept too"
+
+
+def _row(database: Path, column: str) -> Any:
+    with closing(sqlite3.connect(database)) as left:
+        return left.execute(f"SELECT {column} FROM publishing_publish").fetchone()[0]
+
+
+def _until(found: Callable[[], Any]) -> None:
+    for _ in range(300):
+        if found():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not happen")
 
 
 WORK = """

@@ -60,6 +60,22 @@ def test_inputs(new: tuple[Tensor, ...], expected: Change) -> None:
 @pytest.mark.parametrize(
     ("new", "expected"),
     [
+        ((Tensor("renamed", "float32", (None, 18)),), Change.WIDENING),
+        ((Tensor("renamed", "float64", (None, 18)),), Change.WIDENING),
+        ((Tensor("renamed", "string", (None, 18)),), Change.BREAKING),
+        ((Tensor("renamed", "float32", (None, 17)),), Change.BREAKING),
+        ((Tensor("renamed", "float32", (None, 18)), Tensor("more", "float32", (None,))), Change.BREAKING),
+        ((IN,), Change.SAME),
+    ],
+)
+def test_only_input_that_is_taken_under_any_name_may_be_renamed(new: tuple[Tensor, ...], expected: Change) -> None:
+    assert change(interface(), interface(new, takes_any_name=True)) is expected
+    assert change(interface((*new, OUT)), interface(new, takes_any_name=True)) is Change.BREAKING
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
         ((OUT, Tensor("more", "float32", (None,))), Change.WIDENING),
         ((), Change.BREAKING),
         ((typed(OUT, "float64"),), Change.BREAKING),

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 
 from catalog.models import ModelVersion, PipelineVersion
+from opsengine import evidence, signatures
+from opsengine.errors import SignatureError
+from opsengine.registry import RegistryClient, parse_reference
+from opsengine.settings import RegistrySettings as EngineRegistry
 from publishing import jobs, operations, signing
 from publishing.models import Publish, RegistrySettings
 from publishing.oci import manifests, referrers
 from publishing.oci.client import Client, Registry
 from publishing.oci.referrers import Subject
+from tests.fakes.kubernetes import FakeCluster
 from tests.publishing.conftest import RealRegistry, tool
 from tests.registry.test_e2e_clients import ACCOUNT, Server
 
@@ -49,15 +54,20 @@ def signed(
     make_publish: Callable[..., Publish],
     make_model_version: Callable[..., ModelVersion],
     make_pipeline_version: Callable[..., PipelineVersion],
+    make_image: Callable[..., str],
+    client: Client,
+    settings: Any,
 ) -> Publish:
-    """A published version, signed."""
+    """A published version with its engine, as an image too; signed."""
+    make_image(client, "example/opsengine", "0.1.0", ("linux/amd64", "linux/arm64"))
+    settings.ENGINE_IMAGE = f"{real_registry.host}/example/opsengine:0.1.0"
     operations.create_signing_key(actor=None, name="site")
     to_registry(real_registry.host, username=real_registry.username, password=real_registry.password)
-    made = make_publish(make_pipeline_version(make_model_version(content=os.urandom(100_000))))
+    made = make_publish(make_pipeline_version(make_model_version(content=os.urandom(100_000))), packaging="image")
     jobs.publish(made.pk)
     made.refresh_from_db()
     assert made.status == Publish.Status.PUBLISHED, made.error
-    assert made.notes[1:] == []
+    assert made.notes == []
     return made
 
 
@@ -89,9 +99,9 @@ def skopeo(real_registry: RealRegistry) -> Callable[..., str]:
     """`skopeo("copy", from, to)` between repositories of the registry."""
     program, login = tool("skopeo"), f"{real_registry.username}:{real_registry.password}"
 
-    def run(verb: str, source: str, target: str) -> str:
+    def run(verb: str, *words: str) -> str:
         options = ("--src-creds", login, "--dest-creds", login, "--src-tls-verify=false", "--dest-tls-verify=false")
-        done = subprocess.run([program, verb, *options, source, target], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([program, verb, *options, *words], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -99,11 +109,17 @@ def skopeo(real_registry: RealRegistry) -> Callable[..., str]:
 
 
 def references(publish: Publish) -> list[str]:
-    pipeline = publish.pipeline_url.rpartition(":")[0]
-    return [f"{pipeline}@{publish.pipeline_digest}", f"{publish.chart_url}@{publish.chart_digest}"]
+    """Pipeline, chart, the one image, and the engine's copy."""
+    pipeline, image = publish.pipeline_url.rpartition(":")[0], publish.image_url.rpartition(":")[0]
+    return [
+        f"{pipeline}@{publish.pipeline_digest}",
+        f"{publish.chart_url}@{publish.chart_digest}",
+        f"{image}@{publish.image_digest}",
+        f"{publish.engine_url.rpartition(':')[0]}@{publish.engine_digest}",
+    ]
 
 
-def test_cosign_verifies_pipeline_and_chart_by_their_bundles(signed: Publish, cosign: Callable[..., Any]):
+def test_cosign_verifies_pipeline_chart_and_images_by_their_bundles(signed: Publish, cosign: Callable[..., Any]):
     for reference in references(signed):
         done = cosign("verify", *KEY, reference)
         assert done.returncode == 0, done.stderr
@@ -132,13 +148,39 @@ def test_cosign_refuses_another_key(
     assert done.returncode != 0, done.stdout
 
 
+def test_the_engine_finds_the_signature_and_refuses_another_key(signed: Publish, real_registry: RealRegistry):
+    login = EngineRegistry(real_registry.host, real_registry.username, real_registry.password, plain_http=True)
+    reference = parse_reference(f"{signed.pipeline_url}@{signed.pipeline_digest}")
+    client = RegistryClient(real_registry.host, login)
+    assert signed.signing_key
+    key = evidence.read_key(signed.signing_key.public_key)
+    assert evidence.holds(signatures.find(client, reference, signed.pipeline_digest, key), signed.pipeline_digest, key)
+    other = evidence.read_key(signing.public_pem(signing.generate()))
+    with pytest.raises(SignatureError, match="not with the key in COSIGN_PUBLIC_KEY"):
+        signatures.find(client, reference, signed.pipeline_digest, other)
+
+
 @pytest.mark.parametrize("kind", ["slsaprovenance1", "cyclonedx"])
-def test_cosign_verifies_what_is_said_of_the_pipeline(signed: Publish, cosign: Callable[..., Any], kind: str):
-    done = cosign("verify-attestation", *KEY, "--new-bundle-format", "--type", kind, references(signed)[0])
+def test_cosign_verifies_what_is_said_of_pipeline_and_image(signed: Publish, cosign: Callable[..., Any], kind: str):
+    pipeline, _, image, _ = references(signed)
+    for reference in (pipeline, image):
+        done = cosign("verify-attestation", *KEY, "--new-bundle-format", "--type", kind, reference)
+        assert done.returncode == 0, done.stderr
+        envelope = json.loads(done.stdout.splitlines()[0])
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+        assert statement["subject"][0]["digest"] == {"sha256": reference.rpartition("@sha256:")[2]}
+
+
+def test_cosign_verifies_the_image_by_its_sig_tag_alone(
+    signed: Publish, cosign: Callable[..., Any], skopeo: Callable[..., str], real_registry: RealRegistry
+):
+    here, there = signed.image_url.rpartition(":")[0], f"{real_registry.host}/mirrored-image"
+    tag = signing.legacy_tag(signed.image_digest)
+    skopeo("copy", "--all", f"docker://{signed.image_url}", f"docker://{there}:v1")
+    skopeo("copy", f"docker://{here}:{tag}", f"docker://{there}:{tag}")
+    done = cosign("verify", *KEY, f"{there}@{signed.image_digest}")
     assert done.returncode == 0, done.stderr
-    envelope = json.loads(done.stdout.splitlines()[0])
-    statement = json.loads(base64.b64decode(envelope["payload"]))
-    assert statement["subject"][0]["digest"] == {"sha256": signed.pipeline_digest.removeprefix("sha256:")}
+    assert json.loads(done.stdout)[0]["critical"]["image"] == {"docker-manifest-digest": signed.image_digest}
 
 
 def test_everything_is_listed_with_its_type(signed: Publish, client: Client, request: pytest.FixtureRequest):
@@ -160,7 +202,7 @@ def test_publishing_again_attaches_nothing(
     calls: list[str] = []
     exchange = Client.exchange
     monkeypatch.setattr(Client, "exchange", lambda self, call: (calls.append(call.method), exchange(self, call))[1])
-    again = make_publish(signed.pipeline_version)
+    again = make_publish(signed.pipeline_version, packaging="image")
     assert jobs.publish(again.pk)
     assert set(calls) == {"HEAD", "GET"}
 
@@ -176,14 +218,22 @@ def test_another_key_signs_beside_the_first(
         assert done.returncode == 0, done.stderr
 
 
-def test_helm_pulls_and_lints_the_signed_chart(signed: Publish, real_registry: RealRegistry, tmp_path: Path):
+def test_helm_pulls_lints_and_installs_the_signed_chart(signed: Publish, real_registry: RealRegistry, tmp_path: Path):
     program = tool("helm")
     homes = {name: str(tmp_path / name) for name in ("HOME", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
+    (tmp_path / "releases.yaml").write_text("[]")
+    homes |= {"HELM_DRIVER": "memory", "HELM_MEMORY_DRIVER_DATA": str(tmp_path / "releases.yaml")}
     login = ("-u", real_registry.username, "-p", real_registry.password)
-    for words in (
-        ("registry", "login", real_registry.host, *login, "--insecure"),
-        ("pull", f"oci://{signed.chart_url}", "--version", signed.chart_version, "--plain-http", "--untar"),
-        ("lint", "--strict", "houseprice"),
-    ):
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+    chart = (f"oci://{signed.chart_url}", "--version", signed.chart_version, "--plain-http")
+    with FakeCluster() as cluster:
+        for words in (
+            ("registry", "login", real_registry.host, *login, "--insecure"),
+            ("pull", *chart, "--untar"),
+            ("lint", "--strict", "houseprice"),
+            ("upgrade", "--install", "houseprice", *chart, "--dry-run=client", "--kube-apiserver", cluster.url),
+        ):
+            done = subprocess.run(
+                [program, *words], capture_output=True, text=True, timeout=60, env=homes, cwd=tmp_path
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert f'image: "{signed.image_url}"' in done.stdout and "PIPELINE_URL" not in done.stdout

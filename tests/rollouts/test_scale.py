@@ -8,10 +8,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from edges.models import Edge
+from edges.models import Assignment, Edge, EdgeEvent
 from publishing.models import Publish
 from rollouts import jobs
-from rollouts.models import Rollout, State
+from rollouts.models import Rollout, RolloutMember, State
 from tests.rollouts.conftest import Fleet, buckets
 
 COUNT = 10_000
@@ -22,6 +22,16 @@ def answering(publish: Publish, now: Any) -> None:
     """All edges check in and serve this publish, in one write."""
     report = {"at": int(now.timestamp() * 1000), "update": {"state": "idle", "error": None}}
     Edge.objects.update(serving_digest=publish.pipeline_digest, report=report, last_contact=now)
+
+
+def as_if_empty() -> None:
+    """What a database believes whose statistics are from before the tables were filled; one that falls for it fails."""
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        tables = [model._meta.db_table for model in (Edge, RolloutMember, Assignment, EdgeEvent)]
+        cursor.execute("UPDATE pg_class SET reltuples = 0, relpages = 400 WHERE relname = ANY(%s)", [tables])
+        cursor.execute("SET LOCAL statement_timeout = '20s'")  # all with all takes longer, everything else a moment
 
 
 def test_ten_thousand_edges_advance_in_few_statements(
@@ -37,6 +47,7 @@ def test_ten_thousand_edges_advance_in_few_statements(
         needed[name] = len(queries)
         return answer
 
+    as_if_empty()
     rollout = counted("create", lambda: roll_out(fleet, healthy_seconds=0))
     counted("move", lambda: jobs.advance(rollout.pk, now))
     assert buckets(rollout) == {"in_flight": COUNT}

@@ -31,6 +31,8 @@ TRIES = 5
 REDIRECTS = 5
 TOKEN_SECONDS = 60  # life of a token whose answer names none (distribution-spec, token authentication)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+MOST_PAGES = 100  # of one list; more is a registry that links in a circle
+NEXT_PAGE = re.compile(r'<(?P<url>[^>]+)>\s*;[^,]*rel="?next"?')
 CHALLENGE = re.compile(r'([a-zA-Z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
@@ -130,19 +132,36 @@ class RegistryClient:
         Raises RegistryUnavailable for every other answer: it says nothing about what is there. Blobs are checked
         against the digest in their path.
         """
-        answer = self._request("GET", f"/v2/{reference.repository}/{path}", reference, {"Accept": accept})
+        return self._look(reference, f"/v2/{reference.repository}/{path}", accept)[0]
+
+    def look_pages(self, reference: Reference, path: str) -> Iterator[bytes]:
+        """As `look`, page by page as the registry links them (RFC 8288, `rel="next"`); nothing for a 404."""
+        url = f"/v2/{reference.repository}/{path}"
+        for _ in range(MOST_PAGES):
+            data, link = self._look(reference, url, f"{INDEX_TYPE}, {MANIFEST_TYPE}")
+            if data is None:
+                return
+            yield data
+            following = NEXT_PAGE.search(link)
+            if not following:
+                return
+            parts = urlsplit(urljoin(url, following["url"]))  # of this registry, whatever host it says
+            url = f"{parts.path}?{parts.query}"
+
+    def _look(self, reference: Reference, path: str, accept: str) -> tuple[bytes | None, str]:
+        answer = self._request("GET", path, reference, {"Accept": accept})
         data = self._read(answer, LARGEST_MANIFEST + 1)
         if answer.status == 404:
-            return None
+            return None, ""
         if answer.status != 200 or len(data) > LARGEST_MANIFEST:
             raise RegistryUnavailable(
                 f"The registry {self._host} could not tell about signatures of {reference.repository}: "
                 f"it answered {answer.status}."
             )
-        name = path.rpartition("/")[2]
-        if path.startswith("blobs/") and digest_of(data) != name:
+        *_, kind, name = path.split("/")
+        if kind == "blobs" and digest_of(data) != name:
             raise RegistryUnavailable(f"The registry {self._host} sent something else than {name}.")
-        return data
+        return data, answer.headers.get("Link", "")
 
     def pull_blob(self, reference: Reference, digest: str, size: int, store: ContentStore) -> None:
         """Bring one blob into the store; passing faults are tried again from where the transfer stopped."""

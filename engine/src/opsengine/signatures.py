@@ -9,6 +9,7 @@ answers. A signature is not asked for at all unless a key is set.
 """
 
 import base64
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,23 @@ def _simple(client: RegistryClient, reference: Reference, digest: str) -> Iterat
 
 
 def _bundles(client: RegistryClient, reference: Reference, digest: str) -> Iterator[Evidence]:
-    index = client.look(reference, f"referrers/{digest}") or client.look(
-        reference, f"manifests/{digest.replace(':', '-')}"
-    )
-    try:
-        found = [str(one["digest"]) for one in orjson.loads(index or b"{}").get("manifests", [])[:MOST]]
-    except UNREADABLE:
-        found = []
-    for referrer in filter(DIGEST.fullmatch, found):
+    pages = client.look_pages(reference, f"referrers/{digest}")
+    first = next(pages, None) or client.look(reference, f"manifests/{digest.replace(':', '-')}")
+    found = (one for page in itertools.chain((first or b"{}",), pages) for one in _listed(page))
+    for referrer in itertools.islice(found, MOST):
         # Descriptors may name another artifact type than the manifest has: each is opened.
         for layer in _layers(client.look(reference, f"manifests/{referrer}", MANIFEST_TYPE), BUNDLE_TYPE):
             bundle = client.look(reference, f"blobs/{layer['digest']}")
             yield from _envelope(bundle or b"")
+
+
+def _listed(index: bytes) -> list[str]:
+    try:
+        return [
+            one for one in (str(one["digest"]) for one in orjson.loads(index)["manifests"]) if DIGEST.fullmatch(one)
+        ]
+    except UNREADABLE:
+        return []
 
 
 def _layers(manifest: bytes | None, media_type: str) -> list[dict[str, Any]]:

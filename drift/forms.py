@@ -1,0 +1,126 @@
+"""The form of an assay: the form of input, and no rule of the domain."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from drift.measures import MAX_BINS, BinMode, Metric
+from drift.operations import DEFAULT_ALERT, BaselineAsked, Comparison, Schedule
+
+WINDOWS = [
+    (60, "1 minute"),
+    (300, "5 minutes"),
+    (900, "15 minutes"),
+    (3600, "1 hour"),
+    (21_600, "6 hours"),
+    (86_400, "1 day"),
+    (604_800, "1 week"),
+]
+METRICS = [
+    (Metric.PSI.value, "Population stability index (PSI)"),
+    (Metric.MAX_DIFF.value, "Largest difference of a bin"),
+    (Metric.SUM_DIFF.value, "Sum of the differences"),
+]
+MODES = [(BinMode.QUANTILE.value, "As many numbers in each"), (BinMode.EQUAL.value, "Of the same width")]
+
+
+def _text(**attrs: Any) -> forms.TextInput:
+    return forms.TextInput(attrs={"class": "form-control", "autocomplete": "off", "spellcheck": "false", **attrs})
+
+
+def _number(**attrs: Any) -> forms.NumberInput:
+    return forms.NumberInput(attrs={"class": "form-control", "step": "any", **attrs})
+
+
+def _select() -> forms.Select:
+    return forms.Select(attrs={"class": "form-select"})
+
+
+def _moment() -> forms.DateTimeInput:
+    return forms.DateTimeInput(
+        attrs={"class": "form-control", "type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"
+    )
+
+
+def _window(label: str, initial: int, help_text: str = "") -> forms.TypedChoiceField:
+    return forms.TypedChoiceField(
+        label=label, choices=WINDOWS, coerce=int, initial=initial, widget=_select(), help_text=help_text
+    )
+
+
+class AssayForm(forms.Form):
+    """What is compared with what, how, and when."""
+
+    name = forms.CharField(max_length=128, widget=_text(autofocus=True), help_text=_("For example price drift."))
+    model = forms.ChoiceField(widget=_select())
+    field = forms.CharField(
+        max_length=512,
+        widget=_text(list="fields", placeholder="out.variable[0]"),
+        help_text=_("A number of the rows: an output such as out.variable[0], or an input."),
+    )
+    edges = forms.CharField(
+        required=False, widget=_text(list="edge-names"), help_text=_("Names, separated by commas. Empty: all edges.")
+    )
+    by_edge = forms.BooleanField(
+        required=False,
+        label=_("Score each edge by itself"),
+        widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
+    )
+    baseline_start = forms.DateTimeField(label=_("From (UTC)"), widget=_moment())
+    baseline_end = forms.DateTimeField(label=_("To (UTC)"), widget=_moment())
+    bin_mode = forms.ChoiceField(label=_("Bins"), choices=MODES, initial=BinMode.QUANTILE.value, widget=_select())
+    bins = forms.IntegerField(label=_("How many bins"), initial=5, min_value=1, max_value=MAX_BINS, widget=_number())
+    metric = forms.ChoiceField(label=_("Score"), choices=METRICS, initial=Metric.PSI.value, widget=_select())
+    alert = forms.FloatField(
+        required=False,
+        label=_("Alert above"),
+        widget=_number(),
+        help_text=f"Empty: {DEFAULT_ALERT[Metric.PSI]} for PSI, {DEFAULT_ALERT[Metric.MAX_DIFF]} for the largest "
+        f"difference, {DEFAULT_ALERT[Metric.SUM_DIFF]} for the sum.",
+    )
+    warning = forms.FloatField(
+        required=False, label=_("Warning above"), widget=_number(), help_text=_("Empty: no warnings, only alerts.")
+    )
+    width = _window("Window", 3600)
+    interval = _window("A window every", 3600, "Shorter than the window: windows overlap.")
+    min_records = forms.IntegerField(
+        label=_("Least rows of a window"),
+        initial=1,
+        min_value=1,
+        widget=_number(),
+        help_text=_("Fewer are not scored."),
+    )
+
+    def __init__(self, models: Iterable[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["model"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
+
+    def clean_edges(self) -> tuple[str, ...]:
+        """Each name once."""
+        names = (name.strip() for name in self.cleaned_data["edges"].split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    def comparison(self) -> Comparison:
+        """What was meant. Raises `Invalid`."""
+        given = self.cleaned_data
+        start, end = _utc(given["baseline_start"]), _utc(given["baseline_end"])
+        return Comparison(
+            model=given["model"],
+            field=given["field"],
+            baseline=BaselineAsked(start, end),
+            edges=given["edges"],
+            bin_mode=BinMode(given["bin_mode"]),
+            bins=given["bins"],
+            metric=Metric(given["metric"]),
+        )
+
+    def schedule(self) -> Schedule:
+        """When windows are scored."""
+        return Schedule(width=self.cleaned_data["width"], interval=self.cleaned_data["interval"])
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)

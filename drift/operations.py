@@ -1,0 +1,250 @@
+"""What people do with assays. Each verb authorises its actor, is one short transaction, and refuses by raising."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import RestrictedError
+from django.utils import timezone
+
+from catalog import queries as catalog
+from catalog.models import Pipeline, Role, User
+from common.errors import Invalid, NotFound
+from drift import baselines, measures, queries
+from drift.errors import BaselineInUse, NameTaken, NoBaseline, NotNow
+from drift.measures import Aggregation, BinMode, Floats, Metric, Stats
+from drift.models import Assay, Baseline
+from logs import exact
+from logs.filters import Filters
+from logs.scans import Scope
+
+LEAST_NUMBERS = 10  # of a baseline
+MAX_WINDOWS_BACK = 10_000
+DEFAULT_ALERT = {Metric.PSI: 0.25, Metric.MAX_DIFF: 0.2, Metric.SUM_DIFF: 0.4}
+
+
+@dataclass(frozen=True)
+class BaselineAsked:
+    """A time range of the logs (of all the assay's edges), or a file that was uploaded before."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    file: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared with what, and how."""
+
+    model: str
+    field: str
+    baseline: BaselineAsked
+    edges: tuple[str, ...] = ()
+    bin_mode: BinMode = BinMode.QUANTILE
+    bins: int = 5
+    bin_edges: tuple[float, ...] = ()
+    aggregation: Aggregation = Aggregation.DENSITY
+    metric: Metric = Metric.PSI
+
+    def __post_init__(self) -> None:
+        if self.metric is Metric.PSI and self.aggregation is Aggregation.CUMULATIVE:
+            raise Invalid("PSI compares densities: choose max_diff or sum_diff for cumulative parts.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Windows of so many seconds, one each `interval` from `first_start` on; `wait` is for rows that come late."""
+
+    width: int
+    interval: int
+    first_start: datetime | None = None
+    run_until: datetime | None = None
+    wait: int = 60
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A baseline as assays have it: parts are of below the edges, of the bins, and of above."""
+
+    stats: Stats
+    edges: list[float]
+    parts: list[float]
+
+
+def upload_baseline(
+    *, actor: User, pipeline_pk: int, body: bytes, field: str, column: str = "", name: str = ""
+) -> Baseline:
+    """Stores the numbers of a file (`baselines.read`) for assays of this pipeline. Collaborators only.
+
+    Raises `NotFound`, `Forbidden`, `Invalid`, `TooLarge`, `NoBaseline`.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
+    values = _enough(baselines.read(body, field, column))
+    return Baseline.objects.create(
+        pipeline=pipeline, name=name, count=len(values), created_by=actor, numbers=baselines.packed(values)
+    )
+
+
+def preview(*, actor: User, pipeline_pk: int, comparison: Comparison) -> Prepared:
+    """The baseline that an assay would have. Nothing is made. Raises as `create` does."""
+    pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    return _prepared(pipeline, comparison)
+
+
+def create(
+    *,
+    actor: User,
+    pipeline_pk: int,
+    name: str,
+    comparison: Comparison,
+    schedule: Schedule,
+    alert: float | None = None,
+    warning: float | None = None,
+    min_records: int = 1,
+    by_edge: bool = False,
+    now: datetime | None = None,
+) -> Assay:
+    """An assay that runs from now on, over windows of the past too when `first_start` is there. Collaborators only.
+
+    Without `first_start` the first window begins at the baseline's end, or now. Raises `NotFound`, `Forbidden`,
+    `Invalid`, `NameTaken`, `NoBaseline`, and what a scan raises.
+    """
+    now = now or timezone.now()
+    pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
+    _check_model(pipeline, comparison.model)
+    limit = DEFAULT_ALERT[comparison.metric] if alert is None else alert
+    if warning is not None and warning > limit:
+        raise Invalid("The warning threshold must not be above the alert threshold.")
+    first = schedule.first_start or comparison.baseline.end or now
+    _check_schedule(schedule, first, now)
+    prepared = _prepared(pipeline, comparison)
+    baseline = comparison.baseline
+    assay = Assay(
+        pipeline=pipeline,
+        name=name,
+        model=comparison.model,
+        field=comparison.field,
+        edges=list(comparison.edges),
+        by_edge=by_edge,
+        baseline_start=queries.ms(baseline.start) if baseline.start else None,
+        baseline_end=queries.ms(baseline.end) if baseline.end else None,
+        baseline_file_id=baseline.file,
+        baseline_stats=prepared.stats.as_json(),
+        bin_mode=comparison.bin_mode,
+        bin_edges=prepared.edges,
+        aggregation=comparison.aggregation,
+        baseline_parts=prepared.parts,
+        metric=comparison.metric,
+        warning=warning,
+        alert=limit,
+        min_records=min_records,
+        width=schedule.width,
+        interval=schedule.interval,
+        wait=schedule.wait,
+        next_start=queries.ms(first),
+        run_until=schedule.run_until,
+        watched_since=now,
+        created_by=actor,
+        created_at=now,
+    )
+    try:
+        with transaction.atomic():
+            assay.save(force_insert=True)
+    except IntegrityError as exc:
+        if not Assay.objects.filter(pipeline=pipeline, name=name).exists():
+            raise
+        raise NameTaken(f"Pipeline {pipeline.name} has an assay {name} already: choose another name.") from exc
+    return assay
+
+
+def pause(*, actor: User, assay_pk: int, note: str = "") -> Assay:
+    """No more windows until `resume`. Collaborators only. Raises `NotFound`, `Forbidden`, `NotNow`."""
+    assay = queries.assay_for(actor, assay_pk, Role.COLLABORATOR)
+    paused = Assay.objects.filter(pk=assay.pk, status=Assay.Status.ACTIVE)
+    if not paused.update(status=Assay.Status.PAUSED, note=note):
+        raise _not_now(assay, "paused")
+    return queries.assay_for(actor, assay_pk)
+
+
+def resume(*, actor: User, assay_pk: int, now: datetime | None = None) -> Assay:
+    """Goes on with the first window that has not ended; those missed stay missed. Replacements until now are forgiven.
+
+    Collaborators only. Raises `NotFound`, `Forbidden`, `NotNow`.
+    """
+    now = now or timezone.now()
+    assay = queries.assay_for(actor, assay_pk, Role.COLLABORATOR)
+    step, missed = assay.interval * 1000, queries.ms(now) - assay.width * 1000 - assay.next_start
+    skipped = max(0, -(-missed // step))
+    resumed = Assay.objects.filter(pk=assay.pk, status=Assay.Status.PAUSED, next_start=assay.next_start)
+    changes = {"status": Assay.Status.ACTIVE, "note": "", "watched_since": now}
+    if not resumed.update(**changes, next_start=assay.next_start + skipped * step):
+        raise _not_now(assay, "resumed")
+    return queries.assay_for(actor, assay_pk)
+
+
+def delete_baseline(*, actor: User, baseline_pk: int) -> None:
+    """Deletes an upload that no assay has. Collaborators only. Raises `NotFound`, `Forbidden`, `BaselineInUse`."""
+    baseline = queries.baseline_for(actor, baseline_pk, Role.COLLABORATOR)
+    try:
+        with transaction.atomic():
+            baseline.delete()
+    except RestrictedError as exc:
+        names = ", ".join(baseline.assays.order_by("name").values_list("name", flat=True)[:5])
+        raise BaselineInUse(f"The baseline is in use by {names}: delete these assays first.") from exc
+
+
+def delete(*, actor: User, assay_pk: int) -> None:
+    """Deletes an assay with its results. Collaborators only. Raises `NotFound`, `Forbidden`."""
+    queries.assay_for(actor, assay_pk, Role.COLLABORATOR).delete()
+
+
+def _not_now(assay: Assay, verb: str) -> NotNow:
+    return NotNow(f"The assay is {assay.status}: it cannot be {verb}.", status=assay.status)
+
+
+def _check_model(pipeline: Pipeline, model: str) -> None:
+    definitions = pipeline.versions.values_list("definition", flat=True)
+    names = {one["name"] for definition in definitions for one in catalog.models_in(definition)}
+    if model not in names:
+        known = ", ".join(sorted(names)) or "none"
+        raise Invalid(f"Pipeline {pipeline.name} has no model {model}; it has {known}.")
+
+
+def _check_schedule(schedule: Schedule, first: datetime, now: datetime) -> None:
+    if schedule.run_until and schedule.run_until < first + timedelta(seconds=schedule.width):
+        raise Invalid("run_until is before the end of the first window: no window would ever run.")
+    if (now - first).total_seconds() / schedule.interval > MAX_WINDOWS_BACK:
+        raise Invalid(
+            f"There would be more than {MAX_WINDOWS_BACK} windows in the past: begin later, or with a longer interval."
+        )
+
+
+def _prepared(pipeline: Pipeline, comparison: Comparison) -> Prepared:
+    values = _enough(_values(pipeline, comparison))
+    edges = measures.edges_of(values, comparison.bin_mode, comparison.bins, comparison.bin_edges)
+    parts = measures.parts_of(values, edges, comparison.aggregation)
+    return Prepared(measures.stats_of(values), edges, parts)
+
+
+def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
+    baseline = comparison.baseline
+    if baseline.file is not None:
+        found = Baseline.objects.filter(pk=baseline.file, pipeline=pipeline).first()
+        if found is None:
+            raise NotFound(f"Pipeline {pipeline.name} has no uploaded baseline {baseline.file}.")
+        return baselines.unpacked(found.numbers)
+    if baseline.start is None or baseline.end is None or baseline.end <= baseline.start:
+        raise Invalid("A baseline is a time range, start before end, or an uploaded file.")
+    scope = Scope(
+        pipeline=pipeline,
+        start=queries.ms(baseline.start),
+        end=queries.ms(baseline.end),
+        filters=Filters(edges=comparison.edges, models=(comparison.model,)),
+    )
+    return exact.together(exact.values(scope, comparison.field))
+
+
+def _enough(values: Floats) -> Floats:
+    if len(values) < LEAST_NUMBERS:
+        raise NoBaseline(f"The baseline has {len(values)} numbers; it needs at least {LEAST_NUMBERS}.")
+    return values

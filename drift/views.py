@@ -1,0 +1,148 @@
+"""Pages of drift: the assays of a pipeline, what each came to, and the form of a new one."""
+
+from datetime import timedelta
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from catalog import pages
+from catalog import queries as catalog
+from catalog.models import Pipeline, Role
+from catalog.pages import SignedInRequest, signed_in
+from drift import charts, forms, operations, queries
+from drift.measures import Metric
+from drift.models import Assay
+from drift.queries import ScorePoint
+from logs import aggregates
+from logs import queries as logs
+from logs.buckets import Asked
+
+SHOWN_RESULTS = 50
+SUGGESTED_EDGES = 200
+BASELINE = timedelta(days=1)
+page_or_form = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@require_safe
+@signed_in
+def assays(request: SignedInRequest, pk: int) -> HttpResponse:
+    """A pipeline's assays with the state of each."""
+    pipeline = catalog.pipeline_for(request.user, pk)
+    found = queries.with_newest(queries.assays_for(request.user, pipeline.pk))
+    context = pages.in_workspace(
+        request,
+        pipeline.workspace,
+        pipeline=pipeline,
+        assays=found,
+        has_versions=pipeline.versions.exists(),
+    )
+    return render(request, "drift/assays.html", context)
+
+
+@page_or_form
+@signed_in
+def create(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form of an assay. "Show the baseline" only draws what it would compare with."""
+    pipeline = catalog.pipeline_for(request.user, pk, Role.COLLABORATOR)
+    now = timezone.now()
+    initial = {"baseline_start": now - BASELINE, "baseline_end": now}
+    form = forms.AssayForm(queries.models_of(pipeline), request.POST or None, initial=initial)
+    baseline = None
+    if form.is_valid():
+        with pages.refusals_on(form):
+            if "preview" not in request.POST:
+                return redirect("drift:assay", _made(request, pipeline, form).pk)
+            baseline = operations.preview(actor=request.user, pipeline_pk=pipeline.pk, comparison=form.comparison())
+    context = pages.in_workspace(
+        request,
+        pipeline.workspace,
+        pipeline=pipeline,
+        form=form,
+        baseline=baseline,
+        chart=charts.histogram(baseline.edges, baseline.parts) if baseline else None,
+        fields=aggregates.fields(request.user, pipeline.pk, Asked(now - 7 * BASELINE, now)),
+        edge_names=logs.partitions_of(pipeline)[:SUGGESTED_EDGES],
+    )
+    return render(request, "drift/create.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+@signed_in
+def assay(request: SignedInRequest, pk: int) -> HttpResponse:
+    """What an assay came to: scores over time, and one window beside the baseline."""
+    found = queries.chart_for(request.user, pk)
+    window = _window(found.points, request.GET.get("window", ""), request.GET.get("edge", ""))
+    pipeline = found.assay.pipeline
+    context = pages.in_workspace(
+        request,
+        pipeline.workspace,
+        pipeline=pipeline,
+        assay=found.assay,
+        window=window,
+        metric=charts.METRIC_NAMES[Metric(found.assay.metric)],
+        charts=[charts.scores(found), charts.histogram(found.bin_edges, found.baseline_parts, window)],
+        results=queries.results_of(found.assay)[:SHOWN_RESULTS],
+    )
+    name = "_assay" if pages.wants_fragment(request) else "assay"
+    return render(request, f"drift/{name}.html", context)
+
+
+@require_POST
+@signed_in
+def pause(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Scores no more windows until it is resumed."""
+    found = operations.pause(actor=request.user, assay_pk=pk)
+    messages.success(request, f"{found.name} is paused.")
+    return redirect("drift:assay", pk)
+
+
+@require_POST
+@signed_in
+def resume(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Goes on with the first window that has not ended."""
+    found = operations.resume(actor=request.user, assay_pk=pk)
+    messages.success(request, f"{found.name} goes on with the next window.")
+    return redirect("drift:assay", pk)
+
+
+@page_or_form
+@signed_in
+def delete(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Asks, with the effect, and deletes an assay with its results."""
+    found = queries.assay_for(request.user, pk, Role.COLLABORATOR)
+    if request.method == "POST":
+        operations.delete(actor=request.user, assay_pk=pk)
+        messages.success(request, f"{found.name} and its results are deleted.")
+        return redirect("drift:assays", found.pipeline_id)
+    count = queries.results_of(found).count()
+    context = pages.in_workspace(request, found.pipeline.workspace, pipeline=found.pipeline, assay=found, count=count)
+    return pages.ask(request, "drift/_delete.html", context)
+
+
+def _made(request: SignedInRequest, pipeline: Pipeline, form: forms.AssayForm) -> Assay:
+    given = form.cleaned_data
+    return operations.create(
+        actor=request.user,
+        pipeline_pk=pipeline.pk,
+        name=given["name"],
+        comparison=form.comparison(),
+        schedule=form.schedule(),
+        alert=given["alert"],
+        warning=given["warning"],
+        min_records=given["min_records"],
+        by_edge=given["by_edge"],
+    )
+
+
+def _window(points: tuple[ScorePoint, ...], start: str, edge: str) -> ScorePoint | None:
+    """The window that was asked for, else the newest one with numbers."""
+    for point in reversed(points):
+        if start:
+            if str(point.start) == start and point.edge == edge:
+                return point
+        elif point.parts:
+            return point
+    return None

@@ -1,0 +1,106 @@
+"""What belongs to no single app in the admin console: API tokens, and how the console is laid out."""
+
+from typing import Any, cast
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse_lazy
+from knox.models import AuthToken
+from unfold.admin import ModelAdmin
+
+from catalog.models import User
+from opscenter import first_steps
+
+admin.site.unregister(AuthToken)
+
+
+@admin.register(AuthToken)
+class AuthTokenAdmin(ModelAdmin):
+    """Who holds tokens for the REST. What is stored of one is a digest, which is not shown either."""
+
+    list_display = ("token_key", "user", "created", "expiry")
+    list_select_related = ("user",)
+    search_fields = ("user__email", "token_key")
+    fields = ("token_key", "user", "created", "expiry")
+    readonly_fields = fields
+    ordering = ("-created",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """A token is made by its owner, who alone is shown it."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Revoked by deleting it, never changed."""
+        return False
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """The console's first page: how the center stands."""
+    user = cast(User, request.user)
+    found = first_steps.steps_for(user, None)[:3] if user.is_superuser else []
+    return context | {"standing": found, "public_url": settings.PUBLIC_URL, "version": settings.CENTER_VERSION}
+
+
+def _item(title: str, icon: str, name: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{name}")}
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """By what people come for, not by where the code is."""
+    return [
+        {
+            "title": "Publishing",
+            "items": [
+                _item("Registry settings", "database", "publishing_registrysettings_changelist"),
+                _item("Signing keys", "key", "publishing_signingkey_changelist"),
+                _item("Publishes", "cloud_upload", "publishing_publish_changelist"),
+            ],
+        },
+        {
+            "title": "Edges",
+            "items": [
+                _item("Edges", "dns", "edges_edge_changelist"),
+                _item("Fleet tokens", "confirmation_number", "edges_fleettoken_changelist"),
+                _item("Events of edges", "history", "edges_edgeevent_changelist"),
+                _item("Keys of access tokens", "vpn_key", "edges_signingkey_changelist"),
+                _item("Rollouts", "stacks", "rollouts_rollout_changelist"),
+                _item("Events of rollouts", "history", "rollouts_rolloutevent_changelist"),
+            ],
+        },
+        {
+            "title": "Logs",
+            "items": [_item("Retention", "auto_delete", "logs_logretention_changelist")],
+        },
+        {
+            "title": "People",
+            "items": [
+                _item("Users", "person", "catalog_user_changelist"),
+                _item("Workspaces", "workspaces", "catalog_workspace_changelist"),
+                _item("API tokens", "password", "knox_authtoken_changelist"),
+                _item("What was done here", "receipt_long", "admin_logentry_changelist"),
+            ],
+        },
+    ]
+
+
+@admin.register(admin.models.LogEntry)
+class LogEntryAdmin(ModelAdmin):
+    """Who changed what in this console."""
+
+    list_display = ("action_time", "user", "content_type", "object_repr", "action_flag")
+    list_select_related = ("user", "content_type")
+    list_filter = ("action_flag",)
+    search_fields = ("object_repr", "user__email")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Written by the console itself."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """A record is not edited."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """A record is not removed."""
+        return False

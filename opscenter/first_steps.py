@@ -1,0 +1,100 @@
+"""What a center still needs before it does its job, step by step, for who looks."""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.urls import reverse
+
+from catalog.models import Pipeline, User, Workspace
+from edges import queries as edges
+from publishing import doctor
+from publishing import queries as publishing
+from publishing.models import Publish, RegistrySettings
+
+
+@dataclass(frozen=True)
+class Step:
+    """`said` is how it stands; `link` is where it is done, empty when this person cannot do it."""
+
+    title: str
+    said: str
+    is_done: bool
+    link: str = ""
+    action: str = ""
+    is_optional: bool = False
+
+
+def steps_for(actor: User, workspace: Workspace | None) -> list[Step]:
+    """From the registry to the first edge that is online. A fixed number of queries."""
+    return [_registry(actor), _engine_image(), _signing(actor), *_work(actor, workspace)]
+
+
+def is_untouched() -> bool:
+    """Whether nobody made anything in this center yet."""
+    return not Pipeline.objects.exists()
+
+
+def _registry(actor: User) -> Step:
+    row = publishing.registry_settings()
+    link = reverse("admin:publishing_registrysettings_changelist") if actor.is_superuser else ""
+    title = "A registry to publish to"
+    if row is None or not row.registry:
+        return Step(title, publishing.NOT_CONFIGURED, False, link, "Set the registry")
+    if not row.enabled:
+        return Step(title, publishing.DISABLED, False, link, "Enable it")
+    return Step(title, f"{row} is set, {_tested(row)}.", not _fails(row), link, "Test the connection")
+
+
+def _fails(row: RegistrySettings) -> bool:
+    return any(check["state"] == doctor.FAIL for check in row.checks)
+
+
+def _tested(row: RegistrySettings) -> str:
+    if row.source == RegistrySettings.Source.BUILT_IN:
+        return "the one that is built in"
+    if not row.checks:
+        return "not tested yet"
+    return "its last test failed" if _fails(row) else "its last test passed"
+
+
+def _engine_image() -> Step:
+    title = "An engine image that goes along"
+    if settings.ENGINE_IMAGE:
+        return Step(title, f"{settings.ENGINE_IMAGE} goes along with every publish.", True, is_optional=True)
+    said = "None is set (ENGINE_IMAGE): the commands then name no image, and engines run from their package."
+    return Step(title, said, False, is_optional=True)
+
+
+def _signing(actor: User) -> Step:
+    key = publishing.signing_keys().filter(active=True).first()
+    link = reverse("admin:publishing_signingkey_changelist") if actor.is_superuser else ""
+    said = f"Publishes are signed with {key.name}." if key else "Publishes are not signed."
+    return Step("A key that signs publishes", said, key is not None, link, "Choose a key", is_optional=True)
+
+
+def _work(actor: User, workspace: Workspace | None) -> list[Step]:
+    if workspace is None:
+        link = reverse("catalog:create-workspace")
+        return [Step("A workspace", "You are in none yet.", False, link, "Create a workspace")]
+    models = workspace.models.count()
+    pipelines = workspace.pipelines.count()
+    published = Publish.objects.filter(
+        pipeline_version__pipeline__workspace=workspace, status=Publish.Status.PUBLISHED
+    ).count()
+    placed = edges.edges_for(actor, workspace=workspace).count()
+    listed = reverse("pipelines", args=[workspace.pk])
+    name = workspace.name
+    return [
+        Step("A workspace", f"{name} is open.", True, reverse("catalog:workspaces"), "Look at all"),
+        _counted("A model", models, name, reverse("catalog:upload-model", args=[workspace.pk]), "Upload a model"),
+        _counted(
+            "A pipeline", pipelines, name, reverse("catalog:create-pipeline", args=[workspace.pk]), "Create a pipeline"
+        ),
+        _counted("A publish", published, name, listed, "Publish a version"),
+        _counted("An edge", placed, name, listed, "Add an edge"),
+    ]
+
+
+def _counted(title: str, count: int, name: str, link: str, action: str) -> Step:
+    said = f"{name} has {count}." if count else f"{name} has none yet."
+    return Step(title, said, count > 0, link, action)

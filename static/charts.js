@@ -1,0 +1,119 @@
+// Draws the figures of class "chart" with uPlot from the JSON beside them; a table of the same values is one step away.
+(() => {
+  const COLORS = ["blue", "orange", "green", "purple", "red", "teal", "pink", "cyan"];
+  const HEIGHT = 230;
+  const drawn = new Map(); // by element
+
+  const probe = document.createElement("span");
+
+  // A canvas knows no custom properties: the browser says which colour one is now.
+  function color(name) {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  }
+
+  const faded = (colour) => (colour.startsWith("rgb(") ? colour.replace("rgb(", "rgba(").replace(")", ", 0.45)") : colour.replace(")", " / 0.45)"));
+  const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+  const number = (value) => (value === null || value === undefined ? "–" : short.format(value));
+  const time = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+  const given = (figure) => JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+
+  // Hours and minutes, with the day where one begins; all of it UTC.
+  function moments(_, splits, __, ___, step) {
+    return splits.map((seconds) => {
+      const text = new Date(seconds * 1000).toISOString();
+      return step >= 86400 || text.slice(11, 16) === "00:00" ? text.slice(5, 10) : text.slice(11, 16);
+    });
+  }
+
+  function axis(extra) {
+    return { stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
+  }
+
+  function series(line, index, chart) {
+    const stroke = color(`--tblr-${COLORS[index % COLORS.length]}`);
+    const common = { label: line.label, stroke, width: 2, spanGaps: false, value: (_, value) => number(value) };
+    const alone = chart.x.length === 1 || line.values.filter((value) => value !== null).length < 3;
+    if (chart.kind !== "bars") return { ...common, dash: index >= COLORS.length ? [6, 4] : undefined, points: { show: alone, size: 6 } };
+    // Two stand side by side, more are laid over each other.
+    const bars = chart.lines.length === 2 ? { size: [0.44, 40], align: index ? 1 : -1 } : { size: [0.9, 60] };
+    return { ...common, width: 1, fill: faded(stroke), paths: uPlot.paths.bars(bars), points: { show: false } };
+  }
+
+  // An empty marker line ("threshold") is drawn dashed over the whole width.
+  function limits(chart) {
+    return (chart.limits || []).map((limit) => ({ label: limit.label, stroke: color("--tblr-secondary"), width: 1, dash: [6, 4], points: { show: false }, value: (_, value) => number(value) }));
+  }
+
+  function draw(element) {
+    const chart = given(element.closest(".chart"));
+    const isTime = chart.kind === "time";
+    const options = {
+      width: element.clientWidth,
+      height: HEIGHT,
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
+      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? (chart.labels[x] ?? "").split(" to ")[0] : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50], space: 64 } : {}) }), axis({ size: 64, values: (_, values) => values.map(number) })],
+      series: [{ label: isTime ? "Time" : "Value", value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
+      cursor: { drag: { x: true, y: false } },
+    };
+    if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
+    const data = [chart.x, ...chart.lines.map((line) => line.values), ...(chart.limits || []).map((limit) => chart.x.map(() => limit.value))];
+    drawn.get(element)?.destroy();
+    drawn.set(element, new uPlot(options, data, element));
+  }
+
+  const named = (chart) => chart.labels?.length > 0;
+  const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
+
+  // Half a bar more at both ends, so that none is cut.
+  function widened(chart, low, high) {
+    const half = chart.x.length > 1 ? (chart.x[1] - chart.x[0]) / 2 : 0.5;
+    return [low - half, high + half];
+  }
+
+  function tabulate(figure) {
+    const chart = given(figure);
+    const table = document.createElement("table");
+    table.className = "table table-sm";
+    const head = table.createTHead().insertRow();
+    for (const label of [chart.kind === "time" ? "Time" : "Value", ...chart.lines.map((line) => line.label)]) {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.textContent = label;
+      head.append(cell);
+    }
+    const body = table.createTBody();
+    chart.x.forEach((x, index) => {
+      if (chart.lines.every((line) => !line.values[index])) return; // nothing happened then
+      const row = body.insertRow();
+      row.insertCell().textContent = place(chart, x);
+      for (const line of chart.lines) row.insertCell().textContent = number(line.values[index]);
+    });
+    figure.querySelector("[data-chart-table] .table-scroll").replaceChildren(table);
+  }
+
+  const sizes = new ResizeObserver((changes) => {
+    for (const change of changes) drawn.get(change.target)?.setSize({ width: change.contentRect.width, height: HEIGHT });
+  });
+
+  function all() {
+    document.body.append(probe);
+    for (const [element, plot] of drawn) {
+      if (element.isConnected) continue;
+      plot.destroy();
+      sizes.unobserve(element);
+      drawn.delete(element);
+    }
+    for (const element of document.querySelectorAll("[data-chart]")) {
+      draw(element);
+      sizes.observe(element);
+    }
+    probe.remove();
+  }
+
+  document.addEventListener("toggle", (event) => event.target.matches?.("[data-chart-table][open]") && tabulate(event.target.closest(".chart")), true);
+  document.addEventListener("htmx:after:swap", all);
+  new MutationObserver(all).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+  all();
+})();

@@ -1,0 +1,166 @@
+"""Pages of drift: the list, the form, what an assay came to."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from catalog.models import User
+from drift import jobs
+from drift.models import Assay
+from tests.drift.conftest import BEGIN, FIELD, HOUR, USUAL, Device, ship
+from tests.logs.busy import Shipper
+
+ALL = {"owner": 200, "member": 200, "viewer": 200, "stranger": 404}
+EDITORS = {"owner": 200, "member": 200, "viewer": 403, "stranger": 404}
+REFUSED = {"viewer": 403, "stranger": 404}
+
+
+@pytest.fixture
+def watched(device: Device, make_assay: Callable[..., Assay]) -> Assay:
+    """An assay with a baseline, a window like it and one far from it."""
+    shipper = Shipper(device)
+    ship(shipper, BEGIN, USUAL)
+    assay = make_assay(device, warning=0.1)
+    ship(shipper, BEGIN + HOUR, USUAL + 0.1)
+    ship(shipper, BEGIN + 2 * HOUR, USUAL + 60)
+    for hours in (2, 3):
+        now = BEGIN + hours * HOUR
+        jobs.run_due(lambda now=now: now)
+    return assay
+
+
+def drawn(page: str) -> dict[str, Any]:
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    return {chart["key"]: chart for chart in map(json.loads, found)}
+
+
+def sent(**changes: Any) -> dict[str, Any]:
+    values = {
+        "name": "price drift",
+        "model": "house-price",
+        "field": FIELD,
+        "baseline_start": f"{BEGIN:%Y-%m-%dT%H:%M:%S}",
+        "baseline_end": f"{BEGIN + HOUR:%Y-%m-%dT%H:%M:%S}",
+        "bin_mode": "quantile",
+        "bins": "5",
+        "metric": "psi",
+        "width": "3600",
+        "interval": "3600",
+        "min_records": "1",
+    }
+    return values | changes
+
+
+def test_who_may_see_and_change_assays(statuses: Callable[..., dict[str, int]], watched: Assay) -> None:
+    assert statuses(f"/pipelines/{watched.pipeline_id}/drift") == ALL
+    assert statuses(f"/assays/{watched.pk}") == ALL
+    assert statuses(f"/pipelines/{watched.pipeline_id}/drift/new") == EDITORS
+    assert statuses(f"/assays/{watched.pk}/delete") == EDITORS
+    for verb in ("pause", "resume", "delete"):
+        assert statuses(f"/assays/{watched.pk}/{verb}", "post", without=("owner", "member")) == REFUSED, verb
+    created = statuses(f"/pipelines/{watched.pipeline_id}/drift/new", "post", without=("owner", "member"), **sent())
+    assert created == REFUSED
+    watched.refresh_from_db()
+    assert watched.status == Assay.Status.ACTIVE
+
+
+def test_list_tells_the_newest_window(browser: Callable[..., Client], watched: Assay, viewer: User) -> None:
+    page = browser(viewer).get(f"/pipelines/{watched.pipeline_id}/drift").content.decode()
+    assert "prices" in page
+    assert "Alert</span>" in page
+    assert "Active" in page
+
+
+def test_list_needs_as_many_queries_for_many_assays_as_for_one(
+    browser: Callable[..., Client],
+    watched: Assay,
+    device: Device,
+    make_assay: Callable[..., Assay],
+    viewer: User,
+) -> None:
+    client, address = browser(viewer), f"/pipelines/{watched.pipeline_id}/drift"
+    client.get(address)
+    with CaptureQueriesContext(connection) as one:
+        client.get(address)
+    for number in range(5):
+        make_assay(device, name=f"assay-{number}")
+    with CaptureQueriesContext(connection) as many:
+        client.get(address)
+    assert len(many) == len(one)
+
+
+def test_assay_shows_scores_with_thresholds_and_the_window_beside_the_baseline(
+    browser: Callable[..., Client], watched: Assay, viewer: User
+) -> None:
+    client = browser(viewer)
+    page = client.get(f"/assays/{watched.pk}").content.decode()
+    charts = drawn(page)
+    assert [limit["label"] for limit in charts["scores"]["limits"]] == ["warning", "alert"]
+    calm, drifted = charts["scores"]["lines"][0]["values"]
+    assert calm < 0.1 < 0.25 < drifted
+    lines = {line["label"]: line["values"] for line in charts["bins"]["lines"]}
+    assert lines["baseline"] == watched.baseline_parts
+    assert lines["window"][-1] > 0.9, "nearly all numbers are above the baseline's"
+    assert len(charts["bins"]["labels"]) == len(lines["baseline"])
+    first = watched.results.order_by("start").first()
+    assert first is not None
+    earlier = drawn(client.get(f"/assays/{watched.pk}?window={first.start}&edge=").content.decode())
+    assert earlier["bins"]["lines"][1]["values"] == first.parts
+
+
+def test_assay_is_created_after_its_baseline_was_looked_at(
+    browser: Callable[..., Client], device: Device, member: User
+) -> None:
+    ship(Shipper(device), BEGIN, USUAL)
+    client, address = browser(member), f"/pipelines/{device.version.pipeline_id}/drift/new"
+    page = client.post(address, sent(preview="1")).content.decode()
+    assert "1200 numbers" in page
+    assert len(drawn(page)["bins"]["lines"]) == 1
+    assert not Assay.objects.exists()
+    answer = client.post(address, sent(alert="0.3", warning="0.2"))
+    assay = Assay.objects.get()
+    assert answer["Location"] == f"/assays/{assay.pk}"
+    assert (assay.alert, assay.warning, assay.width, assay.field) == (0.3, 0.2, 3600, FIELD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"field": "out.nothing"}, "has a field out.nothing"),
+        ({"warning": "3", "alert": "2"}, "must not be above the alert"),
+        ({"model": "other"}, "Select a valid choice"),
+        ({"baseline_end": f"{BEGIN:%Y-%m-%dT%H:%M:%S}"}, "start before end"),
+    ],
+)
+def test_refused_assay_says_why(
+    browser: Callable[..., Client], device: Device, member: User, changes: dict[str, str], told: str
+) -> None:
+    ship(Shipper(device), BEGIN, USUAL[:50])
+    answer = browser(member).post(f"/pipelines/{device.version.pipeline_id}/drift/new", sent(**changes))
+    assert answer.status_code == 422
+    assert told in answer.content.decode()
+    assert not Assay.objects.exists()
+
+
+def test_assay_is_paused_resumed_and_deleted(browser: Callable[..., Client], watched: Assay, member: User) -> None:
+    client = browser(member)
+    client.post(f"/assays/{watched.pk}/pause")
+    watched.refresh_from_db()
+    assert watched.status == Assay.Status.PAUSED
+    client.post(f"/assays/{watched.pk}/resume")
+    watched.refresh_from_db()
+    assert watched.status == Assay.Status.ACTIVE
+    assert "Its 2 results go with it" in client.get(f"/assays/{watched.pk}/delete").content.decode()
+    client.post(f"/assays/{watched.pk}/delete")
+    assert not Assay.objects.exists()
+
+
+def test_empty_list_teaches_the_next_step(browser: Callable[..., Client], device: Device, member: User) -> None:
+    page = browser(member).get(f"/pipelines/{device.version.pipeline_id}/drift").content.decode()
+    assert "Create the first assay" in page

@@ -1,0 +1,118 @@
+"""Segments in an object store: a local server that speaks S3."""
+
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pyarrow.fs as pafs
+import pytest
+from django.utils import timezone
+
+from logs import compaction, delta, exact, queries, rollups, storage
+from logs.exact import Question
+from logs.filters import Filters
+from logs.models import LogPage, LogSegment
+from logs.scans import Scope
+from tests.logs import rows
+from tests.logs.busy import Shipper
+from tests.logs.conftest import Device
+
+pytestmark = pytest.mark.django_db
+BUCKET = "logs"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """host:port of moto's server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, "moto does not start"
+                time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(autouse=True)
+def bucket(server: str, settings: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "only-for-tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "only-for-tests")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = pafs.S3FileSystem(endpoint_override=server, scheme="http", region="us-east-1", allow_bucket_creation=True)
+    store.create_dir(BUCKET)
+    settings.LOGS_URL = f"s3://{BUCKET}/{uuid.uuid4()}?endpoint_override={server}&scheme=http&region=us-east-1"
+
+
+def compact(device: Device) -> None:
+    rollups.roll_up_waiting(timezone.now)
+    assert compaction.compact(device.version.pipeline_id, timezone.now)
+    assert not LogPage.objects.exists()
+
+
+def read(device: Device) -> list[Any]:
+    pipeline = device.version.pipeline
+    found = queries.walk(pipeline, queries.asked(Filters(), limit=1000))
+    return [row for batch in found for table in batch.tables for row in table.to_pylist()]
+
+
+def test_rows_are_read_and_scanned_there(device: Device) -> None:
+    shipper = Shipper(device)
+    shipper.run(rows.START, 100)
+    shipper.run(rows.START + 50_000, 100)
+    before = read(device)
+    compact(device)
+    assert read(device) == before and len(before) == 200
+    scope = Scope(device.version.pipeline, rows.START, rows.START + 10_000_000, Filters())
+    [found] = exact.summed(scope, Question("out.variable[0]", by=("edge",)))
+    assert (found.rows, found.sum) == (200, 9900.0)
+
+
+def test_small_segments_become_one_and_are_swept(device: Device) -> None:
+    shipper = Shipper(device)
+    for number in range(compaction.ALIKE):
+        shipper.run(rows.START + number * 500, 10)
+        compact(device)
+    assert len(read(device)) == 10 * compaction.ALIKE
+    with storage.create(f"{device.version.pipeline_id}/lost/a.parquet") as file:
+        file.write(b"left by a killed worker")
+    later = timezone.now() + compaction.GRACE + timedelta(minutes=1)
+    assert compaction.sweep(lambda: later) == compaction.ALIKE + 1
+    kept = [found.path for found in storage.listed("")]
+    assert kept == list(LogSegment.objects.values_list("path", flat=True))
+    assert len(read(device)) == 10 * compaction.ALIKE
+
+
+def test_delta_tables_are_published_there(device: Device, server: str) -> None:
+    Shipper(device).run(rows.START, 50)
+    compact(device)
+    assert delta.publish() == 1 and delta.publish() == 0
+    place = storage.address(LogSegment.objects.get().path.rsplit("/", 1)[0])
+    options = {"AWS_ENDPOINT_URL": f"http://{server}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    assert len(pl.read_delta(place, storage_options=options)) == 50
+
+
+def test_a_store_that_is_away_leaves_the_pages(device: Device, settings: Any) -> None:
+    Shipper(device).run(rows.START, 50)
+    rollups.roll_up_waiting(timezone.now)
+    before = read(device)
+    settings.LOGS_URL = settings.LOGS_URL.replace("//logs", "//no-such-bucket")
+    with pytest.raises(OSError, match="no-such-bucket"):
+        compaction.compact(device.version.pipeline_id, timezone.now)
+    assert read(device) == before and len(before) == 50
