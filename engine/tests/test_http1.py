@@ -137,6 +137,14 @@ def test_answers_before_a_fault_still_come(line):
     assert answers(line)[0][:2] == [200, 200]
 
 
+def test_answer_that_takes_a_while_comes_though_nonsense_is_behind_it(engine, line):
+    body = orjson.dumps([{"tensor": [1.0, 2.0]}] * 1500)  # a size that was not seen before: it runs in a thread
+    line.sendall(infer(body) + b"nonsense\r\n\r\n")
+    statuses, had = answers(line)
+    assert statuses == [200] and b"connection: close" in had
+    assert len(orjson.loads(had.partition(b"\r\n\r\n")[2])) == 1500
+
+
 def test_chunked_body_that_grows_over_the_limit_is_413(line):
     line.sendall(b"POST /infer HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n")
     line.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")

@@ -295,8 +295,10 @@ class Connection(asyncio.Protocol):
         self._is_ending = True
         self._release(self._request)
         self._request = None
-        if self._running is None and not self._lined:  # else the caller would take this for the answer to that
-            _write(self._transport, reply, has_body=True, is_last=True)
+        if self._running is not None:  # the caller would take this for the answer to that one, which is then the last
+            self._running.keep_alive = False
+            return
+        _write(self._transport, reply, has_body=True, is_last=True)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
