@@ -181,9 +181,10 @@ class Shipper:
             return
         except CenterRefused:
             raise
-        except Exception:
+        except Exception:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
             logger.exception("shipping the inference log failed")
-            self._stopping.wait(transport.pause(6))
+            self._stopping.wait(transport.pause(self._failures))
+            self._failures += 1
             return
         if not more:
             self._writer.wrote.wait(IDLE_SECONDS)
