@@ -1,5 +1,7 @@
 """Shipping against a strict center: resends, holes, refusals, sizes, and new beginnings."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 
@@ -190,3 +192,23 @@ def test_passing_fault_waits_as_long_as_it_asks(center, log, make_shipper, statu
     assert caught.value.retry_after == 7.0
     ship_all(shipper)
     assert received(center) == [[1]]
+
+
+def test_full_disk_at_an_acknowledgement_is_tried_again_soon(center, log, make_shipper, monkeypatch):
+    """The page is at the center by then: it is sent again, and the pauses grow from the shortest on."""
+    waited = []
+    monkeypatch.setattr(transport, "pause", lambda attempt, **_: waited.append(attempt) or 0.01)
+    log.append([page(1)])
+    acknowledge, failures = log.acknowledge, iter([True, True])
+
+    def full(*given):
+        if next(failures, False):
+            raise sqlite3.OperationalError("database or disk is full")
+        acknowledge(*given)
+
+    monkeypatch.setattr(log, "acknowledge", full)
+    shipper = make_shipper()
+    for _ in range(3):
+        shipper._turn()
+    assert waited == [0, 1]
+    assert received(center) == [[1]] and log.position.acked == 1
