@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from engine.tests.fakes.registry import publish
-from opsengine import pipeline
+from opsengine import memory, pipeline
 from opsengine.app import App
 from opsengine.engine import BODIES, SLOTS
 from opsengine.gate import Gate
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=SLOTS, help="long requests that run at once")
     parser.add_argument("--no-log", action="store_true", help="answer without logging")
     chosen = parser.parse_args()
+    memory.be_frugal()
     folder, model = chosen.folder, chosen.model
     store = ContentStore(Path(folder) / "store")
     part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), ["tensor"])
@@ -83,7 +84,10 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()
+    keeper = memory.Keeper()
+    keeper.start()
     stopped.wait()
+    keeper.stop()
     server.stop(2)
     writer.stop()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from opsengine import __version__, local, logformat, privileges, settings, views
+from opsengine import __version__, local, logformat, memory, privileges, settings, views
 from opsengine.engine import Engine, holder, lock
 from opsengine.errors import EngineError, InUse, SettingsError
 from opsengine.settings import Settings
@@ -113,6 +113,7 @@ def serve() -> int:
     chosen = settings.read(os.environ)
     logformat.start(chosen.log_format, debug=chosen.debug)
     privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
+    memory.be_frugal()
     engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())

@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from opsengine import __version__
+from opsengine import __version__, memory
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
@@ -42,6 +42,7 @@ class Engine:
         folder = settings.persist_dir
         self._stopping = threading.Event()
         self._fault: str | None = None
+        self._keeper = memory.Keeper()
         self._guard = lock(folder)
         self._log_store = LogStore(folder / "logs" / "rows.sqlite", settings.storage_bytes)
         self._writer = LogWriter(self._log_store, folder / "logs" / "taken")
@@ -67,6 +68,7 @@ class Engine:
     def run(self) -> int:
         """Serve until `stop` is called or there is nothing to serve; returns the exit code."""
         logger.info("OpsCenter engine %s", __version__)
+        self._keeper.start()
         self._writer.start()
         self._server.start()
         self._agent.start(self._updater, self._reporter)
@@ -91,6 +93,7 @@ class Engine:
 
     def _shut_down(self) -> None:
         """Requests under way are answered first, then their rows written, then shipped if the center is near."""
+        self._keeper.stop()
         if not self._server.stop(DRAIN_SECONDS):
             logger.warning("Requests were still under way after %g seconds and are cut off", DRAIN_SECONDS)
         self._agent.stop(AGENT_SECONDS)

@@ -20,6 +20,7 @@ from opsengine.errors import RequestError
 LARGEST_HEAD = 64 * 2**10
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
+SLOWEST = 500  # bytes a second that a request has to come with, when STALLED_SECONDS are over: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
 SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
 
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._is_full = False  # the caller does not take its answer
         self._is_paused = False
         self._is_turning = False
-        self._heard = time.monotonic()
+        self._heard = self._began = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, or say that there are too many."""
@@ -153,11 +154,18 @@ class Connection(asyncio.Protocol):
         return self._running is not None or self._request is not None or bool(self._head) or bool(self._lined)
 
     def sweep(self, now: float) -> None:
-        """Close what is idle or stalled."""
-        if self._running is None or self._is_full:
-            quiet = now - self._heard
-            if quiet > (STALLED_SECONDS if self.is_busy or self._is_full or self._is_ending else IDLE_SECONDS):
-                self._transport.abort()
+        """Close what is idle or stalled; a request that does not come whole is answered 408."""
+        if self._running is not None and not self._is_full:
+            self._began = now  # nothing is read meanwhile, so what has come of the next one is not late
+            return
+        quiet = now - self._heard
+        is_half = self._request is not None or bool(self._head)
+        if is_half and not self._is_full and not self._is_ending:
+            had = self._request.had if self._request is not None else self._head
+            if quiet > STALLED_SECONDS or now - self._began > STALLED_SECONDS + had / SLOWEST:
+                self._refuse("The request did not come whole in time: send it again, and faster.", 408)
+        elif quiet > (STALLED_SECONDS if self.is_busy or self._is_full or self._is_ending else IDLE_SECONDS):
+            self._transport.abort()
 
     def drain(self) -> None:
         """Close as soon as nothing is under way."""
@@ -170,6 +178,7 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         self._url, self._head = b"", 1
         self._headers = {}
+        self._began = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""

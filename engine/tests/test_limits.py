@@ -1,0 +1,202 @@
+"""What keeps callers from taking all of the server: cut-offs of slow and idle lines, and the number of lines."""
+
+import gc
+import socket
+import sys
+import threading
+from contextlib import closing
+
+import orjson
+import pytest
+
+from engine.tests.conftest import eventually
+from opsengine import http1, server
+from opsengine.http1 import Reply
+from opsengine.server import Lane, Server
+
+NEVER = 3600.0
+SOON = 0.2
+GET = b"GET / HTTP/1.1\r\nHost: e\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 400\r\n\r\n"
+LARGE = b"x" * 2**23  # more than the sockets of both sides hold
+
+
+class Plain:
+    """Answers everything, `/large` with a lot; counts who is in."""
+
+    largest_body = 1000
+
+    def __init__(self):
+        self.inside = 0
+        self.go = threading.Event()
+
+    def admit(self, request):
+        self.inside += 1
+        request.admitted = True
+
+    def leave(self, request):
+        self.inside -= 1
+
+    def lane(self, request):
+        return Lane.MODEL if request.path == "/held" else Lane.HERE
+
+    def respond(self, request):
+        if request.path == "/held":
+            self.go.wait(60)
+        return Reply(200, "text/plain", LARGE if request.path == "/large" else b"fine")
+
+    def settle(self):
+        pass
+
+    def fault(self, error):
+        return Reply(error.status, "application/json", orjson.dumps({"error": str(error)}), error.headers)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server with these limits; returns it, and what opens a line to it."""
+    made, lines = [], []
+    kept = gc.get_threshold(), sys.getswitchinterval()
+
+    def start(**limits):
+        monkeypatch.setattr(server, "SWEEP_SECONDS", 0.02)
+        monkeypatch.setattr(server, "MOST_CONNECTIONS", limits.pop("MOST_CONNECTIONS", server.MOST_CONNECTIONS))
+        for name, value in {"IDLE_SECONDS": NEVER, "STALLED_SECONDS": NEVER, **limits}.items():
+            monkeypatch.setattr(http1, name, value)
+        app = Plain()
+        running = Server(app, "127.0.0.1", 0, 2, 4)
+        port = running._socket.getsockname()[1]
+        running.start()
+        made.append((running, app))
+
+        def dial():
+            lines.append(socket.create_connection(("127.0.0.1", port), timeout=60))
+            return lines[-1]
+
+        eventually(lambda: running._listener is not None, 60)
+        return running, app, dial
+
+    yield start
+    for line in lines:
+        line.close()
+    for running, app in made:
+        app.go.set()
+        running.stop(5.0)
+    gc.unfreeze()
+    gc.set_threshold(*kept[0])
+    sys.setswitchinterval(kept[1])
+
+
+def heard(line):
+    """All that comes until the line is closed."""
+    had = b""
+    while piece := line.recv(2**16):
+        had += piece
+    return had
+
+
+def is_fine(line):
+    line.sendall(GET)
+    return line.recv(2**16).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("begun", [b"G", GET[:-2], POST, POST + b"x" * 399])
+def test_request_that_stops_half_way_is_408_and_cut_off(serve, begun):
+    _, app, dial = serve(STALLED_SECONDS=SOON)
+    idle, line = dial(), dial()
+    line.sendall(begun)
+    had = heard(line)
+    assert had.startswith(b"HTTP/1.1 408 ") and b"did not come whole in time" in had
+    assert b"connection: close" in had
+    eventually(lambda: app.inside == 0, 60)  # its place is free again
+    assert is_fine(idle)  # that limit is not the one of idle lines
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nX-Long: ", POST])
+def test_request_in_drops_is_cut_off_too(serve, begun):
+    """No pause between the drops is a stall: all of them together are too slow."""
+    _, app, dial = serve(STALLED_SECONDS=SOON, SLOWEST=2**20)
+    line, ended = dial(), threading.Event()
+    line.sendall(begun)
+
+    def drip():
+        while not ended.wait(SOON / 20):
+            try:
+                line.sendall(b"x")
+            except OSError:
+                return
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        assert line.recv(2**16).startswith(b"HTTP/1.1 408 ")
+    finally:
+        ended.set()
+        dripping.join()
+    eventually(lambda: app.inside == 0, 60)
+
+
+def test_slow_request_that_keeps_the_rate_is_answered(serve):
+    _, _, dial = serve(STALLED_SECONDS=NEVER, IDLE_SECONDS=SOON)
+    line, other = dial(), dial()
+    line.sendall(POST)
+    assert heard(other) == b""  # an idle line is closed meanwhile, this one is not idle
+    line.sendall(b"x" * 400)
+    assert line.recv(2**16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_idle_line_is_closed_before_and_after_a_request(serve):
+    running, _, dial = serve(IDLE_SECONDS=SOON)
+    fresh, used = dial(), dial()
+    used.sendall(GET)
+    assert heard(used).startswith(b"HTTP/1.1 200 ")
+    assert heard(fresh) == b""
+    eventually(lambda: not running._connections, 60)
+
+
+def test_line_that_waits_for_its_answer_is_not_idle(serve):
+    _, app, dial = serve(IDLE_SECONDS=SOON, STALLED_SECONDS=SOON)
+    line, idle = dial(), dial()
+    line.sendall(b"GET /held HTTP/1.1\r\nHost: e\r\n\r\n" + POST)
+    assert heard(idle) == b""
+    app.go.set()
+    assert line.recv(2**16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_answer_that_is_not_taken_is_cut_off(serve):
+    running, _, dial = serve(STALLED_SECONDS=SOON)
+    line = dial()
+    line.sendall(GET.replace(b"/ ", b"/large ", 1) * 4)
+    eventually(lambda: running._connections, 60)
+    eventually(lambda: not running._connections, 60, "the line was kept")
+
+
+def test_one_line_too_many_is_told_so_and_there_is_room_again(serve):
+    running, _, dial = serve(MOST_CONNECTIONS=3)
+    lines = [dial() for _ in range(3)]
+    assert all(is_fine(line) for line in lines)
+    had = heard(dial())
+    assert had.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in had and b"Too many connections" in had
+    assert all(is_fine(line) for line in lines)
+    lines.pop().close()
+    eventually(lambda: len(running._connections) == 2, 60)
+    assert is_fine(dial())
+
+
+def test_hundreds_of_lines_are_served_at_once(serve):
+    _, _, dial = serve()
+    lines = [dial() for _ in range(400)]  # both ends are in this process, which may hold 1,024 files
+    assert all(is_fine(line) for line in lines)
+
+
+def test_limits_are_the_documented_ones():
+    assert (http1.STALLED_SECONDS, http1.IDLE_SECONDS, server.MOST_CONNECTIONS) == (30.0, 75.0, 1024)
+
+
+def test_body_over_the_limit_is_413_and_names_the_limit(serve):
+    _, app, dial = serve()
+    with closing(dial()) as line:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 1001\r\n\r\n")
+        had = heard(line)
+    assert had.startswith(b"HTTP/1.1 413 ") and b"larger than 1000 bytes" in had and b"MAX_BODY" in had
+    assert app.inside == 0
