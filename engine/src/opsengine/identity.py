@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jwt
+import onnxruntime as ort
 import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from opsengine import __version__
+from opsengine import __version__, providers
 from opsengine.errors import StateError
 from opsengine.store import write_file
 
@@ -110,4 +111,5 @@ def assertion(key: ec.EllipticCurvePrivateKey, session: Session, clock_offset: i
 
 def engine_facts() -> dict[str, str]:
     """What the engine says of itself when it joins and checks in."""
-    return {"version": __version__, "arch": platform.machine(), "accel": "none", "os": platform.system().lower()}
+    accel = providers.accelerator(ort.get_available_providers())
+    return {"version": __version__, "arch": platform.machine(), "accel": accel, "os": platform.system().lower()}

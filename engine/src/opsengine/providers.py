@@ -28,6 +28,11 @@ def choose(accel: str, model: str, available: Sequence[str]) -> list[str]:
     return [*found, CPU]
 
 
+def accelerator(available: Sequence[str]) -> str:
+    """What the engine says of itself when it joins: an `accel` that it can serve, "none" with the CPU alone."""
+    return next((accel for accel, wanted in WANTED.items() if wanted[-1] in available), "none")
+
+
 def told(model: str, chosen: Sequence[str], got: Sequence[str]) -> None:
     """Say where a loaded model runs. onnxruntime goes on without a provider that fails to start."""
     lost = [name for name in chosen if name not in got]
