@@ -112,7 +112,14 @@ class Rig:
     def add(self, targets: list[Target], process: subprocess.Popen[bytes], began: float) -> str | None:
         """Measure a server, if it comes up; why it does not, if so."""
         reason = servers.wait(targets[0], process)
-        self.running[targets[0].server] = process, {"start": time.monotonic() - began}
+        # Memory twice: when the first answer is out, and at the end of all load.
+        self.running[targets[0].server] = (
+            process,
+            {
+                "start": time.monotonic() - began,
+                "idle": servers.memory(process),
+            },
+        )
         if reason is None:
             self.targets += targets
         return reason
@@ -150,7 +157,10 @@ class Rig:
 
 def costs(facts: dict[str, dict[str, float]], found: dict[str, Any]) -> str:
     """Memory and start of each server; what the log and the second slot do to the requests a second."""
-    lines = [f"{server:14}{fact['pss']:>8.0f} MiB PSS{fact['start']:>8.1f} s start" for server, fact in facts.items()]
+    lines = [
+        f"{server:14}{fact['idle']:>8.0f} MiB PSS, {fact['pss']:.0f} after the load{fact['start']:>8.1f} s start"
+        for server, fact in facts.items()
+    ]
     for name, what in (("json no log", "log on/off"), ("json slots=1", "2 slots/1")):
         cells = [(found.get(f"json b{n} c{c}"), found.get(f"{name} b{n} c{c}")) for n, c in CASES]
         texts = [f"x{one['rps'] / other['rps']:.2f}" for one, other in cells if one and other]

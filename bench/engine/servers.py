@@ -88,16 +88,18 @@ def is_answering(target: Target) -> bool:
 
 
 def memory(process: subprocess.Popen[bytes]) -> float:
-    """MiB that a server and its children hold, what they share counted once (PSS)."""
+    """MiB that a server and all processes below it hold, what they share counted once (PSS)."""
     found, todo = 0, [process.pid]
     while todo:
-        pid = todo.pop()
+        folder = Path(f"/proc/{todo.pop()}")
         try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            text = (folder / "smaps_rollup").read_text()
+            # A child belongs to the thread that started it.
+            for task in (folder / "task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
         except OSError:  # it has ended
             continue
-        found += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+        found += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
     return found / 1024
 
 
