@@ -51,7 +51,7 @@ def ready(speaker):
         except OSError:
             return False
 
-    eventually(is_ready, 30)
+    eventually(is_ready, 120)  # an image of another processor runs through QEMU, ten times as slow
     assert speaker.post("/infer", ROW)[1][0]["out"] == {"y": [2.0, 4.0]}
 
 
@@ -65,7 +65,7 @@ def test_serves_as_an_ordinary_user_and_again_offline_after_a_kill(container, re
     ready(speaker)
     assert len(speaker.post("/logs", {})[1]) == 2
     assert "Serving." in docker("exec", speaker.name, "opsengine", "status")
-    eventually(lambda: docker("inspect", "-f", "{{.State.Health.Status}}", speaker.name) == "healthy", 30)
+    eventually(lambda: docker("inspect", "-f", "{{.State.Health.Status}}", speaker.name) == "healthy", 120)
     docker("stop", speaker.name)
     assert docker("inspect", "-f", "{{.State.ExitCode}}", speaker.name) == "0"
 
