@@ -18,7 +18,7 @@ class RequestForm(forms.Form):
     records = forms.CharField(
         required=False,
         label=_("Records"),
-        widget=forms.Textarea(attrs={"class": "form-control code", "rows": 12, "spellcheck": "false"}),
+        widget=forms.Textarea(attrs={"class": "form-control font-monospace", "rows": 12, "spellcheck": "false"}),
         help_text=_("Pandas records in JSON, as /infer of an edge takes them."),
     )
     file = forms.FileField(
