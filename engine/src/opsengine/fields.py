@@ -200,8 +200,3 @@ def brackets(field: Field) -> int:
 def _is_even(field: Array) -> bool:
     """Whether all rows of an array are printed with the same outer brackets: none is text, or empty further out."""
     return field.dtype.kind != "O" and (field.ndim < 3 or 0 not in field.shape[1:-1])
-
-
-def size_of(field: Field) -> int:
-    """Bytes that a field holds, roughly for lists."""
-    return field.nbytes if isinstance(field, np.ndarray) else 64 * len(field)
