@@ -185,8 +185,8 @@ def arrow_column(value: Field | Constant, count: int) -> pa.Array:
         return fields.to_arrow(value)
     if count <= MOST_KEPT and isinstance(value.value, str | int):
         return _repeated(value.value, value.arrow, count)
-    if count <= MOST_KEPT and value.value == []:
-        return _empty(value.arrow, count)
+    if value.value == []:
+        return _empty(value.arrow, count) if count <= MOST_KEPT else _empty.__wrapped__(value.arrow, count)
     return pa.repeat(pa.scalar(value.value, value.arrow), count)
 
 
@@ -198,7 +198,8 @@ def _repeated(value: str | int, kind: pa.DataType, count: int) -> pa.Array:
 
 @lru_cache(64)
 def _empty(kind: pa.DataType, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar([], kind), count)
+    """Not by repeating a list, which costs as much a row as everything else in it."""
+    return pa.ListArray.from_arrays(np.zeros(count + 1, dtype=np.int32), pa.array([], kind.value_type), type=kind)
 
 
 def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:
