@@ -36,7 +36,7 @@ def paths(folder: Path) -> tuple[Path, Path]:
 
 
 class Journal:
-    """Two files beside the store. Not safe for several threads: the caller holds a lock."""
+    """Two files beside the store. Not safe for several threads: the caller holds a lock, but for `forget_other`."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = paths(folder)
@@ -67,7 +67,7 @@ class Journal:
         self._highest[self._current] = first + count - 1
 
     def claim(self, last: int) -> None:
-        """What lies in the files from before, up to row `last`, is not in the store yet: `forget` is to empty them."""
+        """What lies in the files from before, up to row `last`, is not in the store yet: forgetting is to empty them."""
         for index, file in enumerate(self._files):
             if os.fstat(file).st_size:
                 self._highest[index] = max(1, last)
@@ -77,11 +77,20 @@ class Journal:
         if not self._highest[1 - self._current]:
             self._current = 1 - self._current
 
-    def forget(self, last: int) -> None:
-        """Rows up to number `last` are in the store: empty the files that hold no other."""
-        for index, highest in enumerate(self._highest):
-            if 0 < highest <= last:
-                self._empty(index)
+    def forget_other(self, last: int) -> None:
+        """Rows up to number `last` are in the store: empty the file that is not written to, if it holds no other.
+
+        Needs no lock: whoever adds has no business there, and to empty a long file takes milliseconds.
+        """
+        self._forget(1 - self._current, last)
+
+    def forget_current(self, last: int) -> None:
+        """The same for the file that is written to."""
+        self._forget(self._current, last)
+
+    def _forget(self, index: int, last: int) -> None:
+        if 0 < self._highest[index] <= last:
+            self._empty(index)
 
     def clear(self) -> None:
         """Empty both files."""

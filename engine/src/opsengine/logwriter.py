@@ -241,8 +241,9 @@ class LogWriter:
                 self._put_back(queued, unfit, lost)
                 return
             self.fault = None
+            self._journal.forget_other(self._done)
             with self._lock:
-                self._journal.forget(self._done)
+                self._journal.forget_current(self._done)
             self._written.notify_all()
         self.wrote.set()
 
