@@ -67,7 +67,7 @@ class Journal:
         self._highest[self._current] = first + count - 1
 
     def claim(self, last: int) -> None:
-        """What lies in the files from before, up to row `last`, is not in the store yet, and is forgotten once it is."""
+        """Rows up to `last` in the files from before are not in the store yet, and are forgotten once they are."""
         for index, file in enumerate(self._files):
             if os.fstat(file).st_size:
                 self._highest[index] = max(1, last)
