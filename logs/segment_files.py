@@ -14,14 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from logs import pages, schemas, statistics
+from logs import schemas, statistics
 from logs.filters import Filters
 from logs.query import Keys
+from logs.segment_order import Ordered
 
 PAGE, ROW, ARRIVED = KEYS = schemas.RESERVED
 PARQUET, ARROW = "parquet", "arrow"
 GROUP_ROWS = 20_000
 GROUP_BYTES = 16 * 1024**2
+PIECE_GROUPS = 4  # that are put in order at once
 _GROUPS = b"opscenter.groups"
 _ARRIVED_TYPE = pa.timestamp("ms", "UTC")
 _WRITE = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -65,13 +67,6 @@ def with_keys(table: pa.Table, page: int, arrived: int) -> pa.Table:
     return table
 
 
-def in_order(table: pa.Table) -> pa.Table:
-    """The rows by (time, page, row)."""
-    time = table.column("time").cast(pa.int64()).to_numpy()
-    page, row = (table.column(name).to_numpy() for name in (PAGE, ROW))
-    return table.combine_chunks().take(pa.array(np.lexsort((row, page, time))))
-
-
 def form_of(schema: pa.Schema) -> str:
     """`parquet`, where it gives back exactly what it is given, else `arrow`."""
     return _form_of(schema.remove_metadata())
@@ -87,20 +82,23 @@ def _form_of(schema: pa.Schema) -> str:
         return ARROW
 
 
-def write(sink: Any, table: pa.Table, form: str) -> None:
+def write(sink: Any, rows: Ordered, form: str) -> None:
     """Writes rows in order. The bounds of the groups stand in the file, so that a reader picks without reading."""
-    length = max(1, min(GROUP_ROWS, GROUP_BYTES * len(table) // max(1, pages.weight(table))))
-    time = table.column("time").cast(pa.int64()).to_numpy()
+    length = max(1, min(GROUP_ROWS, GROUP_BYTES * len(rows) // max(1, rows.weight)))
     bounds = [
         (len(some), int(some[0]), int(some[-1]))
-        for some in (time[at : at + length] for at in range(0, len(time), length))
+        for some in (rows.times[at : at + length] for at in range(0, len(rows), length))
     ]
-    table = table.replace_schema_metadata({_GROUPS: json.dumps(bounds)})
+    schema = rows.schema.with_metadata({_GROUPS: json.dumps(bounds)})
+    pieces = rows.pieces(length * PIECE_GROUPS)
     if form == PARQUET:
-        pq.write_table(table, sink, compression="zstd", row_group_size=length)
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            for piece in pieces:
+                writer.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=length)
         return
-    with pa.ipc.new_file(sink, table.schema, options=_WRITE) as writer:
-        writer.write_table(table, max_chunksize=length)
+    with pa.ipc.new_file(sink, schema, options=_WRITE) as writer:
+        for piece in pieces:
+            writer.write_table(piece.replace_schema_metadata(schema.metadata), max_chunksize=length)
 
 
 def opened(file: Any, form: str) -> Reader:
