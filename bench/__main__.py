@@ -13,6 +13,7 @@ RESULTS = ROOT / "var/bench"
 MODULES = {
     "logs": "bench.logs.ingest",
     "segments": "bench.logs.segments",
+    "log-targets": "bench.logs.targets",
     "charts": "bench.logs.charts",
     "export": "bench.logs.export",
     "publish": "bench.publish.run",

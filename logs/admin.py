@@ -20,14 +20,14 @@ class RetentionForm(ModelForm):
 
     class Meta:
         model = LogRetention
-        fields = ("workspace", "pipeline", "days", "rows", "size")
+        fields = ("workspace", "pipeline", "days", "rows", "size", "sums_days")
 
     def clean(self) -> dict[str, Any]:
         """One owner, and limits that are some."""
         given = super().clean() or {}
         if bool(given.get("workspace")) == bool(given.get("pipeline")):
             raise forms.ValidationError("Choose a workspace or a pipeline: one of the two.")
-        for name in ("days", "rows", "size"):
+        for name in ("days", "rows", "size", "sums_days"):
             if given.get(name) is not None and given[name] < 1:
                 self.add_error(name, "At least 1; leave it empty for no limit.")
         return given
@@ -36,7 +36,7 @@ class RetentionForm(ModelForm):
 @admin.register(LogRetention)
 class LogRetentionAdmin(ModelAdmin):
     form = RetentionForm
-    list_display = ("__str__", "workspace", "pipeline", "days", "rows", "size")
+    list_display = ("__str__", "workspace", "pipeline", "days", "rows", "size", "sums_days")
     list_select_related = ("workspace", "pipeline__workspace")
     autocomplete_fields = ("workspace",)
 

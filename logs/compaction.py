@@ -7,8 +7,10 @@ worker leaves is a file that nobody knows of, which `sweep` removes.
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ from django.db.models import Count, F, Min, Q, Sum
 from catalog.models import Pipeline
 from logs import pages, rollups, segment_files, storage
 from logs.models import LogCompaction, LogPage, LogSegment
+from logs.segment_order import WORKERS, Ordered
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +143,15 @@ def _decoded(listed: list[int]) -> Iterator[tuple[int, pa.Table]]:
         some = listed[at : at + FETCHED_PAGES]
         told = LogPage.objects.filter(pk__in=some).values_list("pk", "arrived_at", "body")
         stored = {pk: (arrived, body) for pk, arrived, body in told}
-        for pk in some:
-            if pk not in stored:
-                raise Moved
-            arrived, body = stored.pop(pk)
-            yield pk, segment_files.with_keys(pages.read(bytes(body)), pk, int(arrived.timestamp() * 1000))
+        if len(stored) < len(some):
+            raise Moved
+        with ThreadPoolExecutor(WORKERS) as pool:
+            tables = list(pool.map(_decoded_page, some, *zip(*(stored[pk] for pk in some), strict=True)))
+        yield from zip(some, tables, strict=True)
+
+
+def _decoded_page(pk: int, arrived: datetime, body: Any) -> pa.Table:
+    return segment_files.with_keys(pages.read(bytes(body)), pk, int(arrived.timestamp() * 1000))
 
 
 def _of_segments(pipeline_pk: int, lease: UUID, clock: Callable[[], datetime]) -> bool:
@@ -198,23 +205,22 @@ def _enter(
     pipeline_pk: int, schema_id: str, tables: list[pa.Table], made: Made, lease: UUID, clock: Callable[[], datetime]
 ) -> None:
     """Writes a segment, and in one transaction enters it and takes away what it was made of. Raises `Moved`."""
-    table = pa.concat_tables(tables)
-    form = segment_files.form_of(table.schema)
+    rows = Ordered(tables)
+    form = segment_files.form_of(rows.schema)
     path = f"{pipeline_pk}/{schema_id[:16]}/{uuid4()}.{form}"
     with storage.create(path) as file:
-        segment_files.write(file, tables, form)
-    times = pc.min_max(table.column("time").cast(pa.int64()))
-    names = pc.unique(_partition(table)).to_pylist()
+        segment_files.write(file, rows, form)
+    names = _partitions(tables)
     segment = LogSegment(
         pipeline_id=pipeline_pk,
         path=path,
         form=form,
         schema_id=schema_id,
-        rows=len(table),
+        rows=len(rows),
         size=storage.size(path),
-        weight=pages.weight(table),
-        time_min=times["min"].as_py(),
-        time_max=times["max"].as_py(),
+        weight=rows.weight,
+        time_min=int(rows.times[0]),
+        time_max=int(rows.times[-1]),
         partitions=sorted(names) if len(names) <= KNOWN_PARTITIONS else None,
         made_at=clock(),
     )
@@ -225,8 +231,9 @@ def _enter(
         raise
 
 
-def _partition(table: pa.Table) -> pa.ChunkedArray:
-    return pc.struct_field(table.column("metadata"), "partition")
+def _partitions(tables: list[pa.Table]) -> set[str]:
+    columns = (pc.struct_field(table.column("metadata"), "partition") for table in tables)
+    return {name for column in columns for name in pc.unique(column).to_pylist()}
 
 
 def _commit(segment: LogSegment, made: Made, lease: UUID, now: datetime) -> None:

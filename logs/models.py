@@ -115,6 +115,12 @@ class LogRetention(models.Model):
     days = models.PositiveIntegerField(null=True, blank=True, help_text="rows that are older, by edge time, may go")
     rows = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many rows the oldest go")
     size = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many stored bytes the oldest go")
+    sums_days = models.PositiveIntegerField(
+        "days of sums",
+        null=True,
+        blank=True,
+        help_text="charts keep counting rows that are gone for so long, by edge time; empty: sums go with their rows",
+    )
 
     class Meta:
         verbose_name = "retention of logs"

@@ -1,13 +1,15 @@
 """How long logs are kept: whole segments and pages go, oldest first.
 
-Marks and gaps stay, so that what an edge sends again is not stored again. Rollups have times of their own.
+Marks and gaps stay, so that what an edge sends again is not stored again. Rollups go with their rows, or later when
+that is wanted.
 """
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, Workspace
@@ -22,24 +24,28 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """None is no limit. `size` is in stored bytes."""
+    """None is no limit. `size` is in stored bytes.
+
+    Charts count rows that are gone for `sums_days` of edge time; when that is None their sums go with them.
+    """
 
     days: int | None = None
     rows: int | None = None
     size: int | None = None
+    sums_days: int | None = None
 
 
 def limits_of(owner: Pipeline | Workspace) -> Limits:
     """What is kept of a pipeline, or of all pipelines of a workspace together; for who may see the owner."""
     found = _found(owner).first()
-    return Limits(found.days, found.rows, found.size) if found else Limits()
+    return Limits(found.days, found.rows, found.size, found.sums_days) if found else Limits()
 
 
 def set_limits(actor: catalog.Actor, owner: Pipeline | Workspace, limits: Limits) -> Limits:
     """Sets them; without any, all is kept. Raises `Forbidden` for who does not own the workspace, `Invalid`."""
     workspace = owner if isinstance(owner, Workspace) else owner.workspace
     catalog.require_role(actor, workspace, Role.OWNER, "logs")
-    given: dict[str, int | None] = {"days": limits.days, "rows": limits.rows, "size": limits.size}
+    given: dict[str, int | None] = dataclasses.asdict(limits)
     for name, value in given.items():
         if value is not None and value < 1:
             raise Invalid(f"{name} must be at least 1, or null for no limit.")
@@ -61,9 +67,31 @@ def expire(now: datetime) -> int:
     return gone
 
 
+def expire_sums(now: datetime) -> int:
+    """Drops the rollups of rows that went, where there is a limit; answers how many. A failure holds up no other.
+
+    A pipeline's own setting of `sums_days` comes before its workspace's.
+    """
+    kept_days: dict[int, int | None] = {}
+    for kept in LogRetention.objects.order_by(F("pipeline").asc(nulls_first=True)):
+        for pk in Pipeline.objects.filter(_pipelines(kept)).values_list("pk", flat=True):
+            kept_days[pk] = kept.sums_days or kept_days.get(pk)
+    dropped = 0
+    for pk, days in kept_days.items():
+        try:
+            dropped += rollups.drop_without_rows(pk, None if days is None else now - timedelta(days=days))
+        except Exception:
+            logger.exception("the sums of pipeline %d could not be dropped; tried again in a while", pk)
+    return dropped
+
+
 def _found(owner: Pipeline | Workspace) -> QuerySet[LogRetention]:
     key = "pipeline" if isinstance(owner, Pipeline) else "workspace"
     return LogRetention.objects.filter(**{key: owner})
+
+
+def _pipelines(kept: LogRetention) -> Q:
+    return Q(pk=kept.pipeline_id) if kept.pipeline_id else Q(workspace=kept.workspace_id)
 
 
 def _expire(kept: LogRetention, now: datetime) -> int:

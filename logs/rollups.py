@@ -6,7 +6,8 @@ primary key lets one of two workers win. So a killed, repeated or doubled job ch
 (`rolled_up`).
 
 A row counts in the bucket of its own time, however late it comes: minutes, hours and days are all written at once. Old
-minutes and hours are dropped; the hours and days that hold the same rows stay.
+minutes and hours are dropped; the hours and days that hold the same rows stay, until the rows themselves are past
+their retention (`logs.retention`).
 """
 
 import logging
@@ -17,12 +18,12 @@ from uuid import UUID, uuid4
 
 import pyarrow as pa
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet
 
 from catalog import queries as catalog
 from catalog.models import PipelineVersion
 from logs import pages, sketches, summaries
-from logs.models import LogPage, LogRolled, LogRollup, LogRollupState, LogSeries
+from logs.models import LogPage, LogRolled, LogRollup, LogRollupState, LogSegment, LogSeries
 from logs.summaries import Key, Summary
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,41 @@ def drop_old(now: datetime) -> int:
     while marks := list(gone.values_list("pk", flat=True)[:DROPPED_AT_ONCE]):
         dropped += LogRolled.objects.filter(pk__in=marks).delete()[0]
     return dropped
+
+
+def drop_without_rows(pipeline_pk: int, kept_from: datetime | None) -> int:
+    """Deletes a pipeline's rollups that end before its oldest row, and before `kept_from`; answers how many.
+
+    A rollup whose time rows are left of stays whole: it may count rows of its day (hour, minute) that are gone.
+    """
+    dropped = 0
+    while some := _drop_some(pipeline_pk, kept_from):
+        dropped += some
+    return dropped
+
+
+def _drop_some(pipeline_pk: int, kept_from: datetime | None) -> int:
+    if not LogRollup.objects.filter(_without_rows(pipeline_pk, kept_from)).exists():
+        return 0
+    with transaction.atomic():
+        _take_turn(pipeline_pk)  # or a page with old rows might just be added
+        old = LogRollup.objects.filter(_without_rows(pipeline_pk, kept_from))
+        dropped = LogRollup.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:DROPPED_AT_ONCE])).delete()[0]
+        empty = ~Exists(LogRollup.objects.filter(series=OuterRef("pk")))
+        LogSeries.objects.filter(empty, pipeline=pipeline_pk).delete()
+    return dropped
+
+
+def _without_rows(pipeline_pk: int, kept_from: datetime | None) -> Q:
+    sources = (LogPage.objects.all(), LogSegment.objects.filter(removed_at=None))
+    firsts = [found.filter(pipeline=pipeline_pk).aggregate(first=Min("time_min"))["first"] for found in sources]
+    bounds = [first for first in firsts if first is not None]
+    if kept_from is not None:
+        bounds.append(_ms(kept_from))
+    ended = Q()
+    for grain in GRAINS if bounds else ():
+        ended |= Q(grain=grain, start__lte=min(bounds) - grain * 1000)
+    return Q(series__pipeline=pipeline_pk) & ended
 
 
 def oldest_kept(grain: int, now: datetime) -> int:

@@ -19,7 +19,7 @@ from common.errors import Conflict, Invalid, RateLimited, TooLarge
 from logs import compaction, pages, paths, scan_segments
 from logs.filters import Filters
 from logs.models import LogPage, LogSegment
-from logs.scan_segments import METADATA
+from logs.scan_segments import Stream, Wanted
 
 SECONDS = 20.0
 MEMORY = "512MB"
@@ -65,8 +65,13 @@ def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> 
         raise RateLimited("Other scans of logs are running: try again in a minute.", retry_after=60)
     try:
         with open_connection() as connection, _bounded(connection, seconds):
-            _load(connection, scope, fields)
-            yield connection
+            streams = _load(connection, scope, fields)
+            try:
+                yield connection
+            except duckdb.InvalidInputException as exc:
+                if any(stream.failures for stream in streams):
+                    raise Conflict("The rows are just being moved, or their store is away: try again.") from exc
+                raise
     finally:
         _turns.release()
 
@@ -106,8 +111,12 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
         timer.cancel()
 
 
-def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> None:
-    """Makes the view, of copied rows and of files, which stay for long enough when they are let go."""
+def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str]) -> list[Stream]:
+    """Makes the view, of copied pages and of files, which stay for long enough when they are let go.
+
+    Answers the files that are read through this process.
+    """
+    wanted = Wanted(scope.start, scope.end, tuple(fields), scope.filters)
     for _ in range(TRIES):
         connection.execute(f"CREATE OR REPLACE TABLE live ({_columns(fields)})")
         before = compaction.changes_of(scope.pipeline)
@@ -115,20 +124,22 @@ def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[
         try:
             listed = scan_segments.there(_segments(scope))
             for table in _live_tables(scope):
-                _insert(connection, scope, fields, table)
+                _insert(connection, wanted, table)
                 schemas.add(table.schema)
             files, others = scan_segments.apart(listed, scope.filters)
+            streams = scan_segments.streams(others, wanted)
             if compaction.changes_of(scope.pipeline) != before:
                 continue
-            for table in scan_segments.tables(others, scope.start, scope.end, fields, scope.filters):
-                _insert(connection, scope, fields, table)
-                schemas.add(table.schema)
         except (_Moved, FileNotFoundError):
             continue
-        _check_known([*schemas, *(some.schema for some in files)], fields)
+        schemas |= {some.schema for some in files} | {some.row_schema for some in streams}
+        _check_known([*schemas], fields)
         parts = ["SELECT * FROM live", *(_selected(some, scope, fields) for some in files)]
+        for at, stream in enumerate(streams):
+            connection.register(f"stream{at}", stream)
+            parts.append(_from_narrowed(f"stream{at}", stream.row_schema, wanted))
         connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(parts)}")
-        return
+        return streams
     raise Conflict("The rows are just being moved: try again.")
 
 
@@ -197,22 +208,19 @@ def _columns(fields: Sequence[str]) -> str:
     return ", ".join(["t BIGINT", "edge VARCHAR", "version VARCHAR", "model VARCHAR", *values])
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[str], table: pa.Table) -> None:
-    """Adds the wanted rows of a table, whose own names DuckDB never sees: to it `a` and `A` are the same."""
-    if scope.filters.is_any:
-        table = table.filter(pa.array(scope.filters.mask(table)))
-    places = [paths.find(table.schema, name) for name in fields]
-    columns = {"time": table.column("time").cast(pa.int64())}
-    columns |= {name: paths.Place(("metadata", name), pa.string()).array(table) for name in METADATA}
-    columns |= {f"c{at}": place.array(table) for at, place in enumerate(places) if place}
-    connection.register("page", pa.table(columns))
-    found = ["time AS t", "partition AS edge", "pipeline_version AS version", f"{MODEL} AS model"]
-    for at, place in enumerate(places):
-        found += _values(place, f"c{at}", at)
-    within = "time >= $start AND time < $end"
-    times = {"start": scope.start, "end": scope.end}
-    connection.execute(f"INSERT INTO live SELECT {', '.join(found)} FROM page WHERE {within}", times)
+def _insert(connection: duckdb.DuckDBPyConnection, wanted: Wanted, table: pa.Table) -> None:
+    """Adds the wanted rows of a table."""
+    connection.register("page", scan_segments.narrowed(table, wanted))
+    connection.execute(f"INSERT INTO live {_from_narrowed('page', table.schema, wanted)}")
     connection.unregister("page")
+
+
+def _from_narrowed(source: str, schema: pa.Schema, wanted: Wanted) -> str:
+    """The rows of the time, out of what `scan_segments.narrowed` made of rows of a schema."""
+    found = ["time AS t", "partition AS edge", "pipeline_version AS version", f"{MODEL} AS model"]
+    for at, name in enumerate(wanted.fields):
+        found += _values(paths.find(schema, name), f"c{at}", at)
+    return f"SELECT {', '.join(found)} FROM {source} WHERE time >= {wanted.start} AND time < {wanted.end}"
 
 
 def _values(place: paths.Place | None, column: str, at: int) -> list[str]:

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,18 +121,3 @@ def _is_asked(group: Group, query: Query) -> bool:
     is_early = query.earliest is not None and group.time_max < query.earliest
     is_late = query.latest is not None and group.time_min > query.latest
     return not (is_early or is_late)
-
-
-def tables(
-    found: QuerySet[LogSegment], start: int, end: int, columns: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    """The groups that may hold rows from `start` until before `end` (epoch ms), with at least these columns.
-
-    Raises `FileNotFoundError`.
-    """
-    for segment in found.filter(time_max__gte=start, time_min__lt=end).order_by("pk"):
-        with storage.open_file(segment.path) as file:
-            reader = segment_files.opened(file, segment.form)
-            for group in reader.groups:
-                if group.time_max >= start and group.time_min < end:
-                    yield segment_files.split(reader.read(group.number, columns))[0]

@@ -49,6 +49,7 @@ def compact() -> int:
 def expire_logs() -> int:
     """Once in a while: what is beyond the limits, and the files that nothing needs any more."""
     gone = retention.expire(timezone.now())
+    retention.expire_sums(timezone.now())
     compaction.sweep(timezone.now)
     return gone
 

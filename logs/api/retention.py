@@ -35,6 +35,14 @@ class RetentionIO(serializers.Serializer[Limits]):
     )
     rows = LimitsField("beyond so many rows the oldest go; null: no limit")
     size = LimitsField("beyond so many stored bytes the oldest go; null: no limit")
+    sums_days = serializers.IntegerField(
+        min_value=1,
+        max_value=36_500,
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="charts keep counting rows that are gone for so long (edge time); null: sums go with their rows",
+    )
 
 
 class _Retention(APIView):

@@ -5,13 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import Sum
 from django.utils import timezone
 
 from catalog.models import User
 from common.errors import Forbidden, Invalid, NotFound
 from logs import compaction, queries, retention, rollups, tasks
 from logs.filters import Filters
-from logs.models import LogMark, LogPage, LogSegment
+from logs.models import LogMark, LogPage, LogRollup, LogSegment, LogSeries
 from logs.retention import Limits
 from tests.logs.busy import Shipper
 from tests.logs.conftest import Device
@@ -132,6 +133,65 @@ def test_a_limit_of_nothing_is_refused(device: Device, owner: User) -> None:
         retention.set_limits(owner, device.version.pipeline, Limits(days=0))
 
 
+def summed() -> int:
+    """Rows that charts count by day."""
+    days = LogRollup.objects.filter(grain=86_400, series__partition="")
+    return int(days.aggregate(total=Sum("rows"))["total"] or 0)
+
+
+def test_charts_count_no_rows_that_are_gone(device: Device, owner: User) -> None:
+    ship(device, 40, 31, 29, 0)
+    retention.set_limits(owner, device.version.pipeline, Limits(days=30))
+    assert summed() == 40
+    tasks.expire_logs()
+    assert summed() == 20 == rows_of(device)
+    assert retention.expire_sums(timezone.now()) == 0
+
+
+def test_without_limits_sums_stay(device: Device) -> None:
+    ship(device, 400, 1)
+    LogSegment.objects.all().delete()
+    assert retention.expire_sums(timezone.now()) == 0 and summed() == 20
+
+
+def test_sums_without_any_row_left_go_with_their_series(device: Device, owner: User) -> None:
+    shipper = ship(device, 40, 31)
+    retention.set_limits(owner, device.version.pipeline, Limits(days=30))
+    tasks.expire_logs()
+    assert not LogRollup.objects.exists() and not LogSeries.objects.exists()
+    ship(device, 0, shipper=shipper)
+    assert summed() == 10
+
+
+def test_sums_may_be_kept_longer_than_rows(device: Device, owner: User) -> None:
+    ship(device, 400, 40, 0)
+    retention.set_limits(owner, device.version.pipeline, Limits(days=30, sums_days=90))
+    tasks.expire_logs()
+    assert (rows_of(device), summed()) == (10, 20)
+
+
+def test_a_pipelines_own_time_for_sums_is_before_its_workspaces(device: Device, owner: User) -> None:
+    ship(device, 40, 0)
+    pipeline = device.version.pipeline
+    retention.set_limits(owner, pipeline, Limits(sums_days=90))
+    retention.set_limits(owner, pipeline.workspace, Limits(days=30, sums_days=35))
+    tasks.expire_logs()
+    assert (rows_of(device), summed()) == (10, 20)
+    retention.set_limits(owner, pipeline, Limits())
+    retention.expire_sums(timezone.now())
+    assert summed() == 10
+
+
+def test_rows_that_are_not_summed_up_yet_lose_nothing(device: Device, owner: User) -> None:
+    shipper = ship(device, 60)
+    retention.set_limits(owner, device.version.pipeline, Limits(days=30))
+    shipper.run(days_ago(50), 10)
+    tasks.expire_logs()
+    assert rows_of(device) == 10
+    rollups.roll_up_waiting(timezone.now)
+    assert summed() == 10
+
+
 class TestRest:
     @pytest.mark.parametrize("of", ["pipelines", "workspaces"])
     def test_owners_set_and_viewers_read(
@@ -140,11 +200,11 @@ class TestRest:
         pipeline = device.version.pipeline
         pk = pipeline.pk if of == "pipelines" else pipeline.workspace_id
         address = f"/api/v1/{of}/{pk}/logs/retention"
-        assert api(viewer).get(address).json() == {"days": None, "rows": None, "size": None}
-        answer = api(owner).put(address, {"days": 30, "rows": None, "size": 10**12})
+        assert api(viewer).get(address).json() == {"days": None, "rows": None, "size": None, "sums_days": None}
+        answer = api(owner).put(address, {"days": 30, "rows": None, "size": 10**12, "sums_days": 90})
         assert answer.status_code == 200, answer.content
-        assert api(viewer).get(address).json() == {"days": 30, "rows": None, "size": 10**12}
+        assert api(viewer).get(address).json() == {"days": 30, "rows": None, "size": 10**12, "sums_days": 90}
         assert api(viewer).put(address, {"days": 1}).status_code == 403
         assert api(stranger).get(address).status_code == 404
         assert api(owner).put(address, {"days": 0}).status_code == 400
-        assert api(owner).put(address, {}).json() == {"days": None, "rows": None, "size": None}
+        assert api(owner).put(address, {}).json() == {"days": None, "rows": None, "size": None, "sums_days": None}

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from logs import segment_files
+from logs.segment_order import Ordered
 
 TIME = pa.timestamp("ms")
 
@@ -22,7 +23,7 @@ def page(number: int, times: list[int]) -> pa.Table:
 
 def written(parts: list[pa.Table], form: str) -> pa.Table:
     sink = io.BytesIO()
-    segment_files.write(sink, parts, form)
+    segment_files.write(sink, Ordered(parts), form)
     reader = segment_files.opened(pa.BufferReader(sink.getvalue()), form)
     read = [reader.read(group.number) for group in reader.groups]
     for group, rows in zip(reader.groups, read, strict=True):
