@@ -70,7 +70,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         },
         {
             "title": "Logs",
-            "items": [_item("Retention", "auto_delete", "logs_logretention_changelist")],
+            "items": [
+                _item("Observability", "sensors", "logs_observabilitychange_changelist"),
+                _item("Retention", "auto_delete", "logs_logretention_changelist"),
+            ],
         },
         {
             "title": "People",

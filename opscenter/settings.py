@@ -254,6 +254,8 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 # Segments of logs: a folder, or s3://bucket/prefix and the like (docs/logs.md).
 LOGS_URL = env.text("OPSCENTER_LOGS_URL") or str(DATA / "logs")
+# Whether edges may ship logs, until an administrator says otherwise in the console (the chart's edgelb and pipelines).
+EDGE_OBSERVABILITY = env.flag("OPSCENTER_EDGE_OBSERVABILITY", default=True)
 LOGS_DELTA = env.flag("OPSCENTER_LOGS_DELTA")  # whether segments are also published as Delta tables
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)
