@@ -53,6 +53,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "title": "Publishing",
             "items": [
                 _item("Registry settings", "database", "publishing_registrysettings_changelist"),
+                _item("Engine images", "deployed_code", "publishing_engineimageschange_changelist"),
                 _item("Signing keys", "key", "publishing_signingkey_changelist"),
                 _item("Publishes", "cloud_upload", "publishing_publish_changelist"),
             ],

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.urls import reverse
 
 from catalog.models import Pipeline, User, Workspace
 from edges import queries as edges
-from publishing import doctor
+from publishing import doctor, engine_images
 from publishing import queries as publishing
 from publishing.models import Publish, RegistrySettings
 
@@ -26,7 +25,7 @@ class Step:
 
 def steps_for(actor: User, workspace: Workspace | None) -> list[Step]:
     """From the registry to the first edge that is online. A fixed number of queries."""
-    return [_registry(actor), _engine_image(), _signing(actor), *_work(actor, workspace)]
+    return [_registry(actor), _engine_image(actor), _signing(actor), *_work(actor, workspace)]
 
 
 def is_untouched() -> bool:
@@ -57,12 +56,14 @@ def _tested(row: RegistrySettings) -> str:
     return "its last test failed" if _fails(row) else "its last test passed"
 
 
-def _engine_image() -> Step:
+def _engine_image(actor: User) -> Step:
     title = "An engine image that goes along"
-    if settings.ENGINE_IMAGE:
-        return Step(title, f"{settings.ENGINE_IMAGE} goes along with every publish.", True, is_optional=True)
-    said = "None is set (ENGINE_IMAGE): the commands then name no image, and engines run from their package."
-    return Step(title, said, False, is_optional=True)
+    link = reverse("admin:publishing_engineimageschange_changelist") if actor.is_superuser else ""
+    images = engine_images.current().text
+    if images:
+        return Step(title, f"{images} goes along with every publish.", True, link, "Check it", is_optional=True)
+    said = "None is set: the commands then name no image, and engines run from their package."
+    return Step(title, said, False, link, "Set an image", is_optional=True)
 
 
 def _signing(actor: User) -> Step:

@@ -17,6 +17,7 @@ from catalog.models import User
 from common.encryption import UnreadableSecret
 from common.errors import DomainError
 from publishing import doctor, jobs, operations, queries, signing
+from publishing.engine_image_admin import EngineImagesAdmin as EngineImagesAdmin
 from publishing.models import Publish, RegistrySettings, SigningKey
 
 if TYPE_CHECKING:
