@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from django.templatetags.static import static
 
 from common import env, secrets
 
@@ -234,6 +235,12 @@ UNFOLD = {
     "SITE_TITLE": "OpsCenter admin",
     "SITE_HEADER": "OpsCenter",
     "SITE_URL": "/",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("favicon.svg")},
+    ],
+    "STYLES": [lambda request: static("admin.css")],
+    "SCRIPTS": [lambda request: static("admin.js")],
+    "COLORS": lambda request: {},  # they are in admin.css: from here they would be a style element, which needs a hole
     "DASHBOARD_CALLBACK": "opscenter.admin.dashboard",
     "SIDEBAR": {"navigation": "opscenter.admin.navigation"},
 }
