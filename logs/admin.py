@@ -7,10 +7,10 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from catalog.models import User
+from common.console import ForAdministrators
 from logs import observability
 from logs.models import LogRetention, ObservabilityChange
 
@@ -40,17 +40,13 @@ class RetentionForm(ModelForm):
 
 
 @admin.register(LogRetention)
-class LogRetentionAdmin(ModelAdmin):
+class LogRetentionAdmin(ForAdministrators):
+    """What is beyond a limit is deleted for good."""
+
     form = RetentionForm
     list_display = ("__str__", "workspace", "pipeline", "days", "rows", "size")
     list_select_related = ("workspace", "pipeline__workspace")
     autocomplete_fields = ("workspace",)
-
-    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Administrators only: what is beyond a limit is deleted for good."""
-        return bool(request.user.is_active and request.user.is_superuser)
-
-    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
 
 
 def _environment() -> str:
@@ -84,7 +80,7 @@ class ObservabilityForm(ChangeForm):
 
 
 @admin.register(ObservabilityChange)
-class ObservabilityAdmin(ModelAdmin):
+class ObservabilityAdmin(ForAdministrators):
     """What is in force, and who switched it when."""
 
     form = ObservabilityForm
@@ -103,18 +99,19 @@ class ObservabilityAdmin(ModelAdmin):
         told = {"in_force": observability.current(), "title": "Observability", "environment": _environment()}
         return cast(HttpResponse, super().changelist_view(request, (extra_context or {}) | told))
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Saved once, then one is back at what is in force."""
+        told = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return cast(HttpResponse, super().add_view(request, form_url, (extra_context or {}) | told))
+
     def save_model(self, request: HttpRequest, obj: ObservabilityChange, form: ObservabilityForm, change: bool) -> None:
         """One rule for the API and this page."""
         now = timezone.now()
         found = observability.switch(actor=cast(User, request.user), enabled=form.cleaned_data["enabled"], now=now)
         if found.change is not None:
             obj.pk, obj.actor, obj.at = found.change.pk, found.change.actor, found.change.at
-
-    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Administrators only, as in the API."""
-        return bool(request.user.is_active and request.user.is_superuser)
-
-    has_add_permission = has_view_permission
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """What was done is not edited: switch again."""

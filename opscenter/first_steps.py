@@ -6,6 +6,8 @@ from django.urls import reverse
 
 from catalog.models import Pipeline, User, Workspace
 from edges import queries as edges
+from logs import observability
+from logs.models import LogMark
 from publishing import doctor, engine_images
 from publishing import queries as publishing
 from publishing.models import Publish, RegistrySettings
@@ -25,7 +27,7 @@ class Step:
 
 def steps_for(actor: User, workspace: Workspace | None) -> list[Step]:
     """From the registry to the first edge that is online. A fixed number of queries."""
-    return [_registry(actor), _engine_image(actor), _signing(actor), *_work(actor, workspace)]
+    return [_registry(actor), _engine_image(actor), _signing(actor), _observability(actor), *_work(actor, workspace)]
 
 
 def is_untouched() -> bool:
@@ -73,6 +75,14 @@ def _signing(actor: User) -> Step:
     return Step("A key that signs publishes", said, key is not None, link, "Choose a key", is_optional=True)
 
 
+def _observability(actor: User) -> Step:
+    link = reverse("admin:logs_observabilitychange_changelist") if actor.is_superuser else ""
+    if observability.is_on():
+        return Step("Logs of edges", "Edges may send what they infer here.", True, link, "Look at it")
+    said = "Observability is off: edges keep what they infer, and nothing of it is seen here."
+    return Step("Logs of edges", said, False, link, "Switch it on")
+
+
 def _work(actor: User, workspace: Workspace | None) -> list[Step]:
     if workspace is None:
         link = reverse("catalog:create-workspace")
@@ -93,7 +103,16 @@ def _work(actor: User, workspace: Workspace | None) -> list[Step]:
         ),
         _counted("A publish", published, name, listed, "Publish a version"),
         _counted("An edge", placed, name, listed, "Add an edge"),
+        _logged(workspace, listed),
     ]
+
+
+def _logged(workspace: Workspace, link: str) -> Step:
+    arrived = LogMark.objects.filter(edge__publish__pipeline_version__pipeline__workspace=workspace, rows__gt=0)
+    if arrived.exists():
+        return Step("The first inference", "Rows of edges arrived.", True, link, "Read the logs")
+    said = "None arrived yet: start the edge with the command that its bundle comes with, and send it a request."
+    return Step("The first inference", said, False, link, "Look at the edges")
 
 
 def _counted(title: str, count: int, name: str, link: str, action: str) -> Step:

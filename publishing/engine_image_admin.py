@@ -8,10 +8,10 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget
 
 from catalog.models import User
+from common.console import ForAdministrators
 from common.errors import DomainError
 from publishing import engine_image, engine_images, image_checks
 from publishing.engine_images import EngineImages
@@ -64,7 +64,7 @@ class EngineImagesForm(ModelForm):
 
 
 @admin.register(EngineImagesChange)
-class EngineImagesAdmin(ModelAdmin):
+class EngineImagesAdmin(ForAdministrators):
     """What is in force, and who changed it when. What was published keeps its image."""
 
     form = EngineImagesForm
@@ -96,6 +96,13 @@ class EngineImagesAdmin(ModelAdmin):
             messages.error(request, exc.message)
         return HttpResponseRedirect(reverse("admin:publishing_engineimageschange_changelist"))
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Saved once, then one is back at what is in force."""
+        told = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return cast(HttpResponse, super().add_view(request, form_url, (extra_context or {}) | told))
+
     def save_model(self, request: HttpRequest, obj: EngineImagesChange, form: EngineImagesForm, change: bool) -> None:
         """One rule for the API and this page."""
         found = engine_images.change(
@@ -103,12 +110,6 @@ class EngineImagesAdmin(ModelAdmin):
         )
         if found.change is not None:
             obj.pk, obj.actor, obj.at = found.change.pk, found.change.actor, found.change.at
-
-    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Administrators only, as in the API."""
-        return bool(request.user.is_active and request.user.is_superuser)
-
-    has_add_permission = has_view_permission
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """What was done is not edited: change them again."""
