@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -125,6 +126,8 @@ class RegistrySettingsAdmin(ForAdministrators):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """There is one row at most, so its form is the page."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         if queries.registry_settings() is None:
             return HttpResponseRedirect(reverse("admin:publishing_registrysettings_add"))
         return HttpResponseRedirect(reverse("admin:publishing_registrysettings_change", args=[1]))
