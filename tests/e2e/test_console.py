@@ -1,4 +1,4 @@
-"""The admin console in a browser: nothing that axe-core knows to shut people out, nothing that the browser complains of,
+"""The admin console in a browser: nothing that axe-core knows to shut people out, no complaint of the browser,
 no page wider than a phone, and every control within reach of the keyboard."""
 
 from collections.abc import Iterator
