@@ -1,13 +1,15 @@
 """The admin console in a browser: nothing that axe-core knows to shut people out, no complaint of the browser,
 no page wider than a phone, and every control within reach of the keyboard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from examples.center import Engine, wait_for
 from scripts import crawl
+from tests.e2e.browsing import RECORDS, add_edge
 from tests.e2e.centers import RunningCenter
 from tests.e2e.test_dashboard_pages import SCHEMES, axe, complaints_of  # noqa: F401
 
@@ -107,6 +109,44 @@ def test_observability_is_switched_in_the_console_and_told_in_the_dashboard(
     expect(console.get_by_text("Observability is on: edges send their logs")).to_be_visible()
 
 
+def test_engine_holds_its_rows_while_observability_is_off_and_sends_all_of_them_afterwards(
+    console: Page, center: RunningCenter, published: str, engine: Callable[..., Engine]
+) -> None:
+    """The job whole: a real engine at a real center. It is off before the engine has any row."""
+    address, edge = console.url.partition("#")[0], f"{published}-held"
+    api = center.api()
+    running = engine(add_edge(console, edge))
+    wait_for("the engine to serve", running.is_ready)
+    api.put("observability", {"enabled": False})
+    try:
+        for _ in range(5):
+            running.infer(RECORDS, "application/json; format=pandas-records")
+        wait_for("the engine to say that rows are held", lambda: running.get("/readyz").get("warnings"))
+        (told,) = running.get("/readyz")["warnings"]
+        assert told.startswith("Log rows are held here: Observability is off at this ops center")
+        assert running.get("/status.json")["logs"]["backlog"] == 5
+        (found,) = [one for one in api.get("edges")["results"] if one["name"] == edge]
+        account = f"edges/{found['id']}/logs/accounting"
+        wait_for("the check-in that tells of them", lambda: pending_of(api.get(account)) == 5)
+        assert api.get(account)["is_held"] is True
+        console.goto(f"{address}/logs")
+        expect(console.get_by_text("Observability is off.")).to_be_visible()
+    finally:
+        api.put("observability", {"enabled": True})
+    # It asks ever less often, at last once a minute.
+    wait_for("the rows", lambda: received_of(api.get(account)) == 5, seconds=150)
+    wait_for("the engine to hold none", lambda: running.get("/readyz") == {"status": "ready"})
+    assert [one["gaps"] for one in api.get(account)["epochs"]] == [[]]
+
+
+def pending_of(account: Any) -> int:
+    return sum(one["pending"] or 0 for one in account["epochs"])
+
+
+def received_of(account: Any) -> int:
+    return sum(one["received"] for one in account["epochs"])
+
+
 def test_engine_images_are_looked_up_from_the_console(console: Page, center: RunningCenter) -> None:
     console.goto(f"{center.url}/admin/publishing/engineimageschange/")
     expect(console.get_by_text("none/engine:1").first).to_be_visible()
@@ -123,6 +163,14 @@ def test_key_is_rotated_after_the_question(console: Page, center: RunningCenter)
         console.get_by_role("button", name="Rotate the key").click()
     expect(console.get_by_text("are signed with key")).to_be_visible()
     expect(console.get_by_role("cell", name="signs", exact=True)).to_have_count(1)
+
+
+def test_first_steps_have_nothing_that_axe_finds(console: Page, center: RunningCenter, axe: str) -> None:  # noqa: F811
+    console.goto(f"{center.url}/first-steps")
+    expect(console.get_by_role("heading", name="First steps")).to_be_visible()
+    for scheme in SCHEMES:
+        console.emulate_media(color_scheme=scheme)
+        assert not complaints_of(console, axe)
 
 
 def test_login_page_has_nothing_that_axe_finds(console: Page, center: RunningCenter, axe: str) -> None:  # noqa: F811
