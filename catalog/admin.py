@@ -1,18 +1,23 @@
 """The catalog in the admin console: users and who is a member of what. Models and pipelines are made elsewhere."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from catalog.models import Membership, User, Workspace
+from common.console import ForAdministrators
 
 admin.site.unregister(Group)  # roles are a workspace's memberships
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
+class UserAdmin(ForAdministrators, DjangoUserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -33,14 +38,26 @@ class MembershipInline(TabularInline):
     model = Membership
     extra = 0
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        """With what each is called by."""
+        return Membership.objects.select_related("user", "workspace")
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Users are read once, not once a member."""
+        formset = super().get_formset(request, obj, **kwargs)
+        users = formset.form.base_fields["user"]
+        users.choices = list(users.choices)
+        return formset
+
 
 @admin.register(Workspace)
-class WorkspaceAdmin(ModelAdmin):
+class WorkspaceAdmin(ForAdministrators):
+    list_select_related = ("created_by",)
     list_display = ("name", "archived", "created_by", "created_at")
     search_fields = ("name",)
     readonly_fields = ("created_by", "created_at")
     inlines = (MembershipInline,)
 
-    def has_add_permission(self, request: object) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Workspaces are made in the dashboard, where their maker becomes the owner."""
         return False

@@ -1,28 +1,19 @@
 """Edges in the admin console: to look at. They are added and removed in the dashboard or by REST."""
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.db.models import Max, QuerySet, Value
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
-from unfold.admin import ModelAdmin
+from django.utils.html import format_html
 
+from common.console import Confirmed, ReadOnly
 from edges import signing
 from edges.models import Edge, EdgeEvent, FleetToken, SigningKey
 
 
-class ReadOnlyAdmin(ModelAdmin):
-    def has_add_permission(self, request: object) -> bool:
-        return False
-
-    def has_change_permission(self, request: object, obj: object = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: object, obj: object = None) -> bool:
-        return False
-
-
 @admin.register(Edge)
-class EdgeAdmin(ReadOnlyAdmin):
+class EdgeAdmin(ReadOnly):
     list_display = ("name", "publish", "joined_at", "last_contact", "session_lapses_at", "banned_at", "removed_at")
     list_select_related = ("publish__pipeline_version__pipeline",)
     list_filter = (("banned_at", admin.EmptyFieldListFilter), ("removed_at", admin.EmptyFieldListFilter))
@@ -30,7 +21,7 @@ class EdgeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(EdgeEvent)
-class EdgeEventAdmin(ReadOnlyAdmin):
+class EdgeEventAdmin(ReadOnly):
     list_display = ("at", "edge", "kind", "actor")
     list_select_related = ("edge", "actor")
     list_filter = ("kind",)
@@ -38,22 +29,42 @@ class EdgeEventAdmin(ReadOnlyAdmin):
 
 
 @admin.register(SigningKey)
-class SigningKeyAdmin(ReadOnlyAdmin):
-    list_display = ("kid", "generation", "created_at")
+class SigningKeyAdmin(Confirmed, ReadOnly):
+    list_display = ("kid", "state", "created_at")
+    list_before_template = "admin/verb.html"
     # A list of what is shown, so that the private key never is, whatever fields come.
-    fields = ("kid", "generation", "created_at")
-    actions = ("rotate",)
+    fields = ("kid", "state", "generation", "created_at", "public_keys")
+    readonly_fields = ("state", "public_keys")
+    verb, verb_title = "rotate", "Rotate the key"
+    consequence = (
+        "A new key is made and signs the access tokens of edges from now on. The one before verifies until the last "
+        "token that it signed has ended, then it is deleted. Edges notice nothing."
+    )
 
-    @admin.action(description="Sign with a new key from now on (edges notice nothing)")
-    def rotate(self, request: HttpRequest, queryset: object) -> None:
-        if not request.user.is_superuser:
-            raise PermissionDenied("Only an administrator may rotate the signing key.")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SigningKey]:
+        """Without private halves, and with what the newest generation is."""
+        newest = SigningKey.objects.aggregate(newest=Max("generation"))["newest"] or 0
+        return SigningKey.objects.defer("private_key").annotate(newest=Value(newest))
+
+    @admin.display(description="State")
+    def state(self, key: SigningKey) -> str:
+        """The newest key signs."""
+        return "signs" if key.generation == getattr(key, "newest", None) else "retired, verifies"
+
+    @admin.display(description="Public halves")
+    def public_keys(self, key: SigningKey) -> str:
+        """Of all that verify, as JWKs."""
+        return format_html('<a href="{}">{}</a>', reverse("edge-jwks"), "JWKS")
+
+    def act(self, request: HttpRequest) -> None:
+        """One rule for the command and this page."""
         kid = signing.rotate(timezone.now())
+        self.log_addition(request, SigningKey.objects.defer("private_key").get(kid=kid), "Rotated the key.")
         self.message_user(request, f"Access tokens of edges are signed with key {kid} from now on.")
 
 
 @admin.register(FleetToken)
-class FleetTokenAdmin(ReadOnlyAdmin):
+class FleetTokenAdmin(ReadOnly):
     list_display = ("pattern", "publish", "made", "max_edges", "expires_at", "revoked_at")
     list_select_related = ("publish__pipeline_version__pipeline",)
     # A list, so that the digest is not among what is shown.

@@ -39,6 +39,11 @@ class Center:
         headers = {"Content-Type": "application/json"}
         return self._call("POST", path, body=json.dumps(body or {}), headers=headers).json()
 
+    def put(self, path: str, body: Json) -> Json:
+        """Sends JSON that takes the place of what is there, gives the JSON answer."""
+        headers = {"Content-Type": "application/json"}
+        return self._call("PUT", path, body=json.dumps(body), headers=headers).json()
+
     def delete(self, path: str) -> None:
         """Removes what is at `path`."""
         self._call("DELETE", path)

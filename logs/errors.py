@@ -19,3 +19,9 @@ class LogHole(errors.Conflict):
     """Rows between the last durable one and the first sent are missing. `data["expected"]` is where to begin."""
 
     code = "log_hole"
+
+
+class ObservabilityOff(errors.Forbidden):
+    """No logs are taken from anybody now; whoever has some keeps them for later."""
+
+    code = "observability_off"

@@ -284,3 +284,19 @@ class LogExportFile(models.Model):
 
     def __str__(self) -> str:
         return f"file {self.number} of {self.export_id}"
+
+
+class ObservabilityChange(models.Model):
+    """An administrator switched observability. The newest row is in force; without one the environment is."""
+
+    enabled = models.BooleanField(null=True, blank=True, help_text="null: from now on as the environment says")
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "switch of observability"
+        verbose_name_plural = "observability"
+
+    def __str__(self) -> str:
+        return {True: "on", False: "off", None: "as the environment says"}[self.enabled]

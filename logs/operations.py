@@ -20,7 +20,7 @@ from django.db.models.functions import Coalesce, Greatest
 from common.errors import Invalid, StorageFull
 from edges import queries as edge_queries
 from edges.models import Edge
-from logs import pages
+from logs import observability, pages
 from logs.errors import LogHole
 from logs.models import LogGap, LogMark, LogPage
 
@@ -33,8 +33,9 @@ def store_page(*, edge: Edge, epoch: UUID, first: int, pipeline_version_uuid: UU
     """Stores the rows of `body` that are not durable yet and answers the last durable sequence of the log store.
 
     `first` is the sequence of the page's first row. Raises `PipelineNotAssigned`, `InvalidPage`, `PageTooLarge`,
-    `LogHole` when rows before `first` are missing, `StorageFull`; in each case nothing was stored.
+    `LogHole` when rows before `first` are missing, `StorageFull`, `ObservabilityOff`; in each case nothing was stored.
     """
+    observability.require_on()
     version_pk, pipeline_pk = _assigned(edge.pk, pipeline_version_uuid)
     page = pages.check(body, pipeline_version=str(pipeline_version_uuid), partition=edge.name)
     last = first + page.rows - 1
@@ -82,8 +83,9 @@ def record_gap(
     """Records that the edge dropped rows `first`..`last` unshipped and answers the last sequence that is accounted for.
 
     Rows that are durable here are no gap, whatever the edge says: only those after the mark are recorded. Times are
-    epoch ms. Raises `Invalid`, `LogHole`, `StorageFull`.
+    epoch ms. Raises `Invalid`, `LogHole`, `StorageFull`, `ObservabilityOff`.
     """
+    observability.require_on()
     if last < first:
         raise Invalid("A gap ends before it begins: last must not be less than first.")
     if count != last - first + 1:

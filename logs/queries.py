@@ -16,7 +16,7 @@ from common.errors import NotFound
 from edges import queries as edge_queries
 from edges.health import Health, of_report
 from edges.models import Edge
-from logs import merge, rollups
+from logs import merge, observability, rollups
 from logs.columns import Selection
 from logs.filters import Filters
 from logs.live import LivePages
@@ -178,11 +178,15 @@ class Account:
 
 @dataclass(frozen=True)
 class Accounting:
-    """The accounts of an edge's log stores, the last heard of first, and what its last check-in said of its clock."""
+    """The accounts of an edge's log stores, the last heard of first, and what its last check-in said of its clock.
+
+    `is_held` is whether pending rows stay on the edge because observability is off.
+    """
 
     edge: Edge
     health: Health
     accounts: list[Account]
+    is_held: bool
 
 
 def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
@@ -213,7 +217,7 @@ def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
         )
         for mark in marks
     ]
-    return Accounting(edge, of_report(edge.report), accounts)
+    return Accounting(edge, of_report(edge.report), accounts, not observability.is_on())
 
 
 def _reported_store(edge: Edge) -> tuple[UUID | None, int]:

@@ -7,16 +7,16 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse_lazy
 from knox.models import AuthToken
-from unfold.admin import ModelAdmin
 
 from catalog.models import User
+from common.console import ForAdministrators, ReadOnly
 from opscenter import first_steps
 
 admin.site.unregister(AuthToken)
 
 
 @admin.register(AuthToken)
-class AuthTokenAdmin(ModelAdmin):
+class AuthTokenAdmin(ForAdministrators):
     """Who holds tokens for the REST. What is stored of one is a digest, which is not shown either."""
 
     list_display = ("token_key", "user", "created", "expiry")
@@ -26,7 +26,7 @@ class AuthTokenAdmin(ModelAdmin):
     readonly_fields = fields
     ordering = ("-created",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """A token is made by its owner, who alone is shown it."""
         return False
 
@@ -38,7 +38,7 @@ class AuthTokenAdmin(ModelAdmin):
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The console's first page: how the center stands."""
     user = cast(User, request.user)
-    found = first_steps.steps_for(user, None)[:3] if user.is_superuser else []
+    found = first_steps.steps_for(user, None)[:4] if user.is_superuser else []
     return context | {"standing": found, "public_url": settings.PUBLIC_URL, "version": settings.CENTER_VERSION}
 
 
@@ -53,6 +53,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "title": "Publishing",
             "items": [
                 _item("Registry settings", "database", "publishing_registrysettings_changelist"),
+                _item("Engine images", "deployed_code", "publishing_engineimageschange_changelist"),
                 _item("Signing keys", "key", "publishing_signingkey_changelist"),
                 _item("Publishes", "cloud_upload", "publishing_publish_changelist"),
             ],
@@ -70,7 +71,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         },
         {
             "title": "Logs",
-            "items": [_item("Retention", "auto_delete", "logs_logretention_changelist")],
+            "items": [
+                _item("Observability", "sensors", "logs_observabilitychange_changelist"),
+                _item("Retention", "auto_delete", "logs_logretention_changelist"),
+            ],
         },
         {
             "title": "People",
@@ -85,22 +89,10 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 @admin.register(admin.models.LogEntry)
-class LogEntryAdmin(ModelAdmin):
+class LogEntryAdmin(ReadOnly):
     """Who changed what in this console."""
 
     list_display = ("action_time", "user", "content_type", "object_repr", "action_flag")
     list_select_related = ("user", "content_type")
     list_filter = ("action_flag",)
     search_fields = ("object_repr", "user__email")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Written by the console itself."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """A record is not edited."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """A record is not removed."""
-        return False

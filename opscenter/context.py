@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from catalog import pages, queries
+from logs import observability
 
 MENU_LENGTH = 50  # more workspaces than this are found on their own page
 
@@ -17,5 +18,6 @@ def header(request: HttpRequest) -> dict[str, Any]:
         return {}
     return {
         "menu_workspaces": queries.workspaces_for(user).filter(archived=False)[:MENU_LENGTH],
+        "is_observability_off": SimpleLazyObject(lambda: not observability.is_on()),
         "workspace": SimpleLazyObject(lambda: pages.remembered_workspace(request)),
     }

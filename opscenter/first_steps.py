@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.urls import reverse
 
 from catalog.models import Pipeline, User, Workspace
 from edges import queries as edges
-from publishing import doctor
+from logs import observability
+from logs.models import LogMark
+from publishing import doctor, engine_images
 from publishing import queries as publishing
 from publishing.models import Publish, RegistrySettings
 
@@ -26,7 +27,7 @@ class Step:
 
 def steps_for(actor: User, workspace: Workspace | None) -> list[Step]:
     """From the registry to the first edge that is online. A fixed number of queries."""
-    return [_registry(actor), _engine_image(), _signing(actor), *_work(actor, workspace)]
+    return [_registry(actor), _engine_image(actor), _signing(actor), _observability(actor), *_work(actor, workspace)]
 
 
 def is_untouched() -> bool:
@@ -57,12 +58,14 @@ def _tested(row: RegistrySettings) -> str:
     return "its last test failed" if _fails(row) else "its last test passed"
 
 
-def _engine_image() -> Step:
+def _engine_image(actor: User) -> Step:
     title = "An engine image that goes along"
-    if settings.ENGINE_IMAGE:
-        return Step(title, f"{settings.ENGINE_IMAGE} goes along with every publish.", True, is_optional=True)
-    said = "None is set (ENGINE_IMAGE): the commands then name no image, and engines run from their package."
-    return Step(title, said, False, is_optional=True)
+    link = reverse("admin:publishing_engineimageschange_changelist") if actor.is_superuser else ""
+    images = engine_images.current().text
+    if images:
+        return Step(title, f"{images} goes along with every publish.", True, link, "Check it", is_optional=True)
+    said = "None is set: the commands then name no image, and engines run from their package."
+    return Step(title, said, False, link, "Set an image", is_optional=True)
 
 
 def _signing(actor: User) -> Step:
@@ -70,6 +73,14 @@ def _signing(actor: User) -> Step:
     link = reverse("admin:publishing_signingkey_changelist") if actor.is_superuser else ""
     said = f"Publishes are signed with {key.name}." if key else "Publishes are not signed."
     return Step("A key that signs publishes", said, key is not None, link, "Choose a key", is_optional=True)
+
+
+def _observability(actor: User) -> Step:
+    link = reverse("admin:logs_observabilitychange_changelist") if actor.is_superuser else ""
+    if observability.is_on():
+        return Step("Logs of edges", "Edges may send what they infer here.", True, link, "Look at it")
+    said = "Observability is off: edges keep what they infer, and nothing of it is seen here."
+    return Step("Logs of edges", said, False, link, "Switch it on")
 
 
 def _work(actor: User, workspace: Workspace | None) -> list[Step]:
@@ -92,7 +103,16 @@ def _work(actor: User, workspace: Workspace | None) -> list[Step]:
         ),
         _counted("A publish", published, name, listed, "Publish a version"),
         _counted("An edge", placed, name, listed, "Add an edge"),
+        _logged(workspace, listed),
     ]
+
+
+def _logged(workspace: Workspace, link: str) -> Step:
+    arrived = LogMark.objects.filter(edge__publish__pipeline_version__pipeline__workspace=workspace, rows__gt=0)
+    if arrived.exists():
+        return Step("The first inference", "Rows of edges arrived.", True, link, "Read the logs")
+    said = "None arrived yet: start the edge with the command that its bundle comes with, and send it a request."
+    return Step("The first inference", said, False, link, "Look at the edges")
 
 
 def _counted(title: str, count: int, name: str, link: str, action: str) -> Step:

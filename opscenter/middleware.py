@@ -14,8 +14,10 @@ from common.errors import DomainError
 from opscenter import views
 
 DEVICE_API = "/edge/v1/"
-# Its widgets (Alpine) compile their attributes and set styles. Scripts between tags stay forbidden there too.
-ADMIN_POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF, UNSAFE_INLINE]}
+# unfold's widgets are Alpine's: it compiles what their attributes say, and sets style attributes. Scripts and styles
+# between tags stay forbidden there too. Alpine's build without eval does not know what unfold writes (arrow functions,
+# several statements, globals such as localStorage).
+ADMIN_POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF], "style-src-attr": [UNSAFE_INLINE]}
 
 
 class DeviceCalls:

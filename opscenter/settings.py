@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from django.templatetags.static import static
 
 from common import env, secrets
 
@@ -238,6 +239,12 @@ UNFOLD = {
     "SITE_TITLE": "OpsCenter admin",
     "SITE_HEADER": "OpsCenter",
     "SITE_URL": "/",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("favicon.svg")},
+    ],
+    "STYLES": [lambda request: static("admin.css")],
+    "SCRIPTS": [lambda request: static("admin.js")],
+    "COLORS": lambda request: {},  # they are in admin.css: from here they would be a style element, which needs a hole
     "DASHBOARD_CALLBACK": "opscenter.admin.dashboard",
     "SIDEBAR": {"navigation": "opscenter.admin.navigation"},
 }
@@ -258,6 +265,8 @@ WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 
 # Segments of logs: a folder, or s3://bucket/prefix and the like (docs/logs.md).
 LOGS_URL = env.text("OPSCENTER_LOGS_URL") or str(DATA / "logs")
+# Whether edges may ship logs, until an administrator says otherwise in the console (the chart's edgelb and pipelines).
+EDGE_OBSERVABILITY = env.flag("OPSCENTER_EDGE_OBSERVABILITY", default=True)
 LOGS_DELTA = env.flag("OPSCENTER_LOGS_DELTA")  # whether segments are also published as Delta tables
 MODEL_ROOT = DATA / "models"
 MODEL_MAX_BYTES = env.integer("OPSCENTER_MODEL_MAX_BYTES", 50 * 1024**3)

@@ -1,6 +1,7 @@
 """Health of the process, and the pages that belong to no single app."""
 
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from django.contrib.auth.views import LoginView
 from django.db import DatabaseError, connection
@@ -8,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from catalog import pages, queries
@@ -55,6 +57,14 @@ def login(request: HttpRequest) -> HttpResponseBase:
     if answer.status_code == HTTPStatus.FOUND:
         throttle.forgive()
     return answer
+
+
+@require_safe
+def admin_login(request: HttpRequest) -> HttpResponse:
+    """Who comes to the admin console without a login goes to ours. Raises `Forbidden` for who may not go on there."""
+    if request.user.is_authenticated and not request.user.is_staff:
+        raise Forbidden("The admin console is for administrators: ask one, or log in as one.")
+    return redirect(f"{reverse('login')}?{urlencode({'next': request.GET.get('next') or reverse('admin:index')})}")
 
 
 @require_safe

@@ -5,18 +5,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget, UnfoldBooleanSwitchWidget
 
 from catalog.models import User
+from common.console import Confirmed, ForAdministrators, ReadOnly
 from common.encryption import UnreadableSecret
 from common.errors import DomainError
 from publishing import doctor, jobs, operations, queries, signing
+from publishing.engine_image_admin import EngineImagesAdmin as EngineImagesAdmin
 from publishing.models import Publish, RegistrySettings, SigningKey
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ def _remedy(check: Mapping[str, str]) -> str:
 
 
 @admin.register(RegistrySettings)
-class RegistrySettingsAdmin(ModelAdmin):
+class RegistrySettingsAdmin(ForAdministrators):
     form = RegistrySettingsForm
     readonly_fields = ("password_state", "last_test", "checked_at", "source", "updated_at")
     actions_detail = ("test_connection",)
@@ -123,6 +126,8 @@ class RegistrySettingsAdmin(ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """There is one row at most, so its form is the page."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         if queries.registry_settings() is None:
             return HttpResponseRedirect(reverse("admin:publishing_registrysettings_add"))
         return HttpResponseRedirect(reverse("admin:publishing_registrysettings_change", args=[1]))
@@ -132,13 +137,7 @@ class RegistrySettingsAdmin(ModelAdmin):
         operations.change_registry(actor=cast(User, request.user), **form.changes())
         obj.pk = 1
 
-    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Administrators only, as in the API; a permission of Django's gives staff no right here."""
-        return bool(request.user.is_active and request.user.is_superuser)
-
-    has_change_permission = has_view_permission
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """Only while there is none."""
         return self.has_view_permission(request) and queries.registry_settings() is None
 
@@ -181,7 +180,14 @@ class SigningKeyForm(KeyForm):
 
 
 @admin.register(SigningKey)
-class SigningKeyAdmin(ModelAdmin):
+class SigningKeyAdmin(Confirmed, ForAdministrators):
+    list_before_template = "admin/verb.html"
+    verb, verb_title = "rotate", "Rotate the key"
+    consequence = (
+        "A new key is generated and signs publishes from now on. The one before is retired: its public half stays, for "
+        "what it signed is still to be verified. Edges that require signatures need the new public half too "
+        "(COSIGN_PUBLIC_KEY) before they take a publish that it signed."
+    )
     list_display = ("name", "active", "fingerprint", "created_at")
     actions = ("use", "retire")
     fields = ("name", "active", "fingerprint", "public_key", "download", "created_at")
@@ -214,25 +220,32 @@ class SigningKeyAdmin(ModelAdmin):
         )
         obj.pk = made.pk
 
+    def act(self, request: HttpRequest) -> None:
+        """One rule for the API and this page. The name is the second, so that two rotations do not collide."""
+        name = f"publishing-{timezone.now():%Y%m%d-%H%M%S}"
+        try:
+            made = operations.create_signing_key(actor=cast(User, request.user), name=name)
+        except DomainError as exc:
+            messages.error(request, exc.message)
+            return
+        self.log_addition(request, made, "Rotated the key.")
+        self.message_user(request, f"Publishes are signed with {made.name} from now on.")
+
     @admin.action(description="Sign with this key from now on")
     def use(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
         """One at a time is used."""
         if keys.count() != 1:
             self.message_user(request, "Choose the one key to sign with.", messages.ERROR)
             return
-        operations.use_signing_key(actor=cast(User, request.user), pk=keys.get().pk, active=True)
+        key = operations.use_signing_key(actor=cast(User, request.user), pk=keys.get().pk, active=True)
+        self.log_change(request, key, "Signs with it.")
 
     @admin.action(description="Sign with it no more")
     def retire(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
         """Its public half stays."""
         for key in keys:
             operations.use_signing_key(actor=cast(User, request.user), pk=key.pk, active=False)
-
-    def has_view_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Administrators only."""
-        return bool(request.user.is_active and request.user.is_superuser)
-
-    has_add_permission = has_change_permission = has_view_permission
+            self.log_change(request, key, "Signs with it no more.")
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """What it signed is still to be verified."""
@@ -240,21 +253,9 @@ class SigningKeyAdmin(ModelAdmin):
 
 
 @admin.register(Publish)
-class PublishAdmin(ModelAdmin):
+class PublishAdmin(ReadOnly):
     list_display = ("id", "pipeline_version", "status", "created_by", "created_at", "published_at")
     list_filter = ("status",)
     list_select_related = ("pipeline_version__pipeline", "created_by")
     search_fields = ("pipeline_version__pipeline__name", "pipeline_url", "pipeline_digest")
     exclude = ("uploads",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Publishes are made in the dashboard and by the API."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """A publish never changes by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """Edges and logs refer to it."""
-        return False

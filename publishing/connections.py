@@ -42,6 +42,12 @@ def to_engine_source(host: str, target: Client, *, retries: Retries, sleep: Call
         if not username:
             return target
         return Client(replace(target.registry, username=username, password=password), retries=retries, sleep=sleep)
+    return to_source(host, retries=retries, sleep=sleep)
+
+
+def to_source(host: str, *, retries: Retries, sleep: Callable[[float], object]) -> Client:
+    """A client that reads the engine image with its own login, or that of `DOCKER_CONFIG`, or none."""
+    username, password = settings.ENGINE_IMAGE_USERNAME, settings.ENGINE_IMAGE_PASSWORD
     plain = settings.ENGINE_IMAGE_PLAIN_HTTP or host.startswith(LOOPBACK)
     registry = Registry(host, username, password, plain)
     return Client(registry if username else _with_docker_login(registry), retries=retries, sleep=sleep)

@@ -1,6 +1,7 @@
 """Which engine image a publish takes along, and where it is copied to. Pure."""
 
 import json
+import re
 from dataclasses import dataclass
 
 from publishing.errors import UnusableEngineImage
@@ -9,6 +10,9 @@ from publishing.oci.faults import RegistryFault
 from publishing.oci.references import Reference
 
 ANY = "default"  # the key of the image for every other architecture
+KEY = re.compile(r"[a-z0-9_]{1,32}(/[a-z0-9_]{1,32})?")
+HOST = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+MOST = 16 * 1024  # characters of all images; a reference has some 100
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,13 @@ class EngineCopy:
 
 
 def chosen(setting: str, arch: str, accel: str) -> str:
-    """The image that `ENGINE_IMAGE` names for an architecture and accelerator; empty when it is not set.
+    """The image that the setting names for an architecture and accelerator; empty when it is not set.
 
-    The setting is one reference, or several by `arch/accel`, `arch` or `default`: `x86=a/engine:1,arm=b/engine:1` or
-    the same as a JSON object. Raises `UnusableEngineImage`.
+    The setting (`ENGINE_IMAGE`, or what is stored instead) is one reference, or several by `arch/accel`, `arch` or
+    `default`: `x86=a/engine:1,arm=b/engine:1`, also in lines, or the same as a JSON object. Raises
+    `UnusableEngineImage`.
     """
-    images = _images(setting.strip())
+    images = named(setting)
     for key in (f"{arch}/{accel}", arch, ANY):
         if key in images:
             return images[key]
@@ -49,14 +54,36 @@ def copy_of(image: str, repository: str) -> EngineCopy:
     return EngineCopy(source, f"{repository}/engines/{source.name}", tag)
 
 
-def _images(setting: str) -> dict[str, str]:
+def checked(setting: str) -> str:
+    """The setting without white space around it, when each of its parts can be an image. Raises `UnusableEngineImage`.
+
+    Whether the image is there only its registry knows.
+    """
+    if len(setting) > MOST:
+        raise UnusableEngineImage(f"The engine images have more than {MOST} characters.")
+    for name, image in named(setting).items():
+        if not KEY.fullmatch(name):
+            raise UnusableEngineImage(
+                f"{name[:100]!r} is no architecture: name an image by x86, arm or the like, by arch/accel, or {ANY}."
+            )
+        host = copy_of(image, "ml").source.host
+        if not HOST.fullmatch(host):
+            raise UnusableEngineImage(
+                f"{host[:200]!r} is no registry: give host[:port]/repository:tag, without a scheme."
+            )
+    return setting.strip()
+
+
+def named(setting: str) -> dict[str, str]:
+    """All images of a setting by `arch/accel`, `arch` or `default`. Raises `UnusableEngineImage`."""
+    setting = setting.strip()
     if not setting:
         return {}
     if setting.startswith("{"):
         return _object(setting)
     if "=" not in setting:
         return {ANY: setting}
-    pairs = [part.partition("=") for part in setting.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in re.split(r"[,\n]", setting) if part.strip()]
     if not all(name.strip() and image.strip() for name, _, image in pairs):
         raise UnusableEngineImage("ENGINE_IMAGE is one image, or arch=image,arch=image, or the same as a JSON object.")
     return {name.strip(): image.strip() for name, _, image in pairs}

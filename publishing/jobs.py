@@ -39,8 +39,8 @@ RETRIES = Retries()  # a registry that restarts is back within these ten seconds
 ENQUEUED_SECONDS = 10.0  # a message that was sent this recently is still believed
 
 NO_ENGINE = (
-    "No engine image is configured (ENGINE_IMAGE), so none is named: give one to the commands as $ENGINE_IMAGE, or run "
-    "the engine without a container."
+    "No engine image is configured (ENGINE_IMAGE, or the admin console), so none is named: give one to the commands as "
+    "$ENGINE_IMAGE, or run the engine without a container."
 )
 STOPPED_SECONDS = 1.0  # how often it is looked whether somebody cancelled
 

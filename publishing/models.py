@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 
-from catalog.models import PipelineVersion
+from catalog.models import PipelineVersion, User
 from common.encryption import EncryptedTextField
 
 host_validator = RegexValidator(
@@ -91,6 +91,26 @@ class SigningKey(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class EngineImagesChange(models.Model):
+    """An administrator said which engine images publishes take. The newest row is in force, else the environment."""
+
+    images = models.TextField(  # noqa: DJ001 - none given and empty are two things here
+        null=True, blank=True, help_text="as ENGINE_IMAGE; empty: none, null: from now on as the environment says"
+    )
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "engine images"
+        verbose_name_plural = "engine images"
+
+    def __str__(self) -> str:
+        if self.images is None:
+            return "as the environment says"
+        return self.images or "none"
 
 
 class GoldenRequest(models.Model):

@@ -291,8 +291,8 @@ def _refuse_without_engine(publish: Publish, registry: RegistrySettings) -> None
     """Also a setting that cannot be read is better told now than by the worker."""
     if queries.engine_copy(publish, registry) is None and publish.packaging == Publish.Packaging.IMAGE:
         raise UnusableEngineImage(
-            "An image of engine and pipeline needs an engine image: set ENGINE_IMAGE, or publish with packaging "
-            '"artifact".'
+            "An image of engine and pipeline needs an engine image: set ENGINE_IMAGE or the engine images in the admin "
+            'console, or publish with packaging "artifact".'
         )
 
 

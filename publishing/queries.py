@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
@@ -14,7 +13,7 @@ from catalog import storage
 from catalog.models import ModelVersion, Pipeline, PipelineVersion, Role
 from catalog.queries import Actor
 from common.errors import Forbidden, NotFound
-from publishing import doctor, engine_config, engine_image, schema_changes
+from publishing import doctor, engine_config, engine_image, engine_images, schema_changes
 from publishing.artifact import ModelFile, PipelineContent
 from publishing.engine_image import EngineCopy
 from publishing.errors import RegistryNotConfigured
@@ -210,7 +209,7 @@ def mount_sources(content: PipelineContent, registry: RegistrySettings) -> dict[
 def engine_copy(publish: Publish, registry: RegistrySettings) -> EngineCopy | None:
     """The engine image that goes with a publish; None when none is configured. Raises `UnusableEngineImage`."""
     needs = engine_config.needs_of(publish.engine_config)
-    image = engine_image.chosen(settings.ENGINE_IMAGE, needs.arch, needs.accel)
+    image = engine_image.chosen(engine_images.current().text, needs.arch, needs.accel)
     return engine_image.copy_of(image, registry.repository) if image else None
 
 

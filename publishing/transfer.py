@@ -134,7 +134,13 @@ class Transfer:
         try:
             yield
         except (RegistryFault, Unavailable) as fault:
-            remedy = "(ENGINE_IMAGE_USERNAME, ENGINE_IMAGE_PASSWORD, ENGINE_IMAGE_PLAIN_HTTP)"
-            words = fault.message if self._source is self._client else fault.message.replace(faults.SETTINGS, remedy)
+            words = fault.message if self._source is self._client else source_words(fault)
             message = f"The engine image {self._work.engine.source} (ENGINE_IMAGE) cannot be read: {words}"
             raise RegistryFault(message, status=getattr(fault, "status", 0)) from fault
+
+
+def source_words(fault: RegistryFault | Unavailable) -> str:
+    """What a registry's fault says when the engine image is read there: its own settings are what may be wrong."""
+    return fault.message.replace(
+        faults.SETTINGS, "(ENGINE_IMAGE_USERNAME, ENGINE_IMAGE_PASSWORD, ENGINE_IMAGE_PLAIN_HTTP)"
+    )

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
 
-# What a link may lead to that is no page of ours, or ends the session.
-ELSEWHERE = ("/api/", "/static/", "/logout", "/v2/")
+# What a link may lead to that is no page of ours, or a part of one, or ends the session.
+ELSEWHERE = ("/api/", "/static/", "/logout", "/v2/", "/admin/search")
 NUMBER = re.compile(r"/(?:[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=/|$)")
 LINKS = """() => [...document.querySelectorAll("a[href], [hx-get]:not(form)")]
     .map((link) => link.getAttribute("href") || link.getAttribute("hx-get"))"""

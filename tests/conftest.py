@@ -26,6 +26,7 @@ from catalog.models import (
     Workspace,
 )
 from edges import limits, pending, queries, sessions, signing
+from logs import observability
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "contract"
@@ -57,6 +58,7 @@ def no_memory_between_tests() -> None:
     sessions.forget_tokens()
     queries.forget_desired()
     pending.forget()
+    observability.forget()
     limits.forget()
 
 

@@ -181,6 +181,45 @@ def test_final_refusal_ends_shipping_and_keeps_the_rows(center, log, make_shippe
     assert log.next(10).count == 1
 
 
+def test_center_with_observability_off_holds_the_rows_however_often_it_refuses(center, log, make_shipper):
+    log.append([page(1, 2)], Lost(3, 10, 20, "queue_full"))
+    log.append([page(6)])
+    shipper = make_shipper()
+    center.is_off = True
+    for _ in range(10):
+        with pytest.raises(CenterUnavailable, match="takes no logs now: An administrator switched observability off"):
+            shipper.ship_once()
+    assert (log.position.acked, center.total()) == (0, (0, 0))
+    center.is_off = False
+    ship_all(shipper)
+    assert center.total() == (3, 3)
+    assert [gap["reason"] for gap in center.gaps] == ["queue_full"]
+
+
+def test_gap_that_is_held_is_told_later(center, log, make_shipper):
+    log.append([page(1)], Lost(2, 10, 20, "queue_full"))
+    shipper = make_shipper()
+    shipper.ship_once()
+    center.is_off = True
+    for _ in range(5):
+        with pytest.raises(CenterUnavailable, match="takes no logs now"):
+            shipper.ship_once()
+    center.is_off = False
+    ship_all(shipper)
+    assert center.total() == (1, 2)
+
+
+def test_rows_of_a_pipeline_that_is_not_the_edges_are_told_as_a_gap(center, log, make_shipper):
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [Refuse("pipeline_not_assigned")] * 3
+    for _ in range(2):
+        with pytest.raises(CenterUnavailable, match="refused log rows"):
+            shipper.ship_once()
+    ship_all(shipper)
+    assert [gap["reason"] for gap in center.gaps] == ["refused_pipeline_not_assigned"]
+
+
 @pytest.mark.parametrize("status", [429, 500, 503, 507])
 def test_passing_fault_waits_as_long_as_it_asks(center, log, make_shipper, status):
     log.append([page(1)])

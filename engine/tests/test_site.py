@@ -128,7 +128,7 @@ def _facts(**changes):
         "contact": {"last": 1_763_683_100_000, "lapses_at": 1_764_288_000_000, "hours_left": 160.0, "problem": None,
                     "refusal": None},
         "clock": {"offset_ms": 10},
-        "logs": {"last": 1, "backlog": 0, "shed": 0, "bytes": 10, "limit": 100, "fault": None},
+        "logs": {"last": 1, "backlog": 0, "shed": 0, "bytes": 10, "limit": 100, "fault": None, "held": None},
         "disk": {"free": 50, "total": 100},
         "traffic": {"requests": 1, "rows": 1, "errors": 0, "waiting": 0, "refused": 0},
         **changes,
@@ -201,3 +201,22 @@ def test_log_lines_can_be_json(start_engine, registry):
     lines = [orjson.loads(line) for line in engine.log.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     assert any(line["message"].startswith("Serving pipeline scale") and line["level"] == "info" for line in lines)
+
+
+def test_engine_holds_its_rows_while_observability_is_off_and_says_so(start_engine, registry, center):
+    center.is_off = True
+    engine = start_joined(start_engine, registry, center)
+    engine.post("/infer", [{"tensor": [1.0, 2.0]}] * 3)
+    status, ready = eventually(lambda: (told := engine.get("/readyz"))[1].get("warnings") and told)
+    assert status == 200 and ready["status"] == "ready"
+    assert ready["warnings"] == ["Log rows are held here: An administrator switched observability off."]
+    told = engine.get("/status.json")[1]["logs"]
+    assert (told["held"], told["backlog"], told["shed"]) == ("An administrator switched observability off.", 3, 0)
+    page = engine.call("GET", "/status")[2].decode()
+    assert "the inference log is held here" in page and "They are sent once it takes them again." in page
+    assert scraped(engine)["opsengine_log_held"] == 1
+    assert engine.post("/infer", [{"tensor": [1.0, 2.0]}])[0] == 200
+    center.is_off = False
+    eventually(lambda: engine.get("/status.json")[1]["logs"]["backlog"] == 0, 90)  # it asks ever less often
+    eventually(lambda: engine.get("/readyz")[1] == {"status": "ready"})
+    assert center.total() == (4, 0)

@@ -144,4 +144,5 @@ class AccountingOut(serializers.Serializer[Any]):
     clock_offset = serializers.IntegerField(
         source="health.clock_offset", allow_null=True, help_text="ms that the edge's clock was ahead then"
     )
+    is_held = serializers.BooleanField(help_text="observability is off: pending rows wait on the edge until it is on")
     epochs = AccountOut(source="accounts", many=True, help_text="the last heard of first")

@@ -2,9 +2,10 @@
 
 from django.urls import URLPattern, path
 
-from logs.api import aggregates, exports, retention, views
+from logs.api import aggregates, exports, observability, retention, views
 
 urlpatterns: list[URLPattern] = [
+    path("observability", observability.ObservabilitySwitch.as_view(), name="api-observability"),
     path("pipelines/<int:pk>/logs", views.PipelineLogs.as_view(), name="api-pipeline-logs"),
     path("pipelines/<int:pk>/logs/series", aggregates.PipelineSeries.as_view(), name="api-pipeline-log-series"),
     path("pipelines/<int:pk>/logs/exact", aggregates.PipelineExact.as_view(), name="api-pipeline-log-exact"),

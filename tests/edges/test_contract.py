@@ -67,7 +67,7 @@ def test_unknown_keys_are_ignored(device: Device) -> None:
 
 def test_every_refusal_that_the_contract_lists_for_edges_has_its_class() -> None:
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
-    elsewhere = {"invalid", "invalid_page", "log_hole", "rate_limited", "storage_full"}
+    elsewhere = {"invalid", "invalid_page", "log_hole", "observability_off", "rate_limited", "storage_full"}
 
     assert set(golden("errors.json")) - elsewhere <= codes
 

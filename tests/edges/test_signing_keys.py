@@ -5,6 +5,7 @@ from typing import Any
 
 import jwt
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 from rest_framework.test import APIClient
 
@@ -107,10 +108,17 @@ def test_only_an_administrator_rotates_in_the_admin(
 ) -> None:
     owner.is_staff = owner.is_superuser = superuser
     owner.save()
-    body = {"action": "rotate", "_selected_action": [SigningKey.objects.get().pk]}
-    browser(owner).post("/admin/edges/signingkey/", body)
+    before = SigningKey.objects.get().kid
+    window = browser(owner)
+    asked = window.get("/admin/edges/signingkey/rotate/")
+    assert (asked.status_code == 200) is superuser and SigningKey.objects.count() == 1
+    window.post("/admin/edges/signingkey/rotate/")
 
     assert SigningKey.objects.count() == keys
+    if superuser:
+        page = window.get("/admin/edges/signingkey/").content.decode()
+        assert before in page and "retired, verifies" in page and "Rotate the key" in page
+        assert LogEntry.objects.get().user == owner
 
 
 def test_ring_from_tomorrow_is_read_again(clock: Clock, device: Device) -> None:

@@ -42,6 +42,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         },
         "engineImage": "ghcr.io/you/engine:1.0",
     },
+    "no observability": {"edgelb": {"enabled": True}, "pipelines": {"enabled": False}},
     "no registry": {"ociRegistry": {"enabled": False, "registry": ""}},
     "ingress": {
         "allowedHosts": ["other.example.com"],
@@ -162,6 +163,11 @@ def test_the_registry_values_arrive_in_the_settings_unchanged(render: Callable[[
     registry = SCENARIOS["registry"]["ociRegistry"]
     keys = ("registry", "repository", "email", "username", "password", "plainHttp", "proxy", "enabled")
     assert json.loads(done.stdout) == [registry[key] for key in keys]
+
+
+@pytest.mark.parametrize(("name", "enabled"), [("needed", "true"), ("no observability", "false")])
+def test_observability_needs_both_of_its_values(render: Callable[[str], Objects], name: str, enabled: str) -> None:
+    assert variables(render(name))["OPSCENTER_EDGE_OBSERVABILITY"] == enabled
 
 
 @pytest.mark.parametrize("role", ["web", "worker", "beat"])

@@ -55,7 +55,7 @@ def test_without_an_engine_image_it_arrives_and_says_so(
     settings.ENGINE_IMAGE = ""
     found = arrived(make_publish())
     assert found.engine_url == ""
-    assert found.notes[0].startswith("No engine image is configured (ENGINE_IMAGE)")
+    assert found.notes[0].startswith("No engine image is configured (ENGINE_IMAGE, or the admin console)")
 
 
 def test_a_second_publish_of_the_same_version_sends_nothing_and_has_the_same_digests(

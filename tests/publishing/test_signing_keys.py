@@ -137,6 +137,20 @@ def test_the_admin_makes_one_and_never_shows_the_private_half(client: Any, admin
     assert "not a private key in PEM" in refused.content.decode()
 
 
+def test_the_admin_rotates_after_it_asked(client: Any, administrator: User):
+    client.force_login(administrator)
+    client.post("/admin/publishing/signingkey/add/", {"name": "site", "private_key_pem": "", "password": ""})
+    asked = client.get("/admin/publishing/signingkey/rotate/").content.decode()
+    assert "No, go back" in asked and SigningKey.objects.count() == 1
+    assert client.post("/admin/publishing/signingkey/rotate/").status_code == 302
+    new, old = SigningKey.objects.all()
+    assert (old.name, old.active, new.active) == ("site", False, True)
+    page = client.get("/admin/publishing/signingkey/").content.decode()
+    assert old.fingerprint in page and new.fingerprint in page and "PRIVATE KEY" not in page
+    told = client.get("/admin/admin/logentry/").content.decode()
+    assert new.name in told and administrator.email in told
+
+
 def test_signing_is_deterministic_and_verifies():
     key = signing.signer(signing.generate())
     content = signing.statement("reg/x", f"sha256:{'a' * 64}", signing.COSIGN_SIGN, {})

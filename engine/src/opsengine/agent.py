@@ -48,7 +48,11 @@ class Agent:
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
-        self.shipper = Shipper(center, self._log_store, self._writer, settings.page_rows, is_busy) if center else None
+        self.shipper = (
+            Shipper(center, self._log_store, self._writer, settings.page_rows, is_busy, self._note_held)
+            if center
+            else None
+        )
         self.updater: Updater
         self._reporter: Reporter
 
@@ -149,6 +153,9 @@ class Agent:
         if isinstance(lapses_at, int):
             self.contact.lapses_at = lapses_at
             center.keep_lapse(lapses_at)
+
+    def _note_held(self, why: str | None) -> None:
+        self.contact.held = why
 
     def _adopt(self, center: Center) -> None:
         """Be the edge of the session: rows, name and log epoch are its own. Starts shipping."""

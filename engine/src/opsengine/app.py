@@ -33,6 +33,7 @@ class App:
         self, plane: DataPlane, traffic: Traffic, log: tuple[LogStore, LogWriter], views: Views, max_body: int
     ) -> None:
         self._plane = plane
+        self._views = views
         self._traffic = traffic
         self._log_store, self._writer = log
         self.largest_body = max_body
@@ -135,8 +136,8 @@ class App:
     def _readyz(self, request: Request) -> Reply:
         if self._plane.current is None:
             return Reply(503, JSON, b'{"status":"no pipeline is loaded yet"}')
-        if self._writer.fault:
-            return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": [self._writer.fault]}))
+        if warnings := self._views.warnings():
+            return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": warnings}))
         return Reply(200, JSON, b'{"status":"ready"}')
 
 

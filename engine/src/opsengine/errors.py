@@ -15,6 +15,7 @@
 Every message is for a person: one sentence that says what is wrong and what to do.
 """
 
+FORBIDDEN = 403
 # Codes of contract/errors.json that stay until a new bundle is given.
 FINAL_CODES = frozenset(
     {
@@ -94,3 +95,11 @@ class CenterRefused(EngineError):
     def is_final(self) -> bool:
         """Whether only a new bundle can help."""
         return self.code in FINAL_CODES
+
+    @property
+    def is_hold(self) -> bool:
+        """Whether the center takes no log rows for now, whatever they are: they are kept for when it does.
+
+        A 403 is about who sends, not about what is sent; but rows of a pipeline that is not this edge's it never takes.
+        """
+        return self.status == FORBIDDEN and self.code != "pipeline_not_assigned" and not self.is_final

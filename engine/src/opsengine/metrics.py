@@ -112,6 +112,7 @@ def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         "log_bytes": ("Disk space that the inference log takes.", logs["bytes"]),
         "log_limit_bytes": ("Disk space that it may take.", logs["limit"]),
         "log_write_failing": ("1 while the log cannot be written.", logs["fault"] is not None),
+        "log_held": ("1 while the ops center takes no log rows.", logs["held"] is not None),
         "session_hours_left": ("Until the session lapses, if nothing is heard.", contact["hours_left"]),
         "last_contact_timestamp_seconds": ("When the ops center answered last.", _seconds(contact["last"])),
         "clock_offset_seconds": ("The ops center's clock minus this one.", _seconds(offset)),

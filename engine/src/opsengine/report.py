@@ -35,6 +35,7 @@ class Contact:
     lapses_at: int | None = None
     problem: str | None = None  # why it cannot be reached now
     refusal: Refusal | None = None
+    held: str | None = None  # why it takes no log rows for now
 
 
 class Reporter:
@@ -107,6 +108,7 @@ class Reporter:
                 "bytes": self._log_store.used,
                 "limit": self._settings.storage_bytes,
                 "fault": self._writer.fault,
+                "held": contact.held,
             },
             "disk": self._disk(),
             "traffic": {

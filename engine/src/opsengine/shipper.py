@@ -24,17 +24,25 @@ REFUSALS = 3  # so often a page may be refused before it is given up: the rows b
 class Shipper:
     """One thread, one page under way. Stops for good when the center's refusal is final.
 
-    `is_busy` says that inference requests wait: a backlog then goes out with pauses between its pages.
+    `is_busy` says that inference requests wait: a backlog then goes out with pauses between its pages. `tell_held` is
+    told why the center takes no rows for now, and None once it takes them again.
     """
 
     def __init__(
-        self, center: Center, store: LogStore, writer: LogWriter, page_rows: int, is_busy: Callable[[], bool] = bool
+        self,
+        center: Center,
+        store: LogStore,
+        writer: LogWriter,
+        page_rows: int,
+        is_busy: Callable[[], bool] = bool,
+        tell_held: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._center = center
         self._store = store
         self._writer = writer
         self._page_rows = page_rows
         self._is_busy = is_busy
+        self._tell_held = tell_held
         self._max_rows = page_rows
         self._refused = 0
         self._failures = 0
@@ -86,6 +94,7 @@ class Shipper:
             self._on_refusal(refusal, todo)
             return True
         self._refused = 0
+        self._tell_held(None)
         self._max_rows = min(self._page_rows, self._max_rows * 2)  # after a 413, find back to full pages
         self._take_ack(answer.number("acked"), todo if isinstance(todo, Gap) else None)
         return True
@@ -121,6 +130,9 @@ class Shipper:
     def _on_refusal(self, refusal: CenterRefused, todo: Shipment | Gap) -> None:
         if refusal.is_final or refusal.status == 401:
             raise refusal
+        if refusal.is_hold:
+            self._tell_held(str(refusal))
+            raise CenterUnavailable(f"The ops center takes no logs now: {refusal}")
         expected = refusal.details.get("expected")
         if refusal.code == "log_hole" and isinstance(expected, int):
             self._resync(expected)

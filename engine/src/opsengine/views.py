@@ -56,6 +56,12 @@ class Views:
         """The facts."""
         return 200, "application/json", orjson.dumps(self._facts())
 
+    def warnings(self) -> list[str]:
+        """What is wrong while the engine serves."""
+        logs = self._facts()["logs"]
+        held = f"Log rows are held here: {logs['held']}" if logs["held"] else None
+        return [text for text in (logs["fault"], held) if text]
+
     def page(self) -> Reply:
         """The facts in words."""
         return 200, HTML, page(self._facts()).encode()
@@ -86,6 +92,8 @@ def headline(told: Facts) -> tuple[str, str]:
         return f"Not serving: no pipeline is loaded yet.{why}", "bad"
     if told["logs"]["fault"]:
         return "Serving, but inferences cannot be logged.", "warn"
+    if told["logs"]["held"]:
+        return "Serving, and the inference log is held here.", "warn"
     if told["update"]["state"] == "failed":
         return "Serving, but the update to what it should serve failed.", "warn"
     if told["update"]["state"] != "idle":
@@ -175,6 +183,8 @@ def _logs(told: Facts) -> Iterator[Row]:
     yield "Inference log", waiting + used, ""
     if logs["shed"]:
         yield "Rows given up", f"{logs['shed']:,}, each counted and told to the ops center as a gap.", "warn"
+    if logs["held"]:
+        yield "Rows are held here", f"{logs['held']} They are sent once it takes them again.", "warn"
     if logs["fault"]:
         yield "Log fault", logs["fault"], "bad"
 

@@ -51,6 +51,7 @@ class FakeCenter(LoopbackServer):
         self.acked, self.rows = {}, {}
         self.refuse = {}  # path -> list of Refuse, Reply or None (dead line), taken one a request
         self.faults = []
+        self.is_off = False  # observability: an administrator switched it off
         self.next_checkin = 30
         self.lapses_at = 1764288000000
         super().__init__()
@@ -112,6 +113,8 @@ class FakeCenter(LoopbackServer):
             if plan is None:
                 raise ConnectionAbortedError
             plan()
+        if self.is_off and path in ("/edge/v1/logs", "/edge/v1/gaps"):
+            raise Refuse("observability_off", "An administrator switched observability off.")
         handlers = {
             "/edge/v1/join": self._join,
             "/edge/v1/token": self._token,
