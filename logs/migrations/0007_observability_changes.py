@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('logs', '0005_mark_times'),
+        ('logs', '0006_sums_retention'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
