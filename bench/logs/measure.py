@@ -111,8 +111,7 @@ class Center:
             epoch=epoch,
             first=first,
             pipeline_version_uuid=self.version.uuid,
-            body=body,
-            now=timezone.now(),
+            page=logs.SentPage(body, timezone.now()),
         )
 
 
