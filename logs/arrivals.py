@@ -76,12 +76,14 @@ def store(arrival: Arrival) -> bool:
     if connection.vendor == "postgresql":
         # A statement on its own is a transaction. Within one it gets a savepoint, so that its failure is not all's.
         with transaction.atomic() if connection.in_atomic_block else nullcontext(), _postgres() as database:
-            return bool(psycopg.Cursor(database).execute(*_postgres_statement(arrival)).rowcount)
+            both: psycopg.Cursor[Any] = psycopg.Cursor(database)
+            both.execute(*_postgres_statement(arrival))
+            return int(both.rowcount) == 1
     mark, page = _parameters(arrival)
     moves, inserts = _sqlite_statements(arrival.owner.column)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(moves, mark)
-        is_moved = cursor.rowcount == 1
+        is_moved = int(cursor.rowcount) == 1
         if is_moved:
             cursor.execute(inserts, page)
             cursor.fetchone()
@@ -94,6 +96,8 @@ def store_together(arrivals: Sequence[Arrival]) -> list[bool]:
     Marks are locked in one order everywhere, so that two batches cannot wait for each other. Raises Django's database
     errors, and then nothing was stored.
     """
+    if len(arrivals) == 1:
+        return [store(arrivals[0])]
     places = sorted(range(len(arrivals)), key=lambda place: arrivals[place].order)
     cursors: dict[int, psycopg.Cursor[Any]] = {}
     with _postgres() as database:

@@ -70,8 +70,7 @@ class GroupCommit:
         """Writes the leader's page with those behind it, and lets the next lead before the others are woken."""
         batch = self._taken()
         try:
-            if len(batch) > 1:
-                self._write_together(batch)
+            self._write_together(batch)
         finally:
             self._hand_over()
             for waiting in batch:
@@ -116,5 +115,7 @@ def store(arrival: Arrival) -> bool:
     """
     if connection.vendor != "postgresql" or connection.in_atomic_block:
         return arrivals.store(arrival)
+    # Before it waits: a leader that had to wait for one itself could wait for those whom it leads.
+    connection.ensure_connection()
     is_stored = _together.store(arrival)
     return arrivals.store(arrival) if is_stored is None else is_stored

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.request import Request
 
 from common.api import error_body, status_of
 from common.errors import DomainError, Invalid, NotAuthenticated, RateLimited
@@ -139,7 +140,14 @@ def jwks(request: HttpRequest) -> HttpResponse:
     return answer_json({"keys": signing.jwks(timezone.now())}, cache=f"public, max-age={seconds}")
 
 
-def raw_body(request: HttpRequest, most: int) -> bytes:
+def bounded_body(request: HttpRequest | Request, most: int) -> bytes:
+    """The same for callers whose length was not bounded yet. Raises `BodyTooLarge`, `Invalid`."""
+    if not callers.is_chunked(request.META):
+        callers.bound(request.META, most)
+    return raw_body(request, most)
+
+
+def raw_body(request: HttpRequest | Request, most: int) -> bytes:
     """The whole body as it came, also in chunks. Raises `BodyTooLarge` above `most` bytes, `Invalid` if it breaks off.
 
     A length that was announced is to be bounded before.
@@ -147,7 +155,7 @@ def raw_body(request: HttpRequest, most: int) -> bytes:
     if callers.is_chunked(request.META):
         return callers.chunked_body(request.META["wsgi.input"], most)
     try:
-        body = request.body
+        body: bytes = request.body
     except UnreadablePostError as exc:
         raise Invalid("The body broke off: send it again.") from exc
     if len(body) != callers.content_length(request.META):

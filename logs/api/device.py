@@ -43,9 +43,14 @@ def logs(request: HttpRequest, identity: Identity, now: datetime) -> HttpRespons
     edge = hot.caller(identity, now)
     given = place_of(request.GET)
     body = calls.raw_body(request, pages.MAX_BYTES)
-    page = operations.SentPage(body, now, is_json=(request.content_type or "").startswith(JSON))
+    page = operations.SentPage(body, now, is_json=is_json(request.content_type))
     acked = operations.store_page(edge=edge, page=page, **given)
     return calls.answer_json({"acked": acked})
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a page comes as records in JSON; whatever else it is called, it is Arrow."""
+    return (content_type or "").startswith(JSON)
 
 
 def place_of(query: Mapping[str, str]) -> dict[str, Any]:
