@@ -145,8 +145,8 @@ def send(device: Device, first: int = 1, body: bytes | None = None, epoch: uuid.
 
 
 @contextmanager
-def database_of_many(size: int) -> Iterator[None]:
-    """So many connections at a time; the pool of the tests has fewer."""
+def many_connections() -> Iterator[None]:
+    """As many as there are threads; the pool has fewer."""
     options = connection.settings_dict["OPTIONS"]
     kept = options.pop("pool", None)
     connection.close()
@@ -186,7 +186,7 @@ def test_of_32_senders_at_once_each_gets_its_own_answer(
             f"WHEN (NEW.epoch = '{refused}') EXECUTE FUNCTION no_room()"
         )
     try:
-        with database_of_many(40), ThreadPoolExecutor(32) as pool:
+        with many_connections(), ThreadPoolExecutor(33) as pool:
             # While somebody else holds the first edge's mark, the leader waits for it and the others for the leader.
             with transaction.atomic():
                 list(LogMark.objects.select_for_update().filter(edge=devices[0].edge))
@@ -243,7 +243,7 @@ def test_batches_in_any_order_never_wait_for_each_other(make_device: Callable[..
             connections.close_all()
 
     forth, back = range(12), range(11, -1, -1)
-    with database_of_many(4), ThreadPoolExecutor(2) as pool:
+    with many_connections(), ThreadPoolExecutor(2) as pool:
         counts = [future.result(SECONDS) for future in [pool.submit(write, forth), pool.submit(write, back)]]
     stored = LogPage.objects.count()
     assert sum(counts) == stored == sum(LogMark.objects.values_list("acked", flat=True))
