@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from common.errors import DomainError, NotAuthenticated
-from edges import enrolment, jobs, jwts, queries, sessions, stores, tokens
+from edges import enrolment, jobs, jwts, queries, sessions, tokens
 from edges.errors import (
     InvalidAssertion,
     JoinTokenExpired,
@@ -124,7 +124,6 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
         if serving != edge.serving_digest:
             record_serving(edge.pk, edge.serving_digest, serving, now)
         edge.serving_digest = serving
-        stores.follow(edge, report, now)
         edge.report = kept(report, now)
         _contact(edge, now, "serving_digest", "report")
     return edge
@@ -170,7 +169,7 @@ def _spend(token: JoinToken, jwk: dict[str, str], thumbprint: str, engine: Mappi
         _require_repeat(token, edge, thumbprint, now)
     else:
         edge.public_key, edge.key_thumbprint, edge.joined_at = jwk, thumbprint, now
-        edge.report = stores.joined(edge.report, engine)
+        edge.report = {"engine": dict(engine)}
         edge.serving_digest = ""
         EdgeEvent.objects.create(
             edge=edge,

@@ -1,8 +1,8 @@
 """The check-in of an edge to which nothing happened, which is nearly every one: a single read, written with others.
 
 One that begins to serve something else is written at once, with its event, in two statements. Whatever is not plain
-(people shut the edge out, its publish was replaced, it joined again, it has another log store) goes the whole way in
-`contacts`, under a lock. All end the same. And who it is that ships its logs, which is asked for every page.
+(people shut the edge out, its publish was replaced, it joined again) goes the whole way in `contacts`, under a lock.
+All end the same. Who it is that ships a page of its logs is found here too.
 
 SQL by hand, because building these queries from objects costs five times as much as the database's work.
 """
@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from common.errors import Invalid
-from edges import contacts, pending, queries, sessions, stores
+from edges import contacts, pending, queries, sessions
 from edges.models import Edge
 from edges.pending import CheckIn
 from edges.sessions import Identity
@@ -30,10 +30,11 @@ SELECT publish_id, serving_digest, last_contact > %s,
   (SELECT acked FROM {marks} AS m WHERE m.edge_id = {edges}.id AND m.epoch = %s)
 FROM {edges}
 WHERE id = %s AND key_thumbprint = %s AND removed_at IS NULL AND banned_at IS NULL AND session_lapses_at > %s
-  AND {epoch} = %s AND NOT EXISTS (
+  AND NOT EXISTS (
     SELECT 1 FROM {replaces} AS r JOIN {publishes} AS p ON p.id = r.from_publish_id
     WHERE r.to_publish_id = {edges}.publish_id AND p.status = %s)
 """
+
 
 # An edge that may call and whose contact is recent enough, which is every one that ships its logs.
 CALLER = """
@@ -82,11 +83,11 @@ def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: date
         contacts.note(sessions.edge_of(identity, now), now=now)
         raise
     epoch = UUID(report["logs"]["epoch"])
-    seen = _seen(identity, report["logs"]["epoch"], now)
+    seen = _seen(identity, epoch, now)
     if seen and _kept(identity, seen, report, now):
         return CheckedIn(queries.desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
     edge = contacts.checkin(edge=sessions.edge_of(identity, now), report=report, now=now)
-    return CheckedIn(queries.desired(edge.publish_id), stores.acked(edge, epoch), edge.session_lapses_at or now)
+    return CheckedIn(queries.desired(edge.publish_id), queries.acked(edge, epoch), edge.session_lapses_at or now)
 
 
 def caller(identity: Identity, now: datetime) -> Caller:
@@ -113,18 +114,17 @@ def caller(identity: Identity, now: datetime) -> Caller:
     return Caller(edge.pk, edge.name)
 
 
-def _seen(identity: Identity, epoch: str, now: datetime) -> _Seen | None:
-    """The edge, None when its case is not plain. `epoch` is spelt as in the report."""
+def _seen(identity: Identity, epoch: UUID, now: datetime) -> _Seen | None:
+    """The edge, None when its case is not plain."""
     with connection.cursor() as cursor:
         cursor.execute(
             _statement(),
             [
                 _value("last_contact", now - pending.RECENT),
-                _value("id", UUID(epoch)),
+                _value("id", epoch),
                 _value("id", UUID(identity.edge_id)),
                 identity.thumbprint,
                 _value("session_lapses_at", now),
-                epoch,
                 Publish.Status.PUBLISHED.value,
             ],
         )
@@ -163,7 +163,7 @@ def _value(field: str, value: Any) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _statement() -> str:
-    # The marks belong to the app above, see `stores.acked`.
+    # The marks belong to the app above, see `queries.acked`.
     marks: Any = Edge._meta.get_field("log_marks").related_model
     tables: dict[str, Any] = {
         "edges": Edge,
@@ -172,6 +172,4 @@ def _statement() -> str:
         "marks": marks,
     }
     quote = connection.ops.quote_name
-    is_postgres = connection.vendor == "postgresql"
-    epoch = "report->'logs'->>'epoch'" if is_postgres else "json_extract(report, '$.logs.epoch')"
-    return STATEMENT.format(epoch=epoch, **{name: quote(model._meta.db_table) for name, model in tables.items()})
+    return STATEMENT.format(**{name: quote(model._meta.db_table) for name, model in tables.items()})

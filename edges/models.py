@@ -67,23 +67,6 @@ class Edge(models.Model):
         return f"spiffe://{settings.TRUST_DOMAIN}/ns/deployments/edge/{self.pk}"
 
 
-class LostStore(models.Model):
-    """A log store that an edge had reported with rows that had not arrived, and then reported another."""
-
-    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="lost_stores", db_index=False)
-    epoch = models.UUIDField(help_text="the log store")
-    last_sequence = models.BigIntegerField(help_text="its last row, as the edge reported")
-    noticed_at = models.DateTimeField(help_text="when the edge first reported another")
-    returned_at = models.DateTimeField(null=True, help_text="when it was reported again")
-
-    class Meta:
-        ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["edge", "epoch"], name="lost_store_once")]
-
-    def __str__(self) -> str:
-        return f"{self.epoch} of {self.edge} up to {self.last_sequence}"
-
-
 class Assignment(models.Model):
     """That an edge was told to run a publish. Rows are only added; they say whose logs it may write."""
 
@@ -189,8 +172,6 @@ class EdgeEvent(models.Model):
         UNBANNED = "unbanned"
         TAGGED = "tagged"
         REMOVED = "removed"
-        ROWS_LOST = "rows_lost"
-        STORE_RETURNED = "store_returned"
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now)

@@ -14,7 +14,7 @@ from django.db.models.functions import Cast
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
 from common.errors import NotFound
-from edges import health, states, stores
+from edges import health, states
 from edges.errors import PipelineNotAssigned
 from edges.health import Health
 from edges.models import Edge, EdgeEvent, FleetToken, JoinToken
@@ -180,7 +180,7 @@ def explanation_of(edge: Edge, now: datetime) -> Explanation:
         last_refusal=last_refusal,
         events=tuple(events[:EXPLAINED_EVENTS]),
         health=found,
-        lines=(*_lines(edge, state, found, last_refusal), *stores.sentences(stores.lost(edge)), next_step),
+        lines=(*_lines(edge, state, found, last_refusal), next_step),
         report=edge.report,
     )
 
@@ -262,6 +262,14 @@ def assigned_pipeline_version(edge: Edge, version_uuid: UUID) -> PipelineVersion
             f"This edge was never told to run pipeline version {version_uuid}, so its logs are not taken."
         )
     return version
+
+
+def acked(edge: Edge, epoch: UUID) -> int:
+    """Up to which row of a log store of the edge is durable here.
+
+    The marks belong to the app above, which hung them on `Edge`: they are read over that relation, not imported.
+    """
+    return edge.log_marks.filter(epoch=epoch).values_list("acked", flat=True).first() or 0
 
 
 def _with_publish() -> QuerySet[Edge]:
