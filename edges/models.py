@@ -171,6 +171,7 @@ class EdgeEvent(models.Model):
         BANNED = "banned"
         UNBANNED = "unbanned"
         TAGGED = "tagged"
+        ROWS_LEFT_BEHIND = "rows_left_behind"
         REMOVED = "removed"
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")

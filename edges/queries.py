@@ -272,6 +272,36 @@ def acked(edge: Edge, epoch: UUID) -> int:
     return edge.log_marks.filter(epoch=epoch).values_list("acked", flat=True).first() or 0
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftBehind:
+    """Unsent rows of a log store that the edge lost: `last` was the store's last, `overwritten` cannot come any more.
+
+    An older copy of a store gives the numbers of the rows which it lost to others; a whole store may be put back.
+    """
+
+    last: int = 0
+    overwritten: int = 0
+    noticed_at: datetime | None = None
+
+    def rows(self, acked: int) -> int:
+        """How many did not come, when all up to `acked` did."""
+        return self.overwritten + max(0, self.last - acked)
+
+
+def left_behind(edge: Edge) -> dict[UUID, LeftBehind]:
+    """What the edge lost with its log stores, by their epoch."""
+    left: dict[UUID, LeftBehind] = {}
+    for detail, at in edge.events.filter(kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND).values_list("detail", "at"):
+        # Of several times the first: events come the latest first.
+        known = dataclasses.replace(left.get(UUID(detail["epoch"]), LeftBehind()), noticed_at=at)
+        if detail["is_copy"]:
+            changed = dataclasses.replace(known, overwritten=known.overwritten + detail["rows"])
+        else:
+            changed = dataclasses.replace(known, last=max(known.last, detail["last_sequence"]))
+        left[UUID(detail["epoch"])] = changed
+    return left
+
+
 def _with_publish() -> QuerySet[Edge]:
     return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
 
@@ -288,6 +318,10 @@ def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | Non
         lines.append(f"If it fell silent now, it would need a new bundle after {state.lapses_at:%Y-%m-%d %H:%M} UTC.")
     if live and edge.joined_at:
         lines += health.sentences(found)
+    if lost := sum(left.rows(acked(edge, epoch)) for epoch, left in left_behind(edge).items()):
+        lines.append(
+            f"{lost:,} of its rows were not sent before it came with another log store: lost unless they come."
+        )
     if refusal:
         cause = refusal.detail.get("message") or refusal.detail.get("code") or refusal.kind
         lines.append(f"Last refused at {refusal.at:%Y-%m-%d %H:%M} UTC: {cause}")

@@ -1,17 +1,18 @@
 """What came of the rows of edges and of sources in the center: each is here, or it is told why not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from catalog import queries as catalog
 from edges import queries as edge_queries
-from edges import stores
 from edges.health import Health, of_report
 from edges.models import Edge
+from edges.queries import LeftBehind
 from logs.models import LogGap, LogMark, LogSource
 
+_NOTHING = LeftBehind()
 VOLUME_LOST = "volume_lost"  # beside the reasons that engines give
 
 
@@ -19,17 +20,17 @@ VOLUME_LOST = "volume_lost"  # beside the reasons that engines give
 class Account:
     """What came of one log store: `received` + `shed` = `acked`, so that no row is lost uncounted.
 
-    `lost` rows were reported by the edge after `acked`, and then it came with another store. `pending` rows were on the
-    edge at its last check-in and are not accounted for yet; None for a store that it did not report then. `last_time`
-    is epoch ms, edge time.
+    `pending` rows were on the edge at its last check-in and are not accounted for yet; None for a store that it did not
+    report then. `left_behind` rows it had reported before, and has no more: they count as lost until they come.
+    `last_time` is epoch ms, edge time.
     """
 
     epoch: UUID
     received: int
     shed: int
-    lost: int
     acked: int
     pending: int | None
+    left_behind: int
     last_time: int | None
     last_arrival: datetime | None
     gaps: list[LogGap]
@@ -59,22 +60,35 @@ def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
     for gap in LogGap.objects.filter(edge=edge).order_by("epoch", "first"):
         gaps.setdefault(gap.epoch, []).append(gap)
     marks = list(LogMark.objects.filter(edge=edge).order_by("-updated_at", "-id"))
-    reported = stores.reported(edge.report)
-    if reported and reported.epoch not in {mark.epoch for mark in marks}:
-        # Not saved: nothing of that store arrived, but people should see that its rows wait.
-        marks.insert(0, LogMark(edge=edge, epoch=reported.epoch))
-    lost = {found.epoch: found for found in stores.lost(edge)}
-    marks.extend(LogMark(edge=edge, epoch=epoch) for epoch in lost.keys() - {mark.epoch for mark in marks})
+    reported, last = _reported_store(edge)
+    left = edge_queries.left_behind(edge)
+    heard = {mark.epoch for mark in marks}
+    # Not saved: nothing of these stores arrived, but people should see that rows wait, or are lost.
+    if reported and reported not in heard:
+        marks.insert(0, LogMark(edge=edge, epoch=reported))
+    marks += [LogMark(edge=edge, epoch=epoch) for epoch in left if epoch not in heard | {reported}]
     accounts = [
         _account(
             mark,
             gaps.get(mark.epoch, []),
-            lost.get(mark.epoch),
-            pending=max(0, reported.last - mark.acked) if reported and mark.epoch == reported.epoch else None,
+            _gone(left.get(mark.epoch, _NOTHING), last if mark.epoch == reported else 0),
+            pending=max(0, last - mark.acked) if mark.epoch == reported else None,
         )
         for mark in marks
     ]
     return Accounting(edge, of_report(edge.report), accounts)
+
+
+def _gone(left: LeftBehind, last: int) -> LeftBehind:
+    """What is left behind of a store that the edge has now up to `last`, since it was put back: the rest is pending."""
+    return replace(left, last=0) if last >= left.last else left
+
+
+def _reported_store(edge: Edge) -> tuple[UUID | None, int]:
+    """The log store that an edge reported at its last check-in, and its last sequence then. None: it never did."""
+    told = edge.report.get("logs") or {}
+    epoch, last = told.get("epoch"), told.get("last_sequence")
+    return (UUID(epoch), last) if epoch and isinstance(last, int) else (None, 0)
 
 
 def sources_for(actor: catalog.Actor, pipeline_pk: int) -> list[SourceAccounts]:
@@ -88,28 +102,32 @@ def sources_for(actor: catalog.Actor, pipeline_pk: int) -> list[SourceAccounts]:
 
 
 def _account(
-    mark: LogMark, gaps: Sequence[LogGap] = (), lost: stores.Lost | None = None, pending: int | None = None
+    mark: LogMark, gaps: Sequence[LogGap] = (), left: LeftBehind = _NOTHING, pending: int | None = None
 ) -> Account:
-    """The account of a log store. What is lost is one more gap, which is not stored: it shrinks when rows come."""
+    """The account of a log store. Rows that went with it are one more gap, not stored, which shrinks when they come.
+
+    Those of which an older copy gave the numbers to others have no place, so that they are only counted.
+    """
     told = list(gaps)
-    if lost:
+    if left.last > mark.acked:
+        missing = range(mark.acked + 1, left.last + 1)
         told.append(
             LogGap(
-                epoch=lost.epoch,
-                first=lost.first,
-                last=lost.last,
-                count=lost.count,
+                epoch=mark.epoch,
+                first=missing[0],
+                last=missing[-1],
+                count=len(missing),
                 reason=VOLUME_LOST,
-                arrived_at=lost.noticed_at,
+                arrived_at=left.noticed_at or mark.updated_at,
             )
         )
     return Account(
         epoch=mark.epoch,
         received=mark.rows,
         shed=mark.shed,
-        lost=lost.count if lost else 0,
         acked=mark.acked,
         pending=pending,
+        left_behind=left.rows(mark.acked),
         last_time=mark.time_max,
         last_arrival=mark.updated_at,
         gaps=told,

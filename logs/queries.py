@@ -147,10 +147,10 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
 
 
 def partitions_of(pipeline: Pipeline) -> list[str]:
-    """The names of the edges that run or ran a pipeline, so that may have written logs of it."""
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it, and of its sources."""
     # Every edge that runs or ran it was assigned to it, so one condition finds both.
     found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
-    return sorted(set(found.values_list("name", flat=True)))
+    return sorted({*found.values_list("name", flat=True), *map(str, pipeline.log_sources.all())})
 
 
 def first_at(moment: datetime | None) -> int | None:

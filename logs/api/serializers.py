@@ -121,19 +121,19 @@ class AccountOut(serializers.Serializer[Any]):
     epoch = serializers.UUIDField(help_text="a log store")
     received = serializers.IntegerField(help_text="rows that are durable here")
     shed = serializers.IntegerField(help_text="rows that the edge had to drop before they were shipped")
-    lost = serializers.IntegerField(
-        help_text="rows after `acked` that the edge had reported before it came with an empty store; falls when they "
-        "do arrive"
-    )
     acked = serializers.IntegerField(help_text="last sequence that is accounted for: received + shed")
     pending = serializers.IntegerField(
         allow_null=True, help_text="rows that waited on the edge at its last check-in; null for a store it has no more"
+    )
+    left_behind = serializers.IntegerField(
+        help_text="rows that the edge had reported and has no more, because its volume was wiped, damaged or put back "
+        "from an older copy: lost, unless they still come"
     )
     last_time = serializers.IntegerField(
         allow_null=True, help_text="edge time of the newest row received, epoch ms; null when it is not known"
     )
     last_arrival = serializers.DateTimeField(allow_null=True, help_text="of rows or a gap; null before the first")
-    gaps = GapOut(many=True, help_text="with the edge's reason, or `volume_lost`")
+    gaps = GapOut(many=True, help_text="with the edge's reason; rows left behind as `volume_lost`, until they come")
 
 
 class AccountingOut(serializers.Serializer[Any]):

@@ -73,7 +73,7 @@ def test_sources_and_epochs_count_for_themselves(api: Api, member: User, make_pi
     nightly, weekly = accounts(client, version.pipeline_id)
     assert (nightly["name"], nightly["partition"], nightly["created_by"]) == ("nightly", "center:nightly", member.email)
     assert [epoch["epoch"] for epoch in nightly["epochs"]] == [again, str(rows.EPOCH)]
-    assert [(epoch["received"], epoch["acked"], epoch["lost"]) for epoch in nightly["epochs"]] == [(3, 3, 0)] * 2
+    assert [(epoch["received"], epoch["acked"], epoch["left_behind"]) for epoch in nightly["epochs"]] == [(3, 3, 0)] * 2
     assert [epoch["received"] for epoch in weekly["epochs"]] == [3]
     assert len(read(client, version.pipeline_id)) == 9
 
