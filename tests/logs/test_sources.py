@@ -2,13 +2,16 @@
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import override_settings
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from catalog.models import PipelineVersion, User
+from logs import compaction, rollups
 from logs.models import LogMark, LogPage, LogSource
 from tests.logs import rows
 from tests.logs.conftest import STREAM, Device
@@ -91,6 +94,18 @@ def test_records_in_json_are_rows_too(api: Api, member: User, make_pipeline_vers
     body = b'[{"time": 1763683200000, "in": {"x": 1}, "out": {"y": 0.5}}]'
     assert ship(api(member), version, body, content_type="application/json").json() == {"acked": 1}
     assert read(api(member), version.pipeline_id)[0]["metadata"]["partition"] == "center:nightly"
+
+
+def test_rows_of_a_source_become_segments_like_others(api: Api, member: User, make_pipeline_version: Any) -> None:
+    version = make_pipeline_version()
+    ship(api(member), version)
+    rollups.roll_up_waiting(timezone.now)
+    later = timezone.now() + timedelta(hours=1)
+    assert compaction.compact(version.pipeline_id, lambda: later) == 1
+    assert not LogPage.objects.exists()
+    assert [row["metadata"]["partition"] for row in read(api(member), version.pipeline_id)] == ["center:nightly"] * 3
+    assert ship(api(member), version).json() == {"acked": 3}  # and the mark outlives the page
+    assert not LogPage.objects.exists()
 
 
 def test_hole_is_409_with_the_row_to_begin_at(api: Api, member: User, make_pipeline_version: Any) -> None:
