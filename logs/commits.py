@@ -1,7 +1,8 @@
-"""One commit for pages that arrive at the same time: on PostgreSQL that doubles what is stored a second.
+"""One commit for pages that arrive at the same time, on PostgreSQL.
 
-The first request that has a page leads: it writes what waits in one transaction, tells each its own outcome, and hands
-over to the first of those that came meanwhile. So nobody waits for company, and each is answered after its commit.
+A request that has a page leads if few others do: it writes what waits in one transaction, tells each its own outcome,
+and hands over to the first of those that came meanwhile. So nobody waits for company, and each is answered after its
+commit.
 """
 
 import threading
@@ -15,6 +16,8 @@ from common.errors import RateLimited
 from logs import arrivals
 from logs.arrivals import Arrival
 
+# PostgreSQL lets transactions at the same time share a sync itself: more leaders answer sooner, fewer take less CPU.
+LEADERS = 2
 MOST_PAGES = 64
 MOST_BYTES = 16 * 1024**2
 # Longer than a batch and the pages of it that go on alone take, unless the database hangs.
@@ -32,14 +35,19 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Requests of one process that store pages together. `write` stores some in one transaction, or none and raises."""
+    """Requests of one process that store pages together. `write` stores some in one transaction, or none and raises.
 
-    def __init__(self, write: Callable[[Sequence[Arrival]], list[bool]], wait_seconds: float = WAIT_SECONDS) -> None:
+    At most `leaders` write at a time; who comes then waits for the next.
+    """
+
+    def __init__(
+        self, write: Callable[[Sequence[Arrival]], list[bool]], leaders: int = 1, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
         self._write = write
+        self._free = leaders
         self._wait_seconds = wait_seconds
         self._lock = threading.Lock()
         self._queue: deque[_Waiting] = deque()
-        self._is_led = False
 
     def store(self, arrival: Arrival) -> bool | None:
         """Whether the page was stored; None when it has to be stored alone, since the batch that it was in failed.
@@ -48,13 +56,15 @@ class GroupCommit:
         """
         own = _Waiting(arrival)
         with self._lock:
-            self._queue.append(own)
-            own.leads = not self._is_led
-            self._is_led = True
+            own.leads = self._free > 0
+            if own.leads:
+                self._free -= 1
+            else:
+                self._queue.append(own)
         if not own.leads and not own.told.wait(self._wait_seconds):
             self._give_up(own)
         if own.leads:
-            self._lead()
+            self._lead(own)
         return own.is_stored
 
     def _give_up(self, own: _Waiting) -> None:
@@ -66,9 +76,9 @@ class GroupCommit:
                 self._queue.remove(own)
         raise RateLimited("The center is busy with other pages: send this one again.", retry_after=1)
 
-    def _lead(self) -> None:
+    def _lead(self, own: _Waiting) -> None:
         """Writes the leader's page with those behind it, and lets the next lead before the others are woken."""
-        batch = self._taken()
+        batch = self._taken(own)
         try:
             self._write_together(batch)
         finally:
@@ -84,27 +94,28 @@ class GroupCommit:
         for waiting, is_stored in zip(batch, stored, strict=True):
             waiting.is_stored = is_stored
 
-    def _taken(self) -> list[_Waiting]:
-        """The first of the queue, which leads, and as many behind it as one transaction should hold."""
-        batch: list[_Waiting] = []
-        size = 0
+    def _taken(self, own: _Waiting) -> list[_Waiting]:
+        """The leader's page and as many of those that wait as one transaction should hold."""
+        batch, size = [own], len(own.arrival.page.body)
         with self._lock:
             while self._queue and len(batch) < MOST_PAGES:
                 size += len(self._queue[0].arrival.page.body)
-                if batch and size > MOST_BYTES:
+                if size > MOST_BYTES:
                     break
                 batch.append(self._queue.popleft())
         return batch
 
     def _hand_over(self) -> None:
         with self._lock:
-            self._is_led = bool(self._queue)
             if self._queue:
-                self._queue[0].leads = True
-                self._queue[0].told.set()
+                following = self._queue.popleft()
+                following.leads = True
+                following.told.set()
+            else:
+                self._free += 1
 
 
-_together = GroupCommit(arrivals.store_together)
+_together = GroupCommit(arrivals.store_together, LEADERS)
 
 
 def store(arrival: Arrival) -> bool:

@@ -171,9 +171,6 @@ def shared_commits(center: Center, report: Report, count: int) -> None:
         print(f"{name}: {worked[name] / rows * 1_000_000:.2f} ms of PostgreSQL's CPU a page", flush=True)
     gained = report.ratio(f"{THREADS} threads, shared commits", f"{THREADS} threads, a commit each")
     print(f"shared commits: {gained:.2f}x of a commit each, in pages a second", flush=True)
-    if worked["a commit each"]:  # 0 for a server that is not ours to look at
-        share = worked["shared commits"] / worked["a commit each"]
-        report.at_most("shared commits: PostgreSQL's CPU a page, of a commit each", share, 0.8, "x")
 
 
 def storing(way: Callable[[arrivals.Arrival], bool], batches: list[list[arrivals.Arrival]]) -> float:
