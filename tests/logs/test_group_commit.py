@@ -168,7 +168,7 @@ def test_of_32_senders_at_once_each_gets_its_own_answer(
         batches.append(len(batch))
         return arrivals.store_together(batch)
 
-    group = commits.GroupCommit(write)
+    group = commits.GroupCommit(write, wait_seconds=10 * SECONDS)  # so that a slow machine refuses none
     monkeypatch.setattr(commits, "_together", group)
     first = make_device("edge-0")
     devices = [first, *(make_device(f"edge-{number}", first.version) for number in range(1, 31))]
@@ -212,8 +212,11 @@ def test_of_32_senders_at_once_each_gets_its_own_answer(
 
 @only_postgres
 @pytest.mark.django_db(transaction=True)
-def test_batches_in_any_order_never_wait_for_each_other(make_device: Callable[..., Device]) -> None:
+def test_batches_in_any_order_never_wait_for_each_other(
+    make_device: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes' leaders with the same marks: locks are taken in one order, whatever the order of arrival."""
+    monkeypatch.setattr(arrivals, "BATCH_LOCK_MILLISECONDS", 1000 * SECONDS)  # only a deadlock can end it
     first = make_device("edge-0")
     devices = [first, *(make_device(f"edge-{number}", first.version) for number in range(1, 12))]
     for device in devices:
