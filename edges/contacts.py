@@ -26,6 +26,7 @@ from edges.errors import (
     TokenInvalid,
 )
 from edges.models import Edge, EdgeEvent, JoinToken, UsedAssertion
+from edges.queries import LeftBehind
 from edges.sessions import Session
 
 logger = logging.getLogger(__name__)
@@ -171,6 +172,9 @@ def _record_left_behind(edge: Edge, report: Mapping[str, Any], now: datetime) ->
     rows = before["last_sequence"] - kept_until
     if rows <= 0:
         return
+    known = queries.left_behind(edge).get(UUID(before["epoch"]), LeftBehind())
+    if not is_copy and known.last >= before["last_sequence"]:
+        return  # told before, and the store was put back for a while
     held = "an older copy of its log store" if is_copy else "another log store"
     detail = {
         "message": f"{rows:,} rows that it had logged were not sent before it came with {held}.",

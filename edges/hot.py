@@ -2,7 +2,7 @@
 
 One that begins to serve something else is written at once, with its event, in two statements. Whatever is not plain
 (people shut the edge out, its publish was replaced, it joined again, its log store is another) goes the whole way in
-`contacts`, under a lock. All end the same.
+`contacts`, under a lock. All end the same. Who it is that ships a page of its logs is found here too.
 
 SQL by hand, because building these queries from objects costs five times as much as the database's work.
 """
@@ -35,6 +35,22 @@ WHERE id = %s AND key_thumbprint = %s AND removed_at IS NULL AND banned_at IS NU
     SELECT 1 FROM {replaces} AS r JOIN {publishes} AS p ON p.id = r.from_publish_id
     WHERE r.to_publish_id = {edges}.publish_id AND p.status = %s)
 """
+
+
+# An edge that may call and whose contact is recent enough, which is every one that ships its logs.
+CALLER = """
+SELECT name FROM {edges}
+WHERE id = %s AND key_thumbprint = %s AND removed_at IS NULL AND banned_at IS NULL AND session_lapses_at > %s
+  AND last_contact > %s
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """As much of an edge that calls as it takes to store what it sends."""
+
+    pk: UUID
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +89,30 @@ def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: date
         return CheckedIn(queries.desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
     edge = contacts.checkin(edge=sessions.edge_of(identity, now), report=report, now=now)
     return CheckedIn(queries.desired(edge.publish_id), queries.acked(edge, epoch), edge.session_lapses_at or now)
+
+
+def caller(identity: Identity, now: datetime) -> Caller:
+    """The edge that proved its identity, if it may talk to us; the call counts as contact.
+
+    Raises what `sessions.edge_of` raises.
+    """
+    key = UUID(identity.edge_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            CALLER.format(edges=connection.ops.quote_name(Edge._meta.db_table)),
+            [
+                _value("id", key),
+                identity.thumbprint,
+                _value("session_lapses_at", now),
+                _value("last_contact", now - contacts.CONTACT_RESOLUTION),
+            ],
+        )
+        row = cursor.fetchone()
+    if row:
+        return Caller(key, row[0])
+    edge = sessions.edge_of(identity, now)
+    contacts.note(edge, now=now)
+    return Caller(edge.pk, edge.name)
 
 
 def _seen(identity: Identity, epoch: UUID, logs: Mapping[str, Any], now: datetime) -> _Seen | None:

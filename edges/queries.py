@@ -281,6 +281,7 @@ class LeftBehind:
 
     last: int = 0
     overwritten: int = 0
+    noticed_at: datetime | None = None
 
     def rows(self, acked: int) -> int:
         """How many did not come, when all up to `acked` did."""
@@ -290,8 +291,9 @@ class LeftBehind:
 def left_behind(edge: Edge) -> dict[UUID, LeftBehind]:
     """What the edge lost with its log stores, by their epoch."""
     left: dict[UUID, LeftBehind] = {}
-    for detail in edge.events.filter(kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND).values_list("detail", flat=True):
-        known = left.get(UUID(detail["epoch"]), LeftBehind())
+    for detail, at in edge.events.filter(kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND).values_list("detail", "at"):
+        # Of several times the first: events come the latest first.
+        known = dataclasses.replace(left.get(UUID(detail["epoch"]), LeftBehind()), noticed_at=at)
         if detail["is_copy"]:
             changed = dataclasses.replace(known, overwritten=known.overwritten + detail["rows"])
         else:
@@ -316,6 +318,10 @@ def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | Non
         lines.append(f"If it fell silent now, it would need a new bundle after {state.lapses_at:%Y-%m-%d %H:%M} UTC.")
     if live and edge.joined_at:
         lines += health.sentences(found)
+    if lost := sum(left.rows(acked(edge, epoch)) for epoch, left in left_behind(edge).items()):
+        lines.append(
+            f"{lost:,} of its rows were not sent before it came with another log store: lost unless they come."
+        )
     if refusal:
         cause = refusal.detail.get("message") or refusal.detail.get("code") or refusal.kind
         lines.append(f"Last refused at {refusal.at:%Y-%m-%d %H:%M} UTC: {cause}")

@@ -38,11 +38,12 @@ TIMESTAMP = 10
 
 @dataclass(frozen=True)
 class Envelope:
-    """One checked stream: where it lies in the body, its schema message, and how much it holds."""
+    """One checked stream: where it lies in the body, its schema message, how much it holds, and whether as it is."""
 
     stream: memoryview
     schema: bytes
     rows: int
+    is_compressed: bool
 
 
 def remembered(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
@@ -79,7 +80,7 @@ def _stream_in(view: memoryview) -> memoryview:
 
 
 def _walk(view: memoryview, max_rows: int) -> Envelope:
-    schema, rows, decoded, end = b"", 0, 0, 0
+    schema, rows, decoded, end, is_compressed = b"", 0, 0, 0, False
     for kind, header, metadata, content, stop in _messages(view):
         end = stop
         if kind == SCHEMA and not schema:
@@ -87,6 +88,7 @@ def _walk(view: memoryview, max_rows: int) -> Envelope:
             _check_schema(schema)
         elif kind == RECORD_BATCH and schema:
             rows += _row_count(header)
+            is_compressed = is_compressed or _is_compressed(header)
             decoded += _decoded_length(header, content)
             if decoded > MAX_DECODED_BYTES:
                 raise PageTooLarge(
@@ -101,7 +103,7 @@ def _walk(view: memoryview, max_rows: int) -> Envelope:
         raise InvalidPage("The page is empty: it has no Arrow schema.")
     if bytes(view[end : end + 8]) == END_OF_STREAM:
         end += 8
-    return Envelope(stream=view[:end], schema=schema, rows=rows)
+    return Envelope(stream=view[:end], schema=schema, rows=rows, is_compressed=is_compressed)
 
 
 def _messages(view: memoryview) -> Iterator[tuple[int, "_Table", memoryview, memoryview, int]]:
@@ -136,10 +138,14 @@ def _row_count(batch: "_Table") -> int:
     return count
 
 
+def _is_compressed(batch: "_Table") -> bool:
+    return batch.table(3) is not None
+
+
 def _decoded_length(batch: "_Table", content: memoryview) -> int:
     """Bytes of a record batch's buffers when decompressed; a buffer's length stands before it, -1 for "as it is"."""
     begin, count = batch.vector(2)
-    is_compressed = batch.table(3) is not None
+    is_compressed = _is_compressed(batch)
     total = 0
     for index in range(count):
         offset, length = struct.unpack_from("<qq", batch.data, begin + 16 * index)

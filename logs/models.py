@@ -1,4 +1,4 @@
-"""Inference logs: pages of rows as they arrived, and up to where each edge's store was acknowledged."""
+"""Inference logs: pages of rows as they arrived, and up to where each log store was acknowledged."""
 
 import uuid
 
@@ -7,12 +7,36 @@ from django.db import models
 from catalog.models import PipelineVersion, User
 from edges.models import Edge
 
+# Edges' names have no colon, so that no edge can have a source's partition.
+SOURCE_PREFIX = "center:"
+SOURCE_LENGTH = 64
+
+
+class LogSource(models.Model):
+    """Where rows of a pipeline come from that no edge inferred: a batch job, an inference in the center."""
+
+    pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.CASCADE, related_name="log_sources")
+    name = models.CharField(max_length=SOURCE_LENGTH)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["pipeline", "name"], name="log_source_once")]
+
+    def __str__(self) -> str:
+        return f"{SOURCE_PREFIX}{self.name}"
+
 
 class LogMark(models.Model):
-    """Up to which row a log store of an edge is durable here. Outlives the pages, so a resend is never stored twice."""
+    """Up to which row a log store is durable here. Outlives the pages, so a resend is never stored twice.
 
-    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="log_marks")
-    epoch = models.UUIDField(help_text="the edge's log store")
+    A log store is an edge's or a source's.
+    """
+
+    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, null=True, related_name="log_marks")
+    source = models.ForeignKey(LogSource, on_delete=models.CASCADE, null=True, related_name="log_marks", db_index=False)
+    epoch = models.UUIDField(help_text="the log store")
     acked = models.BigIntegerField(default=0, help_text="sequence of the last row that is durable here")
     rows = models.BigIntegerField(default=0, help_text="rows received")
     shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
@@ -20,10 +44,19 @@ class LogMark(models.Model):
     time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time: of the newest row received")
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["edge", "epoch"], name="log_mark_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["edge", "epoch"], name="log_mark_once"),
+            models.UniqueConstraint(
+                fields=["source", "epoch"], condition=models.Q(source__isnull=False), name="log_mark_of_source_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(edge=None, source__isnull=False) | models.Q(edge__isnull=False, source=None),
+                name="log_mark_of_one",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.edge} {self.epoch} up to {self.acked}"
+        return f"{self.edge or self.source} {self.epoch} up to {self.acked}"
 
 
 class LogPage(models.Model):
@@ -32,8 +65,9 @@ class LogPage(models.Model):
     pipeline_version = models.ForeignKey(PipelineVersion, on_delete=models.PROTECT, related_name="log_pages")
     # A copy of pipeline_version's, so that a pipeline's newest rows are one index range.
     pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.PROTECT, related_name="log_pages")
-    edge = models.ForeignKey(Edge, on_delete=models.PROTECT, related_name="log_pages")
-    partition = models.CharField(max_length=128, help_text="the edge's name when the page arrived")
+    edge = models.ForeignKey(Edge, on_delete=models.PROTECT, null=True, related_name="log_pages")
+    source = models.ForeignKey(LogSource, on_delete=models.PROTECT, null=True, related_name="log_pages", db_index=False)
+    partition = models.CharField(max_length=128, help_text="the edge's name when the page arrived, or the source's")
     epoch = models.UUIDField()
     first = models.BigIntegerField(help_text="sequence of the first row")
     rows = models.IntegerField()
@@ -46,7 +80,15 @@ class LogPage(models.Model):
     body = models.BinaryField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_page_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_page_once"),
+            # Only of sources, so that a page of an edge costs no more for it.
+            models.UniqueConstraint(
+                fields=["source", "epoch", "first"],
+                condition=models.Q(source__isnull=False),
+                name="log_page_of_source_once",
+            ),
+        ]
         indexes = [
             # With the other end of the range, so that pages outside a window are passed over in the index.
             models.Index(fields=["pipeline", "-time_max", "time_min"], name="log_page_newest"),

@@ -1,71 +1,116 @@
-"""What engines do to the logs: store a page of rows, or say which rows they had to drop.
+"""What senders do to the logs: store a page of rows, or say which rows they had to drop.
 
-Both move the mark of one log store (edge, epoch) on from the row before theirs, by a conditional UPDATE that locks the
-mark's row until the commit. Whoever comes second finds the mark moved and looks again, so that every row is stored once
-on every database and no client has to try again. Nothing is decoded or encoded while the lock is held.
+Both move the mark of one log store (an edge's or a source's, and its epoch) on from the row before theirs, by a
+conditional UPDATE that locks the mark's row until the commit. Whoever comes second finds the mark moved and looks
+again, so that every row is stored once on every database and no client has to try again. Nothing is decoded or encoded
+while the lock is held.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
 import psycopg
-from django.db import OperationalError, connection, transaction
+from django.conf import settings
+from django.db import OperationalError, transaction
 from django.db.models import F
-from django.db.models.functions import Coalesce, Greatest
 
-from common.errors import Invalid, StorageFull
+from catalog import queries as catalog
+from catalog.models import Pipeline, Role, User
+from common.errors import Conflict, Invalid, NotFound, StorageFull
+from edges import limits
 from edges import queries as edge_queries
+from edges.hot import Caller
 from edges.models import Edge
-from logs import observability, pages
+from logs import commits, observability, pages, records
+from logs.arrivals import Arrival, Owner
 from logs.errors import LogHole
-from logs.models import LogGap, LogMark, LogPage
+from logs.models import SOURCE_LENGTH, SOURCE_PREFIX, LogGap, LogMark, LogSource
+from logs.pages import Page
 
+SOURCE_NAME = re.compile(rf"[A-Za-z0-9]([-_.A-Za-z0-9]{{0,{SOURCE_LENGTH - 2}}}[A-Za-z0-9])?")
+# Each is a partition, of which rollups and pages of charts keep a line.
+MOST_SOURCES = 1_000
 PG_DISK_FULL = "53100"
 # The second when the write-ahead log's index cannot grow.
 SQLITE_DISK_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-def store_page(*, edge: Edge, epoch: UUID, first: int, pipeline_version_uuid: UUID, body: bytes, now: datetime) -> int:
-    """Stores the rows of `body` that are not durable yet and answers the last durable sequence of the log store.
+@dataclass(frozen=True)
+class SentPage:
+    """The body of a page as it came."""
+
+    body: bytes
+    now: datetime
+    is_json: bool = False
+
+    def checked(self, version: UUID, partition: str) -> Page:
+        """The rows, of that pipeline version and partition. Raises `InvalidPage`, `PageTooLarge`."""
+        body = self.body
+        if self.is_json:
+            body = records.to_stream(body, pipeline_version=str(version), partition=partition)
+        return pages.check(body, pipeline_version=str(version), partition=partition)
+
+
+def store_page(*, edge: Edge | Caller, epoch: UUID, first: int, pipeline_version_uuid: UUID, page: SentPage) -> int:
+    """Stores the rows of a page that are not durable yet and answers the last durable sequence of the log store.
 
     `first` is the sequence of the page's first row. Raises `PipelineNotAssigned`, `InvalidPage`, `PageTooLarge`,
     `LogHole` when rows before `first` are missing, `StorageFull`, `ObservabilityOff`; in each case nothing was stored.
+    Also `RateLimited` when the database does not answer.
     """
     observability.require_on()
     version_pk, pipeline_pk = _assigned(edge.pk, pipeline_version_uuid)
-    page = pages.check(body, pipeline_version=str(pipeline_version_uuid), partition=edge.name)
-    last = first + page.rows - 1
-    begin = first  # trusted until the mark says otherwise, so that a page in line costs two statements
-    while True:
-        fresh = page.after(begin - first)
-        with _full_disk_told(), transaction.atomic():
-            if _advance(edge, epoch, begin, last, now, rows=fresh.rows, time_max=fresh.time_max):
-                _insert(
-                    LogPage(
-                        pipeline_version_id=version_pk,
-                        pipeline_id=pipeline_pk,
-                        edge=edge,
-                        partition=edge.name,
-                        epoch=epoch,
-                        first=begin,
-                        rows=fresh.rows,
-                        size=len(fresh.body),
-                        time_min=fresh.time_min,
-                        time_max=fresh.time_max,
-                        schema_id=fresh.schema_id,
-                        arrived_at=now,
-                        body=fresh.body,
-                    )
-                )
-                return last
-        acked = _acked(edge, epoch, now, first=first, what="page")
-        if last <= acked:
-            return acked
-        begin = acked + 1
+    return _stored(
+        Arrival(
+            owner=Owner(edge_id=edge.pk),
+            partition=edge.name,
+            epoch=epoch,
+            begin=first,
+            version_pk=version_pk,
+            pipeline_pk=pipeline_pk,
+            page=page.checked(pipeline_version_uuid, edge.name),
+            now=page.now,
+        )
+    )
+
+
+def store_source_page(
+    *, actor: User, pipeline_pk: int, source: str, epoch: UUID, first: int, pipeline_version_uuid: UUID, page: SentPage
+) -> int:
+    """Stores rows of a source in the center, such as a batch job, as `store_page` does those of an edge.
+
+    `source` is its name within the pipeline; its first page makes it. Rows have the partition `center:<source>`, which
+    no edge's name can be. Raises what `store_page` raises, `NotFound`, `Forbidden` for a viewer, `Invalid` for a name,
+    `Conflict` when the pipeline has too many sources, `RateLimited` for too many pages.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
+    limits.spend(limits.Count("pages of this source", f"{pipeline_pk}/{source}", settings.EDGE_CALLS_PER_MINUTE))
+    version_pk = _version_of(pipeline, pipeline_version_uuid)
+    if not SOURCE_NAME.fullmatch(source):
+        raise Invalid(
+            f"A source's name has 1 to {SOURCE_LENGTH} letters, digits, dots, hyphens and underscores, beginning and "
+            "ending with a letter or digit."
+        )
+    partition = f"{SOURCE_PREFIX}{source}"
+    checked = page.checked(pipeline_version_uuid, partition)
+    return _stored(
+        Arrival(
+            owner=Owner(source_id=_source(actor, pipeline, source, page.now).pk),
+            partition=partition,
+            epoch=epoch,
+            begin=first,
+            version_pk=version_pk,
+            pipeline_pk=pipeline.pk,
+            page=checked,
+            now=page.now,
+        )
+    )
 
 
 def record_gap(
@@ -90,11 +135,14 @@ def record_gap(
         raise Invalid("A gap ends before it begins: last must not be less than first.")
     if count != last - first + 1:
         raise Invalid(f"A gap of rows {first} to {last} has {last - first + 1} rows, not {count}.")
-    begin = first
+    owner, begin = Owner(edge_id=edge.pk), first
     while True:
         dropped = last - begin + 1
         with _full_disk_told(), transaction.atomic():
-            if _advance(edge, epoch, begin, last, now, shed=dropped):
+            moved = LogMark.objects.filter(edge=edge, epoch=epoch, acked=begin - 1).update(
+                acked=last, shed=F("shed") + dropped, updated_at=now
+            )
+            if moved:
                 LogGap.objects.create(
                     edge=edge,
                     epoch=epoch,
@@ -107,29 +155,43 @@ def record_gap(
                     arrived_at=now,
                 )
                 return last
-        acked = _acked(edge, epoch, now, first=first, what="gap")
+        acked = _acked(owner, epoch, now, first=first, what="gap")
         if last <= acked:
             return acked
         begin = acked + 1
 
 
-def _advance(
-    edge: Edge,
-    epoch: UUID,
-    begin: int,
-    last: int,
-    now: datetime,
-    *,
-    rows: int = 0,
-    shed: int = 0,
-    time_max: int | None = None,
-) -> bool:
-    """Moves the mark to `last` if it stands right before `begin`. A gap has no `time_max`: no row of it came."""
-    newest = {} if time_max is None else {"time_max": Greatest(Coalesce("time_max", time_max), time_max)}
-    moved = LogMark.objects.filter(edge=edge, epoch=epoch, acked=begin - 1).update(
-        acked=last, rows=F("rows") + rows, shed=F("shed") + shed, updated_at=now, **newest
-    )
-    return moved == 1
+def _stored(sent: Arrival) -> int:
+    """Stores what of a page is not durable yet; the last durable sequence. Raises `LogHole`, `StorageFull`."""
+    begin = sent.begin  # trusted until the mark says otherwise, so that a page in line costs one statement
+    while True:
+        fresh = replace(sent, begin=begin, page=sent.page.after(begin - sent.begin))
+        with _full_disk_told():
+            if commits.store(fresh):
+                return sent.last
+        acked = _acked(sent.owner, sent.epoch, sent.now, first=sent.begin, what="page")
+        if sent.last <= acked:
+            return acked
+        begin = acked + 1
+
+
+def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSource:
+    """The source of that name. Raises `Conflict` when it would be one too many."""
+    source = LogSource.objects.filter(pipeline=pipeline, name=name).first()
+    if source:
+        return source
+    if LogSource.objects.filter(pipeline=pipeline).count() >= MOST_SOURCES:
+        raise Conflict(f"This pipeline has {MOST_SOURCES} sources already: use the name of one of them.")
+    made = {"created_by": actor, "created_at": now}
+    with _full_disk_told():
+        return LogSource.objects.get_or_create(pipeline=pipeline, name=name, defaults=made)[0]
+
+
+def _version_of(pipeline: Pipeline, version_uuid: UUID) -> int:
+    version = pipeline.versions.filter(uuid=version_uuid).values_list("pk", flat=True).first()
+    if version is None:
+        raise NotFound(f"Pipeline {pipeline.pk} has no version {version_uuid}.")
+    return version
 
 
 @lru_cache(maxsize=4096)
@@ -142,22 +204,9 @@ def _assigned(edge_pk: UUID, version_uuid: UUID) -> tuple[int, int]:
     return version.pk, version.pipeline_id
 
 
-def _insert(page: LogPage) -> None:
-    """Saves a new page. On PostgreSQL the body goes as it is: Django would write it into the SQL text, as hex."""
-    if connection.vendor != "postgresql":
-        page.save(force_insert=True)
-        return
-    fields = [field for field in LogPage._meta.concrete_fields if not field.primary_key]
-    columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
-    statement = f"INSERT INTO {LogPage._meta.db_table} ({columns}) VALUES ({', '.join(['%s'] * len(fields))})"
-    given = [field.get_db_prep_save(getattr(page, field.attname), connection) for field in fields]
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(statement.encode(), given)
-
-
-def _acked(edge: Edge, epoch: UUID, now: datetime, *, first: int, what: str) -> int:
+def _acked(owner: Owner, epoch: UUID, now: datetime, *, first: int, what: str) -> int:
     """Where the mark stands; a store that was never heard of gets one. Raises `LogHole` when `first` lies beyond it."""
-    acked = LogMark.objects.filter(edge=edge, epoch=epoch).values_list("acked", flat=True).first()
+    acked = LogMark.objects.filter(epoch=epoch, **owner.marks()).values_list("acked", flat=True).first()
     if first > (acked or 0) + 1:
         expected = (acked or 0) + 1
         raise LogHole(
@@ -167,7 +216,8 @@ def _acked(edge: Edge, epoch: UUID, now: datetime, *, first: int, what: str) -> 
     if acked is None:
         with _full_disk_told():
             # The other of two first pages may be here before us: the unique constraint leaves one mark.
-            LogMark.objects.bulk_create([LogMark(edge=edge, epoch=epoch, updated_at=now)], ignore_conflicts=True)
+            mark = LogMark(epoch=epoch, updated_at=now, **owner.marks())
+            LogMark.objects.bulk_create([mark], ignore_conflicts=True)
     return acked or 0
 
 

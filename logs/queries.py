@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pyarrow as pa
 from django.db.models import Sum
@@ -13,14 +12,12 @@ from django.utils import timezone
 from catalog import queries as catalog
 from catalog.models import Pipeline
 from common.errors import NotFound
-from edges import queries as edge_queries
-from edges.health import Health, of_report
 from edges.models import Edge
-from logs import merge, observability, rollups
+from logs import merge, rollups
 from logs.columns import Selection
 from logs.filters import Filters
 from logs.live import LivePages
-from logs.models import LogGap, LogMark, LogPage, LogRollup, LogSegment
+from logs.models import LogPage, LogRollup, LogSegment
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
 from logs.segments import Segments
 
@@ -150,81 +147,10 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
 
 
 def partitions_of(pipeline: Pipeline) -> list[str]:
-    """The names of the edges that run or ran a pipeline, so that may have written logs of it."""
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it, and of its sources."""
     # Every edge that runs or ran it was assigned to it, so one condition finds both.
     found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
-    return sorted(set(found.values_list("name", flat=True)))
-
-
-@dataclass(frozen=True)
-class Account:
-    """What came of one log store of an edge: `received` + `shed` = `acked`, so that no row is lost uncounted.
-
-    `pending` rows were on the edge at its last check-in and are not accounted for yet; None for a store that it did not
-    report then. `left_behind` rows it had reported before, and has no more: they count as lost until they come.
-    `last_time` is epoch ms, edge time.
-    """
-
-    epoch: UUID
-    received: int
-    shed: int
-    acked: int
-    pending: int | None
-    left_behind: int
-    last_time: int | None
-    last_arrival: datetime | None
-    gaps: list[LogGap]
-
-
-@dataclass(frozen=True)
-class Accounting:
-    """The accounts of an edge's log stores, the last heard of first, and what its last check-in said of its clock.
-
-    `is_held` is whether pending rows stay on the edge because observability is off.
-    """
-
-    edge: Edge
-    health: Health
-    accounts: list[Account]
-    is_held: bool
-
-
-def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
-    """What came of every row of an edge. Raises `NotFound`."""
-    edge = edge_queries.edge_for(actor, edge_pk, removed=True)
-    gaps: dict[UUID, list[LogGap]] = {}
-    for gap in LogGap.objects.filter(edge=edge).order_by("epoch", "first"):
-        gaps.setdefault(gap.epoch, []).append(gap)
-    marks = list(LogMark.objects.filter(edge=edge).order_by("-updated_at", "-id"))
-    reported, last = _reported_store(edge)
-    left = edge_queries.left_behind(edge)
-    heard = {mark.epoch for mark in marks}
-    # Not saved: nothing of these stores arrived, but people should see that rows wait, or are lost.
-    if reported and reported not in heard:
-        marks.insert(0, LogMark(edge=edge, epoch=reported))
-    marks += [LogMark(edge=edge, epoch=epoch) for epoch in left if epoch not in heard | {reported}]
-    accounts = [
-        Account(
-            epoch=mark.epoch,
-            received=mark.rows,
-            shed=mark.shed,
-            acked=mark.acked,
-            pending=max(0, last - mark.acked) if mark.epoch == reported else None,
-            left_behind=left[mark.epoch].rows(mark.acked) if mark.epoch in left else 0,
-            last_time=mark.time_max,
-            last_arrival=mark.updated_at,
-            gaps=gaps.get(mark.epoch, []),
-        )
-        for mark in marks
-    ]
-    return Accounting(edge, of_report(edge.report), accounts, not observability.is_on())
-
-
-def _reported_store(edge: Edge) -> tuple[UUID | None, int]:
-    """The log store that an edge reported at its last check-in, and its last sequence then. None: it never did."""
-    told = edge.report.get("logs") or {}
-    epoch, last = told.get("epoch"), told.get("last_sequence")
-    return (UUID(epoch), last) if epoch and isinstance(last, int) else (None, 0)
+    return sorted({*found.values_list("name", flat=True), *map(str, pipeline.log_sources.all())})
 
 
 def first_at(moment: datetime | None) -> int | None:

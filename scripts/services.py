@@ -98,7 +98,19 @@ def running() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _postgres(folder: Path) -> Iterator[dict[str, str]]:
+def durable_postgres() -> Iterator[dict[str, str]]:
+    """PostgreSQL that syncs what it commits, for measurements; nothing is given where it is not installed."""
+    if not find("postgres"):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="opscenter-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # the postgres user must reach its part
+        with _postgres(Path(name), fsync="on") as found:
+            yield found
+
+
+@contextmanager
+def _postgres(folder: Path, fsync: str = "off") -> Iterator[dict[str, str]]:
     """A cluster of its own. PostgreSQL refuses to run as root, so root becomes the user of Debian's package."""
     data, password, port = folder / "postgres", secrets.token_hex(16), free_port()
     password_file = data / "password"
@@ -112,8 +124,8 @@ def _postgres(folder: Path) -> Iterator[dict[str, str]]:
     words = f"--username opscenter --pwfile {password_file} --auth scram-sha-256 --encoding UTF8 --no-sync".split()
     command = [_found("initdb"), "--pgdata", str(data / "data"), *words]
     subprocess.run(command, cwd=data, user=user, group=user, stdout=subprocess.DEVNULL, check=True)
-    # Nothing here outlives the tests, so nothing needs to reach the disk.
-    options = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": data, "fsync": "off"}
+    # What tests write outlives nobody, so it need not reach the disk.
+    options = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": data, "fsync": fsync}
     words = [f"--{name}={value}" for name, value in options.items()]
     command = [_found("postgres"), "-D", str(data / "data"), *words]
     # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.

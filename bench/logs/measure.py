@@ -1,25 +1,15 @@
-"""The measurements of `bench.logs.ingest`, once Django is set up on a database of its own."""
+"""What measurements of logs share: a center of their own, pages, the report; and reading what has just arrived."""
 
-import argparse
 import base64
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import psycopg
 import pyarrow as pa
-import urllib3
 from cryptography.hazmat.primitives.asymmetric import ec
-from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
@@ -29,21 +19,28 @@ from edges import contacts, operations, tokens
 from edges.models import Edge
 from logs import formats, merge, pages, queries
 from logs import operations as logs
+from logs.arrivals import Arrival, Owner
 from logs.columns import Selection
 from logs.live import LivePages
-from logs.models import LogPage
+from logs.models import LogMark, LogPage
 from logs.query import Query
 from publishing.models import Publish
 
 START = 1_763_683_200_000
-FEATURES = 18
 SENT_PARTITION = "bench"
 
 
+# How many values each column of the house-price model has in the sales of a county: bedrooms, bathrooms, living, lot,
+# floors, waterfront, view, condition, grade, above, basement, latitude, longitude, living and lot of the neighbours,
+# age, renovated, years since.
+VALUES = (10, 30, 1000, 9000, 6, 2, 5, 5, 11, 900, 300, 5000, 750, 780, 8700, 116, 2, 70)
+FEATURES = len(VALUES)
+
+
 def made_page(count: int, begin: int, version: str, partition: str) -> pa.Table:
-    """Rows of the house-price shape: 18 float32 in, one out, values that repeat as real ones do."""
+    """Rows of the house-price shape: 18 float32 in, one out, with as many different values as real ones have."""
     random = np.random.default_rng(begin)
-    columns = random.integers(1, 9000, (FEATURES, count)).astype(np.float32)
+    columns = np.stack([random.integers(0, values, count).astype(np.float32) for values in VALUES])
     prices = random.uniform(75_000, 3_000_000, count).astype(np.float32)
     model = json.dumps({"model_name": "house-price", "model_sha": "ab" * 32})
     elapsed = pa.FixedSizeListArray.from_arrays(pa.array(random.integers(1000, 90_000, 2 * count)), 2)
@@ -111,21 +108,36 @@ class Center:
             epoch=epoch,
             first=first,
             pipeline_version_uuid=self.version.uuid,
-            body=body,
+            page=logs.SentPage(body, timezone.now()),
+        )
+
+    def arrival(self, edge: Edge, epoch: uuid.UUID, page: pages.Page, stored: int) -> Arrival:
+        """A checked page behind the `stored` rows of a log store, which is made known before the first."""
+        if not stored:
+            LogMark.objects.get_or_create(edge=edge, epoch=epoch, defaults={"updated_at": timezone.now()})
+        return Arrival(
+            owner=Owner(edge_id=edge.pk),
+            partition=edge.name,
+            epoch=epoch,
+            begin=stored + 1,
+            version_pk=self.version.pk,
+            pipeline_pk=self.pipeline.pk,
+            page=page,
             now=timezone.now(),
         )
 
 
 class Report:
-    """Rates of one run, beside the rates that they are compared with."""
+    """Rates of one run, beside those that they are compared with, and which targets were met."""
 
     def __init__(self) -> None:
         self.rates: dict[str, float] = {}
+        self.judged: list[str] = []
 
     def rate(self, case: str, rows: int, milliseconds: list[float], target: str = "", **of: str) -> None:
         """`of`: the names of the cases to compare with."""
         self.rates[case] = rows / sum(milliseconds) * 1000
-        ratios = ", ".join(f"{self.rates[case] / self.rates[other]:.2f}x of {word}" for word, other in of.items())
+        ratios = ", ".join(f"{self.ratio(case, other):.2f}x of {word}" for word, other in of.items())
         each = f"p50 {statistics.median(milliseconds):.2f} p99 {np.percentile(milliseconds, 99):.2f} ms"
         print(f"{case:44} {self.rates[case]:12,.0f} rows/s  {each:26} {ratios:36} {target}", flush=True)
 
@@ -133,113 +145,22 @@ class Report:
         each = f"p50 {statistics.median(milliseconds):.2f} p99 {np.percentile(milliseconds, 99):.2f} ms"
         print(f"{case:44} {'':19}  {each:26} {'':36} {target}", flush=True)
 
+    def ratio(self, case: str, other: str) -> float:
+        return self.rates[case] / self.rates[other]
 
-def ingest(center: Center, report: Report, size: int, count: int, is_http: bool) -> None:
-    """The floor, the floor with encoding, and the center's ways to store the same pages."""
-    edge, token = center.edge(f"ingest-{size}")
-    tables = [made_page(size, START + size * number, str(center.version.uuid), edge.name) for number in range(8)]
-    bodies = [pages.encode(table) for table in tables]
-    rows, label = size * count, f"{size:,}-row pages"
-    print(f"--- {label}, {count} each, {len(bodies[0]) / size:.1f} B a row", flush=True)
-    path = Path(settings.DATA) / "floor"
-    with path.open("wb") as file:
+    def at_least(self, what: str, value: float, least: float) -> None:
+        """A target; `value` and `least` are ratios."""
+        self._judge(what, f"{value:8.2f}x", f">= {least}x", value >= least)
 
-        def append(body: bytes) -> None:
-            file.write(body)
-            file.flush()
-            os.fdatasync(file.fileno())
+    def at_most(self, what: str, value: float, most: float, unit: str) -> None:
+        self._judge(what, f"{value:8.2f} {unit}", f"<= {most} {unit}", value <= most)
 
-        floor = timed([lambda n=n: append(bodies[n % 8]) for n in range(count)])
-        encoded = timed([lambda n=n: append(pages.encode(tables[n % 8])) for n in range(count)])
-    path.unlink()
-    report.rate(f"append + fdatasync, {label}", rows, floor)
-    report.rate(f"encode + append + fdatasync, {label}", rows, encoded)
-    comparisons = {"floor": f"append + fdatasync, {label}", "encode": f"encode + append + fdatasync, {label}"}
-    ways = {
-        "raw": (bodies, {1000: "raw: >= 0.5x of floor"} if connection.vendor == "sqlite" else {}),
-        "server encodes": (
-            [pages.encode(made_page(size, START + n, str(center.version.uuid), SENT_PARTITION)) for n in range(8)],
-            {1000: ">= 0.6x of encode (SQLite)", 10_000: ">= 0.45x of encode (SQLite)"},
-        ),
-    }
-    for way, (sent, targets) in ways.items():
-        calls = store_calls(center, edge, size, [sent[n % 8] for n in range(count)])
-        report.rate(f"store_page {way}, {label}", rows, timed(calls), targets.get(size, ""), **comparisons)
-    if is_http:
-        with served() as address:
-            calls = http_calls(address, token, center, size, [bodies[n % 8] for n in range(count)])
-            report.rate(
-                f"HTTP raw, {label}", rows, timed(calls), ">= 0.5x of store_page", store_page=f"store_page raw, {label}"
-            )
+    def summary(self) -> None:
+        """All targets of the run."""
+        print(f"--- targets on {connection.vendor}", *self.judged, sep="\n", flush=True)
 
-
-def store_calls(center: Center, edge: Edge, size: int, bodies: list[bytes]) -> list[Callable[[], object]]:
-    """Storing pages one after the other, without HTTP."""
-    epoch = uuid.uuid4()
-    return [lambda n=n, body=body: center.store(edge, epoch, 1 + size * n, body) for n, body in enumerate(bodies)]
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The center's web server on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["--interface", "wsgi", "--port", str(port), "--workers", "1", "--blocking-threads", "8", "--no-ws"]
-    command = [sys.executable, "-m", "granian", *words, "--log-level", "error", "opscenter.wsgi:application"]
-    with subprocess.Popen(command) as server:
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_for(port)
-            yield address
-        finally:
-            server.terminate()
-
-
-def wait_for(port: int) -> None:
-    """Raises `SystemExit` when nobody listens within 20 seconds."""
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise SystemExit("the web server did not start")
-
-
-def http_calls(address: str, token: str, center: Center, size: int, bodies: list[bytes]) -> list[Callable[[], object]]:
-    """Shipping pages as one engine does: over one connection, one after the other."""
-    pool, epoch = urllib3.PoolManager(maxsize=1), uuid.uuid4()
-
-    def ship(number: int, body: bytes) -> None:
-        query = f"epoch={epoch}&first={1 + size * number}&pipeline_version={center.version.uuid}"
-        response = pool.request(
-            "POST", f"{address}/edge/v1/logs?{query}", body=body, headers={"Authorization": f"Bearer {token}"}
-        )
-        if response.status != 200:
-            raise SystemExit(response.data.decode())
-
-    ship(0, bodies[0])  # the server's first answer pays for its start; the mark makes the repeat free
-    return [lambda n=n, body=body: ship(n, body) for n, body in enumerate(bodies) if n]
-
-
-def jsonb(center: Center, report: Report, size: int, rows: int) -> None:
-    """Rows as JSONB with two indexes on time, by COPY: what pages are compared with on PostgreSQL."""
-    table = made_page(size, START, str(center.version.uuid), "bench")
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as database:
-        database.execute("CREATE TABLE row_jsonb (pipeline bigint, edge text, time bigint, row jsonb)")
-        database.execute("CREATE INDEX ON row_jsonb (pipeline, time)")
-        database.execute("CREATE INDEX ON row_jsonb (pipeline, edge, time)")
-
-        def copy() -> None:
-            with database.cursor() as cursor, cursor.copy("COPY row_jsonb FROM STDIN") as into:
-                for row in json.loads(formats.records(table)):
-                    into.write_row((1, "bench", row["time"], json.dumps(row)))
-
-        case = f"JSONB rows by COPY, {size:,} a time"
-        report.rate(case, rows, timed([copy] * (rows // size)))
-        for way, target in (("raw", 30), ("server encodes", 20)):
-            pages_rate = report.rates[f"store_page {way}, {size:,}-row pages"]
-            print(f"{'':44} store_page {way}: {pages_rate / report.rates[case]:.1f}x of JSONB   >= {target}x")
+    def _judge(self, what: str, value: str, target: str, is_met: bool) -> None:
+        self.judged.append(f"{what:62} {value:16} {target:16} {'met' if is_met else 'MISSED'}")
 
 
 def newest(center: Center, report: Report) -> None:
@@ -256,8 +177,9 @@ def newest(center: Center, report: Report) -> None:
                 center.store(edge, epochs[number], 1 + 1000 * page, body)
         stored = goal
         times = timed([lambda: queries.read(center.owner, center.pipeline.pk, Query())] * 60)
-        target = f"<= {20 if is_lite else 40} ms"
-        report.latency(f"newest 100, 20 edges, {20 * goal} pages of 1,000", times[5:], target)
+        case = f"newest 100, 20 edges, {20 * goal} pages of 1,000"
+        report.latency(case, times[5:])
+        report.at_most(f"{case}, p50", statistics.median(times[5:]), 20 if is_lite else 40, "ms")
     times = timed([lambda: queries.newest_rows(center.owner, center.pipeline)] * 30)
     report.latency("newest 50 as Python values", times[5:])
     everything = LivePages(LogPage.objects.filter(pipeline=center.pipeline))
@@ -265,18 +187,3 @@ def newest(center: Center, report: Report) -> None:
     report.latency("newest 10,000", timed([lambda: merge.answer([everything], wide)] * 8)[1:])
     answer = merge.answer([everything], wide)
     report.rate("newest 10,000 as JSON", 60_000, timed([lambda: formats.records(answer.table)] * 6))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pages", type=int, default=200, help="pages of 1,000 rows a case")
-    parser.add_argument("--no-http", action="store_true")
-    parser.add_argument("--no-jsonb", action="store_true")
-    given = parser.parse_args()
-    center, report = Center(), Report()
-    print(f"database: {connection.vendor}", flush=True)
-    for size in (1_000, 10_000):
-        ingest(center, report, size, given.pages * 1_000 // size * (1 if size == 1_000 else 3), not given.no_http)
-    if connection.vendor == "postgresql" and not given.no_jsonb:
-        jsonb(center, report, 10_000, 200_000)
-    newest(center, report)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from django.conf import settings
 
@@ -10,6 +10,8 @@ from common.errors import Invalid
 from edges import sessions
 from edges.errors import BodyTooLarge, TokenInvalid, TokenMissing
 from edges.sessions import Identity
+
+READ_BYTES = 64 * 1024
 
 
 def milliseconds(moment: datetime) -> int:
@@ -59,3 +61,18 @@ def bound(meta: Mapping[str, Any], most: int) -> None:
         raise Invalid("Send the body with a Content-Length, not in chunks.")
     if content_length(meta) > most:
         raise BodyTooLarge(f"The body is larger than {most} bytes.", limit=most)
+
+
+def is_chunked(meta: Mapping[str, Any]) -> bool:
+    """Whether a body comes in chunks, so that its length is only known at its end."""
+    return str(meta.get("HTTP_TRANSFER_ENCODING", "")).strip().lower() == "chunked"
+
+
+def chunked_body(source: BinaryIO, most: int) -> bytes:
+    """All of a body in chunks. Raises `BodyTooLarge` as soon as it has more than `most` bytes."""
+    body = bytearray()
+    while part := source.read(READ_BYTES):
+        body += part
+        if len(body) > most:
+            raise BodyTooLarge(f"The body is larger than {most} bytes.", limit=most)
+    return bytes(body)

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.request import Request
 
 from common.api import error_body, status_of
 from common.errors import DomainError, Invalid, NotAuthenticated, RateLimited
@@ -47,13 +48,17 @@ def _call(method: str, *also: Callable[[str], Count]) -> Callable[[View], View]:
     return decorate
 
 
-def _edge_call(method: str) -> Callable[[EdgeView], View]:
-    """The same for edges that joined: the view is given who calls, and when."""
+def edge_call(method: str, *, most: int = MAX_BODY, may_be_chunked: bool = False) -> Callable[[EdgeView], View]:
+    """The same for edges that joined: the view is given who calls, and when.
+
+    A body has at most `most` bytes. One in chunks is let in only where the view reads it with `raw_body`, which counts.
+    """
 
     def decorate(view: EdgeView) -> View:
         def answer(request: HttpRequest) -> HttpResponse:
             now = timezone.now()
-            callers.bound(request.META, MAX_BODY)
+            if not (may_be_chunked and callers.is_chunked(request.META)):
+                callers.bound(request.META, most)
             identity = _admitted(request, now)
             return view(request, identity, now) if request.method == method else _not_allowed(method)
 
@@ -91,7 +96,7 @@ def join(request: HttpRequest) -> HttpResponse:
     given = reading.join(_body(request))
     joined = contacts.join(**given)
     edge = joined.edge
-    return _json(
+    return answer_json(
         {
             "edge": {"id": str(edge.pk), "name": edge.name, "spiffe_id": edge.spiffe_id},
             "session": {**_session(joined.session), "token_endpoint": sessions.token_endpoint()},
@@ -106,10 +111,10 @@ def join(request: HttpRequest) -> HttpResponse:
 def token(request: HttpRequest) -> HttpResponse:
     """`POST token`: a signed assertion for an access token. 200."""
     given = reading.token(_body(request))
-    return _json(_session(contacts.token(assertion=given["client_assertion"])))
+    return answer_json(_session(contacts.token(assertion=given["client_assertion"])))
 
 
-@_edge_call("POST")
+@edge_call("POST")
 def checkin(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`POST checkin`: what an edge serves and how it is, for what it should serve. 200, or 304 when it knows that."""
     found = hot.checkin(identity, lambda: reading.checkin(_body(request)), now)
@@ -121,7 +126,7 @@ def checkin(request: HttpRequest, identity: Identity, now: datetime) -> HttpResp
     return _tagged(request, known, lapses_at=milliseconds(found.lapses_at))
 
 
-@_edge_call("GET")
+@edge_call("GET")
 def desired(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`GET desired`: what the edge that asks should serve, and nobody else's. 200, or 304 when it knows that."""
     edge = contacts.current(edge=sessions.edge_of(identity, now), now=now)
@@ -132,7 +137,30 @@ def desired(request: HttpRequest, identity: Identity, now: datetime) -> HttpResp
 def jwks(request: HttpRequest) -> HttpResponse:
     """`GET jwks`: the public keys that verify access tokens (RFC 7517 section 5)."""
     seconds = int(signing.RING_LIFE.total_seconds())
-    return _json({"keys": signing.jwks(timezone.now())}, cache=f"public, max-age={seconds}")
+    return answer_json({"keys": signing.jwks(timezone.now())}, cache=f"public, max-age={seconds}")
+
+
+def bounded_body(request: HttpRequest | Request, most: int) -> bytes:
+    """The same for callers whose length was not bounded yet. Raises `BodyTooLarge`, `Invalid`."""
+    if not callers.is_chunked(request.META):
+        callers.bound(request.META, most)
+    return raw_body(request, most)
+
+
+def raw_body(request: HttpRequest | Request, most: int) -> bytes:
+    """The whole body as it came, also in chunks. Raises `BodyTooLarge` above `most` bytes, `Invalid` if it breaks off.
+
+    A length that was announced is to be bounded before.
+    """
+    if callers.is_chunked(request.META):
+        return callers.chunked_body(request.META["wsgi.input"], most)
+    try:
+        body: bytes = request.body
+    except UnreadablePostError as exc:
+        raise Invalid("The body broke off: send it again.") from exc
+    if len(body) != callers.content_length(request.META):
+        raise Invalid("The body is shorter than its Content-Length: send it again.")
+    return body
 
 
 def _body(request: HttpRequest) -> Any:
@@ -168,11 +196,11 @@ def _tagged(request: HttpRequest, known: dict[str, Any], **moving: Any) -> HttpR
     asked = request.META.get("HTTP_IF_NONE_MATCH", "")
     if tag in (word.strip().removeprefix("W/") for word in asked.split(",")):
         return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag, "Cache-Control": "no-store"})
-    return _json({**known, **moving}, ETag=tag)
+    return answer_json({**known, **moving}, ETag=tag)
 
 
 def _not_allowed(method: str) -> HttpResponse:
-    return _json({"code": "method_not_allowed", "message": f"Use {method}."}, 405, Allow=method)
+    return answer_json({"code": "method_not_allowed", "message": f"Use {method}."}, 405, Allow=method)
 
 
 def _refusal(refusal: DomainError) -> HttpResponse:
@@ -181,11 +209,12 @@ def _refusal(refusal: DomainError) -> HttpResponse:
         headers["Retry-After"] = str(refusal.data.get("retry_after", 1))
     if isinstance(refusal, NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 section 3
-    return _json(error_body(refusal), status_of(refusal), **headers)
+    return answer_json(error_body(refusal), status_of(refusal), **headers)
 
 
-def _json(
+def answer_json(
     body: dict[str, Any], status: int = HTTPStatus.OK, *, cache: str = "no-store", **headers: str
 ) -> HttpResponse:
+    """An answer of the device API: JSON, with the server's time."""
     text = json.dumps({**body, "server_time": milliseconds(timezone.now())})
     return HttpResponse(text, "application/json", status, headers={"Cache-Control": cache, **headers})

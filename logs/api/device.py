@@ -1,75 +1,65 @@
 """The device API of logs: what engines send. Its messages are in `contract/README.md`, section Logs."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from common.errors import Invalid
+from edges import hot
+from edges.api import calls
 from edges.api.device import COUNTER_MAX, DeviceView, edge_of
-from edges.errors import BodyTooLarge
-from logs import operations, pages, records
+from edges.sessions import Identity
+from logs import operations, pages
 
 JSON = "application/json"
-READ_BYTES = 64 * 1024
-
-
-class PageIn(serializers.Serializer[Any]):
-    epoch = serializers.UUIDField()
-    # Below the largest number that a column holds by more than a page, so that no last row lies beyond it.
-    first = serializers.IntegerField(min_value=1, max_value=2**62)
-    pipeline_version = serializers.UUIDField()
+# Below the largest number that a column holds by more than a page, so that no last row lies beyond it.
+LARGEST_SEQUENCE = 2**62
 
 
 class GapIn(serializers.Serializer[Any]):
     epoch = serializers.UUIDField()
-    first = serializers.IntegerField(min_value=1, max_value=2**62)
-    last = serializers.IntegerField(min_value=1, max_value=2**62)
-    count = serializers.IntegerField(min_value=1, max_value=2**62)
+    first = serializers.IntegerField(min_value=1, max_value=LARGEST_SEQUENCE)
+    last = serializers.IntegerField(min_value=1, max_value=LARGEST_SEQUENCE)
+    count = serializers.IntegerField(min_value=1, max_value=LARGEST_SEQUENCE)
     time_min = serializers.IntegerField(min_value=-COUNTER_MAX, max_value=COUNTER_MAX, allow_null=True, default=None)
     time_max = serializers.IntegerField(min_value=-COUNTER_MAX, max_value=COUNTER_MAX, allow_null=True, default=None)
     reason = serializers.CharField(max_length=64)
 
 
-class Logs(DeviceView):
+@calls.edge_call("POST", most=pages.MAX_BYTES, may_be_chunked=True)
+def logs(request: HttpRequest, identity: Identity, now: datetime) -> HttpResponse:
     """`POST logs?epoch=&first=&pipeline_version=`: a page of rows. 200 says they are durable.
 
-    As an Arrow IPC stream or file, or with `Content-Type: application/json` as a list of pandas records.
+    As an Arrow IPC stream or file, or with `Content-Type: application/json` as a list of pandas records. A plain view,
+    because a DRF view costs as much as a page.
     """
+    edge = hot.caller(identity, now)
+    given = place_of(request.GET)
+    body = calls.raw_body(request, pages.MAX_BYTES)
+    page = operations.SentPage(body, now, is_json=is_json(request.content_type))
+    acked = operations.store_page(edge=edge, page=page, **given)
+    return calls.answer_json({"acked": acked})
 
-    max_body = pages.MAX_BYTES
 
-    def post(self, request: Request) -> Response:
-        given = PageIn(data=request.query_params)
-        given.is_valid(raise_exception=True)
-        edge, version, body = edge_of(request), given.validated_data["pipeline_version"], self.raw_body(request)
-        if (request.content_type or "").startswith(JSON):
-            body = records.to_stream(body, pipeline_version=str(version), partition=edge.name)
-        acked = operations.store_page(
-            edge=edge,
-            epoch=given.validated_data["epoch"],
-            first=given.validated_data["first"],
-            pipeline_version_uuid=version,
-            body=body,
-            now=timezone.now(),
-        )
-        return Response({"acked": acked})
+def is_json(content_type: str | None) -> bool:
+    """Whether a page comes as records in JSON; whatever else it is called, it is Arrow."""
+    return (content_type or "").startswith(JSON)
 
-    def raw_body(self, request: Request) -> bytes:
-        """Also of a request in chunks, whose length is only known at its end."""
-        if not _is_chunked(request):
-            return super().raw_body(request)
-        source, body = request.META["wsgi.input"], bytearray()
-        while part := source.read(READ_BYTES):
-            body += part
-            if len(body) > self.max_body:
-                raise BodyTooLarge(f"The body is larger than {self.max_body} bytes.", limit=self.max_body)
-        return bytes(body)
 
-    def _bound(self, request: Request) -> None:
-        if not _is_chunked(request):
-            super()._bound(request)
+def place_of(query: Mapping[str, str]) -> dict[str, Any]:
+    """Where a page belongs: `epoch`, `first` and `pipeline_version_uuid`. Raises `Invalid` that names the parameter."""
+    return {
+        "epoch": _uuid(query, "epoch"),
+        "first": _sequence(query, "first"),
+        "pipeline_version_uuid": _uuid(query, "pipeline_version"),
+    }
 
 
 class Gaps(DeviceView):
@@ -80,5 +70,16 @@ class Gaps(DeviceView):
         return Response({"acked": operations.record_gap(edge=edge_of(request), now=timezone.now(), **gap)})
 
 
-def _is_chunked(request: Request) -> bool:
-    return str(request.META.get("HTTP_TRANSFER_ENCODING", "")).strip().lower() == "chunked"
+def _uuid(query: Mapping[str, str], name: str) -> UUID:
+    try:
+        return UUID(query.get(name, ""))
+    except ValueError as exc:
+        raise Invalid(f"{name}: must be a UUID.") from exc
+
+
+def _sequence(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not 1 <= number <= LARGEST_SEQUENCE:
+        raise Invalid(f"{name}: must be a whole number from 1 to {LARGEST_SEQUENCE}.")
+    return number

@@ -5,6 +5,6 @@ from django.urls import URLPattern, path
 from logs.api import device
 
 urlpatterns: list[URLPattern] = [
-    path("logs", device.Logs.as_view(), name="edge-logs"),
+    path("logs", device.logs, name="edge-logs"),
     path("gaps", device.Gaps.as_view(), name="edge-gaps"),
 ]

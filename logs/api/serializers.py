@@ -8,7 +8,7 @@ from rest_framework import serializers
 from logs import conditions, queries
 from logs.columns import DEFAULT_SEPARATOR, Selection
 from logs.filters import MAX_NAME, Filters, moment
-from logs.models import LogGap
+from logs.models import SOURCE_LENGTH, LogGap
 from logs.query import MAX_LIMIT, Order, Query
 
 MOMENT = "ISO 8601 (UTC unless it has an offset) or epoch ms"
@@ -118,7 +118,7 @@ class GapOut(serializers.ModelSerializer[LogGap]):
 
 
 class AccountOut(serializers.Serializer[Any]):
-    epoch = serializers.UUIDField(help_text="a log store of the edge")
+    epoch = serializers.UUIDField(help_text="a log store")
     received = serializers.IntegerField(help_text="rows that are durable here")
     shed = serializers.IntegerField(help_text="rows that the edge had to drop before they were shipped")
     acked = serializers.IntegerField(help_text="last sequence that is accounted for: received + shed")
@@ -133,7 +133,7 @@ class AccountOut(serializers.Serializer[Any]):
         allow_null=True, help_text="edge time of the newest row received, epoch ms; null when it is not known"
     )
     last_arrival = serializers.DateTimeField(allow_null=True, help_text="of rows or a gap; null before the first")
-    gaps = GapOut(many=True)
+    gaps = GapOut(many=True, help_text="with the edge's reason; rows left behind as `volume_lost`, until they come")
 
 
 class AccountingOut(serializers.Serializer[Any]):
@@ -145,4 +145,31 @@ class AccountingOut(serializers.Serializer[Any]):
         source="health.clock_offset", allow_null=True, help_text="ms that the edge's clock was ahead then"
     )
     is_held = serializers.BooleanField(help_text="observability is off: pending rows wait on the edge until it is on")
+    epochs = AccountOut(source="accounts", many=True, help_text="the last heard of first")
+
+
+class PageIn(serializers.Serializer[Any]):
+    """Where a page of a source belongs; `device.place_of` reads it."""
+
+    epoch = serializers.UUIDField(help_text="the source's log store, such as one for each run of a job")
+    first = serializers.IntegerField(min_value=1, help_text="sequence of the page's first row, from 1 on")
+    pipeline_version = serializers.UUIDField()
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        """`source` is a name that serializers use themselves."""
+        text = "name of the source within the pipeline; its first page makes it"
+        return {"source": serializers.CharField(max_length=SOURCE_LENGTH, help_text=text), **super().get_fields()}
+
+
+class AckedOut(serializers.Serializer[Any]):
+    acked = serializers.IntegerField(
+        help_text="sequence of the last durable row; rows up to it are ignored when resent"
+    )
+
+
+class SourceOut(serializers.Serializer[Any]):
+    name = serializers.CharField(source="source.name")
+    partition = serializers.CharField(source="source", help_text="`center:<name>`, as rows and filters have it")
+    created_by = serializers.CharField(source="source.created_by.email")
+    created_at = serializers.DateTimeField(source="source.created_at")
     epochs = AccountOut(source="accounts", many=True, help_text="the last heard of first")

@@ -3,6 +3,7 @@
 from typing import Any, cast
 from uuid import UUID
 
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.renderers import JSONRenderer
@@ -11,8 +12,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from catalog.models import User
-from logs import formats, queries
-from logs.api import renderers, serializers
+from edges.api import calls
+from logs import accounting, formats, operations, pages, queries
+from logs.api import device, renderers, serializers
 from logs.filters import Filters
 
 STATUS_HEADER = "X-Log-Status"
@@ -50,9 +52,32 @@ class PipelineLogs(APIView):
         answer = queries.read(cast(User, request.user), pk, given.query(filters))
         return Response(answer, headers={STATUS_HEADER: formats.status_text(answer)})
 
+    @extend_schema(
+        parameters=[serializers.PageIn],
+        request={
+            renderers.ARROW_STREAM: OpenApiTypes.BINARY,
+            renderers.ARROW_FILE: OpenApiTypes.BINARY,
+            "application/json": serializers.RowOut(many=True),
+        },
+        responses=serializers.AckedOut,
+        description="A page of rows of a source in the center, such as a batch job. 200 says they are durable.",
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        body = calls.bounded_body(request, pages.MAX_BYTES)
+        place = device.place_of(request.query_params)
+        sent = operations.SentPage(body, timezone.now(), is_json=device.is_json(request.content_type))
+        acked = operations.store_source_page(
+            actor=cast(User, request.user),
+            pipeline_pk=pk,
+            source=request.query_params.get("source", ""),
+            page=sent,
+            **place,
+        )
+        return Response({"acked": acked})
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Refusals are JSON, whatever format the rows were asked for in."""
-        if isinstance(response, Response) and response.exception:
+        """All but rows is JSON, whatever format was asked for."""
+        if isinstance(response, Response) and (response.exception or request.method != "GET"):
             request.accepted_renderer = JSONRenderer()
             request.accepted_media_type = JSONRenderer.media_type
         return super().finalize_response(request, response, *args, **kwargs)
@@ -63,4 +88,13 @@ class EdgeAccounting(APIView):
 
     @extend_schema(responses=serializers.AccountingOut)
     def get(self, request: Request, pk: UUID) -> Response:
-        return Response(serializers.AccountingOut(queries.accounting_for(cast(User, request.user), pk)).data)
+        return Response(serializers.AccountingOut(accounting.accounting_for(cast(User, request.user), pk)).data)
+
+
+class PipelineSources(APIView):
+    """The sources in the center that wrote rows of a pipeline, and what came of these, as for edges."""
+
+    @extend_schema(responses=serializers.SourceOut(many=True))
+    def get(self, request: Request, pk: int) -> Response:
+        found = accounting.sources_for(cast(User, request.user), pk)
+        return Response(serializers.SourceOut(found, many=True).data)

@@ -50,7 +50,11 @@ def store(device: Device, first: int, count: int, epoch: uuid.UUID = rows.EPOCH)
     sequence = range(first, first + count)
     body = device.page([rows.START + number for number in sequence], names=sequence)
     return operations.store_page(
-        edge=device.edge, epoch=epoch, first=first, pipeline_version_uuid=device.version.uuid, body=body, now=NOW
+        edge=device.edge,
+        epoch=epoch,
+        first=first,
+        pipeline_version_uuid=device.version.uuid,
+        page=operations.SentPage(body, NOW),
     )
 
 
@@ -140,7 +144,8 @@ for first in range(1, 3001, 50):
     sequence = range(first, first + 50)
     body = rows.page([rows.START + number for number in sequence], names=sequence, version=version, partition="x")
     acked = operations.store_page(
-        edge=edge, epoch=rows.EPOCH, first=first, pipeline_version_uuid=version, body=body, now=timezone.now()
+        edge=edge, epoch=rows.EPOCH, first=first, pipeline_version_uuid=version,
+        page=operations.SentPage(body, timezone.now()),
     )
     print(acked, flush=True)
 """

@@ -51,8 +51,8 @@ compaction.MOST_ROWS = 40 * count
 def send():
     for n, body in enumerate(bodies):
         operations.store_page(
-            edge=edge, epoch=rows.EPOCH, first=1 + n * count, pipeline_version_uuid=version_uuid, body=body,
-            now=timezone.now(),
+            edge=edge, epoch=rows.EPOCH, first=1 + n * count, pipeline_version_uuid=version_uuid,
+            page=operations.SentPage(body, timezone.now()),
         )
 
 def compact():

@@ -19,8 +19,20 @@ def check(body: bytes, partition: str = EDGE) -> Page:
     return pages.check(body, pipeline_version=str(rows.VERSION), partition=partition)
 
 
-@pytest.mark.parametrize("compression", ["zstd", "lz4", None])
-def test_page_is_kept_byte_for_byte(compression: str | None) -> None:
+def test_large_page_that_came_uncompressed_is_compressed() -> None:
+    sent = rows.table(rows.run(1000))
+    page = check(rows.stream(sent, None))
+    assert len(page.body) < len(rows.stream(sent, None)) / 3
+    assert pages.read(page.body).equals(sent)
+
+
+def test_small_page_that_came_uncompressed_is_kept_as_it_is() -> None:
+    body = rows.stream(rows.table(rows.run(3)), None)
+    assert check(body).body == body
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_page_is_kept_byte_for_byte(compression: str) -> None:
     body = rows.stream(rows.table(rows.run(1000)), compression)
     page = check(body)
     assert page.body == body
