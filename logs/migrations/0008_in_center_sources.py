@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('catalog', '0002_model_config_batching'),
         ('edges', '0003_tagged_event'),
-        ('logs', '0005_mark_times'),
+        ('logs', '0007_observability_changes'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
