@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from catalog import pages
@@ -95,7 +96,7 @@ def assay(request: SignedInRequest, pk: int) -> HttpResponse:
 def pause(request: SignedInRequest, pk: int) -> HttpResponse:
     """Scores no more windows until it is resumed."""
     found = operations.pause(actor=request.user, assay_pk=pk)
-    messages.success(request, f"{found.name} is paused.")
+    messages.success(request, _("%(name)s is paused.") % {"name": found.name})
     return redirect("drift:assay", pk)
 
 
@@ -104,7 +105,7 @@ def pause(request: SignedInRequest, pk: int) -> HttpResponse:
 def resume(request: SignedInRequest, pk: int) -> HttpResponse:
     """Goes on with the first window that has not ended."""
     found = operations.resume(actor=request.user, assay_pk=pk)
-    messages.success(request, f"{found.name} goes on with the next window.")
+    messages.success(request, _("%(name)s goes on with the next window.") % {"name": found.name})
     return redirect("drift:assay", pk)
 
 
@@ -115,7 +116,7 @@ def delete(request: SignedInRequest, pk: int) -> HttpResponse:
     found = queries.assay_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.delete(actor=request.user, assay_pk=pk)
-        messages.success(request, f"{found.name} and its results are deleted.")
+        messages.success(request, _("%(name)s and its results are deleted.") % {"name": found.name})
         return redirect("drift:assays", found.pipeline_id)
     count = queries.results_of(found).count()
     context = pages.in_workspace(request, found.pipeline.workspace, pipeline=found.pipeline, assay=found, count=count)

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -107,7 +108,7 @@ def ban(request: SignedInRequest, pk: UUID) -> HttpResponse:
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.ban_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
-        messages.success(request, f"Edge {edge.name} is banned: everything it sends is refused.")
+        messages.success(request, _("Edge %(name)s is banned: everything it sends is refused.") % {"name": edge.name})
         return redirect("edges:edge", edge.pk)
     return pages.ask(request, "edges/_ban.html", _of_edge(request, edge))
 
@@ -117,7 +118,7 @@ def ban(request: SignedInRequest, pk: UUID) -> HttpResponse:
 def unban(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Lets a banned edge in again."""
     edge = operations.unban_edge(actor=request.user, edge=queries.edge_for(request.user, pk, Role.COLLABORATOR))
-    messages.success(request, f"The ban of edge {edge.name} is lifted.")
+    messages.success(request, _("The ban of edge %(name)s is lifted.") % {"name": edge.name})
     return redirect("edges:edge", edge.pk)
 
 
@@ -128,7 +129,7 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.remove_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
-        messages.success(request, f"Edge {edge.name} is removed. Its logs stay.")
+        messages.success(request, _("Edge %(name)s is removed. Its logs stay.") % {"name": edge.name})
         return redirect("edges:edges", edge.publish.pipeline_version.pipeline_id)
     return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from catalog.models import Pipeline, User, Workspace
 from edges import queries as edges
@@ -37,12 +38,18 @@ def is_untouched() -> bool:
 def _registry(actor: User) -> Step:
     row = publishing.registry_settings()
     link = reverse("admin:publishing_registrysettings_changelist") if actor.is_superuser else ""
-    title = "A registry to publish to"
+    title = _("A registry to publish to")
     if row is None or not row.registry:
-        return Step(title, publishing.NOT_CONFIGURED, False, link, "Set the registry")
+        return Step(title, _(publishing.NOT_CONFIGURED), False, link, _("Set the registry"))
     if not row.enabled:
-        return Step(title, publishing.DISABLED, False, link, "Enable it")
-    return Step(title, f"{row} is set, {_tested(row)}.", not _fails(row), link, "Test the connection")
+        return Step(title, _(publishing.DISABLED), False, link, _("Enable it"))
+    return Step(
+        title,
+        _("%(registry)s is set, %(tested)s.") % {"registry": row, "tested": _tested(row)},
+        not _fails(row),
+        link,
+        _("Test the connection"),
+    )
 
 
 def _fails(row: RegistrySettings) -> bool:
@@ -51,31 +58,36 @@ def _fails(row: RegistrySettings) -> bool:
 
 def _tested(row: RegistrySettings) -> str:
     if row.source == RegistrySettings.Source.BUILT_IN:
-        return "the one that is built in"
+        return _("the one that is built in")
     if not row.checks:
-        return "not tested yet"
-    return "its last test failed" if _fails(row) else "its last test passed"
+        return _("not tested yet")
+    return _("its last test failed") if _fails(row) else _("its last test passed")
 
 
 def _engine_image() -> Step:
-    title = "An engine image that goes along"
+    title = _("An engine image that goes along")
     if settings.ENGINE_IMAGE:
-        return Step(title, f"{settings.ENGINE_IMAGE} goes along with every publish.", True, is_optional=True)
-    said = "None is set (ENGINE_IMAGE): the commands then name no image, and engines run from their package."
+        return Step(
+            title,
+            _("%(image)s goes along with every publish.") % {"image": settings.ENGINE_IMAGE},
+            True,
+            is_optional=True,
+        )
+    said = _("None is set (ENGINE_IMAGE): the commands then name no image, and engines run from their package.")
     return Step(title, said, False, is_optional=True)
 
 
 def _signing(actor: User) -> Step:
     key = publishing.signing_keys().filter(active=True).first()
     link = reverse("admin:publishing_signingkey_changelist") if actor.is_superuser else ""
-    said = f"Publishes are signed with {key.name}." if key else "Publishes are not signed."
-    return Step("A key that signs publishes", said, key is not None, link, "Choose a key", is_optional=True)
+    said = _("Publishes are signed with %(name)s.") % {"name": key.name} if key else _("Publishes are not signed.")
+    return Step(_("A key that signs publishes"), said, key is not None, link, _("Choose a key"), is_optional=True)
 
 
 def _work(actor: User, workspace: Workspace | None) -> list[Step]:
     if workspace is None:
         link = reverse("catalog:create-workspace")
-        return [Step("A workspace", "You are in none yet.", False, link, "Create a workspace")]
+        return [Step(_("A workspace"), _("You are in none yet."), False, link, _("Create a workspace"))]
     models = workspace.models.count()
     pipelines = workspace.pipelines.count()
     published = Publish.objects.filter(
@@ -85,16 +97,27 @@ def _work(actor: User, workspace: Workspace | None) -> list[Step]:
     listed = reverse("pipelines", args=[workspace.pk])
     name = workspace.name
     return [
-        Step("A workspace", f"{name} is open.", True, reverse("catalog:workspaces"), "Look at all"),
-        _counted("A model", models, name, reverse("catalog:upload-model", args=[workspace.pk]), "Upload a model"),
-        _counted(
-            "A pipeline", pipelines, name, reverse("catalog:create-pipeline", args=[workspace.pk]), "Create a pipeline"
+        Step(
+            _("A workspace"),
+            _("%(name)s is open.") % {"name": name},
+            True,
+            reverse("catalog:workspaces"),
+            _("Look at all"),
         ),
-        _counted("A publish", published, name, listed, "Publish a version"),
-        _counted("An edge", placed, name, listed, "Add an edge"),
+        _counted(_("A model"), models, name, reverse("catalog:upload-model", args=[workspace.pk]), _("Upload a model")),
+        _counted(
+            _("A pipeline"),
+            pipelines,
+            name,
+            reverse("catalog:create-pipeline", args=[workspace.pk]),
+            _("Create a pipeline"),
+        ),
+        _counted(_("A publish"), published, name, listed, _("Publish a version")),
+        _counted(_("An edge"), placed, name, listed, _("Add an edge")),
     ]
 
 
 def _counted(title: str, count: int, name: str, link: str, action: str) -> Step:
-    said = f"{name} has {count}." if count else f"{name} has none yet."
+    told = {"name": name, "count": count}
+    said = _("%(name)s has %(count)s.") % told if count else _("%(name)s has none yet.") % told
     return Step(title, said, count > 0, link, action)
