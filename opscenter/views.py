@@ -104,6 +104,16 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     return answer
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """400 of Django's own checks: a host that is not ours, more fields than a form of ours has. Needs no session."""
+    message = _("The request cannot be taken as it is: reload the page and send it again.")
+    if request.path.startswith(PROGRAM_PATHS):
+        return JsonResponse({"code": "invalid", "message": message}, status=400)
+    if pages.wants_fragment(request):
+        return _notice(message, 400)
+    return HttpResponse(render_to_string("400.html", {"message": message}), status=400)
+
+
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403 of Django's own checks."""
     return refusal(request, Forbidden(str(exception) or _("You may not do this.")))

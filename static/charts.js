@@ -1,7 +1,9 @@
 // Draws the figures of class "chart" with uPlot from the JSON beside them; a table of the same values is one step away.
 (() => {
   const COLORS = ["blue", "orange", "green", "purple", "red", "teal", "pink", "cyan"];
-  const HEIGHT = 230;
+  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize); // larger on very wide screens
+  const HEIGHT = 14.375 * REM;
+  const FONT = `${0.75 * REM}px system-ui, sans-serif`;
   const drawn = new Map(); // by element
 
   const probe = document.createElement("span");
@@ -27,7 +29,7 @@
   }
 
   function axis(extra) {
-    return { stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
+    return { font: FONT, stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
   }
 
   function series(line, index, chart) {

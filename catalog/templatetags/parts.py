@@ -4,6 +4,7 @@ from typing import Any
 
 from django import template
 from django.template.loader import render_to_string
+from django.utils.safestring import mark_safe
 
 register = template.Library()
 
@@ -11,4 +12,4 @@ register = template.Library()
 @register.simple_tag
 def part(name: str, **context: Any) -> str:
     """What `parts/_<name>.html` draws; `{% part "time" value=… as moment %}` keeps it for a `blocktranslate`."""
-    return render_to_string(f"parts/_{name}.html", context).strip()
+    return mark_safe(render_to_string(f"parts/_{name}.html", context).strip())

@@ -143,6 +143,7 @@ def test_no_page_has_a_text_that_cannot_be_translated(
             continue
         page = browser(user).get(address_of(name, route, things)).content.decode()
         found |= {f"{name}: {text}" for text in untranslated(page, names)}
+        assert "&lt;" not in page.partition("<main")[2], f"{name}: a part of a sentence is shown as its source"
     assert not found, "\n".join(sorted(found))
 
 
