@@ -14,6 +14,7 @@ MODULES = {
     "logs": "bench.logs.ingest",
     "segments": "bench.logs.segments",
     "charts": "bench.logs.charts",
+    "pages": "bench.pages",
     "export": "bench.logs.export",
     "publish": "bench.publish.run",
     "engine": "bench.engine",

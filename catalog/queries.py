@@ -3,11 +3,12 @@
 A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
+from django.db.models import Case, Count, Max, OuterRef, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
@@ -129,8 +130,18 @@ def members_of(workspace: Workspace) -> QuerySet[Membership]:
 
 
 def models_of(workspace: Workspace) -> QuerySet[Model]:
-    """The workspace's models by name, each with its versions (newest first) at hand."""
-    return workspace.models.prefetch_related(Prefetch("versions", ModelVersion.objects.select_related("created_by")))
+    """The workspace's models by name, each with its `version_count` and the id of its newest version, `newest_pk`."""
+    versions = ModelVersion.objects.filter(model=OuterRef("pk")).order_by()
+    count = versions.values("model").annotate(n=Count("*")).values("n")
+    newest = versions.order_by("-pk").values("pk")[:1]
+    return workspace.models.annotate(version_count=Coalesce(Subquery(count), 0), newest_pk=Subquery(newest))
+
+
+def newest_model_versions(models: Iterable[Model]) -> list[tuple[Model, ModelVersion | None]]:
+    """Models of `models_of`, each with its newest version. One query."""
+    models = list(models)
+    found = ModelVersion.objects.in_bulk([model.newest_pk for model in models if model.newest_pk])  # type: ignore[attr-defined]
+    return [(model, found.get(model.newest_pk)) for model in models]  # type: ignore[attr-defined]
 
 
 def usable_model_versions(workspace: Workspace) -> QuerySet[ModelVersion]:

@@ -23,8 +23,8 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def workspaces(request: SignedInRequest) -> HttpResponse:
     """All workspaces of the user."""
-    found = queries.counted(queries.workspaces_for(request.user))
-    return render(request, "catalog/workspaces.html", {"workspaces": found})
+    page = pages.paged(request, queries.counted(queries.workspaces_for(request.user)))
+    return render(request, "catalog/workspaces.html", {"workspaces": page.object_list, "page": page})
 
 
 @page_or_form
@@ -94,7 +94,8 @@ def remove_member(request: SignedInRequest, pk: int, public_id: UUID) -> HttpRes
 def models(request: SignedInRequest, pk: int) -> HttpResponse:
     """A workspace's models."""
     workspace = queries.workspace_for(request.user, pk)
-    context = pages.in_workspace(request, workspace, models=queries.models_of(workspace))
+    page = pages.paged(request, queries.models_of(workspace))
+    context = pages.in_workspace(request, workspace, rows=queries.newest_model_versions(page), page=page)
     return render(request, "catalog/models.html", context)
 
 
@@ -140,8 +141,8 @@ def _tell_upload(request: SignedInRequest, version: ModelVersion) -> None:
 def model(request: SignedInRequest, pk: int) -> HttpResponse:
     """A model's versions."""
     model = queries.model_for(request.user, pk)
-    versions = model.versions.select_related("created_by").prefetch_related("configs")
-    context = pages.in_workspace(request, model.workspace, model=model, versions=versions)
+    page = pages.paged(request, model.versions.select_related("created_by").prefetch_related("configs"))
+    context = pages.in_workspace(request, model.workspace, model=model, versions=page.object_list, page=page)
     return render(request, "catalog/model.html", context)
 
 

@@ -32,12 +32,13 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 def assays(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's assays with the state of each."""
     pipeline = catalog.pipeline_for(request.user, pk)
-    found = queries.with_newest(queries.assays_for(request.user, pipeline.pk))
+    page = pages.paged(request, queries.with_newest(queries.assays_for(request.user, pipeline.pk)))
     context = pages.in_workspace(
         request,
         pipeline.workspace,
         pipeline=pipeline,
-        assays=found,
+        assays=page.object_list,
+        page=page,
         has_versions=pipeline.versions.exists(),
     )
     return render(request, "drift/assays.html", context)
@@ -65,7 +66,7 @@ def create(request: SignedInRequest, pk: int) -> HttpResponse:
         baseline=baseline,
         chart=charts.histogram(baseline.edges, baseline.parts) if baseline else None,
         fields=aggregates.fields(request.user, pipeline.pk, Asked(now - 7 * BASELINE, now)),
-        edge_names=logs.partitions_of(pipeline)[:SUGGESTED_EDGES],
+        edge_names=logs.partitions_of(pipeline, SUGGESTED_EDGES),
     )
     return render(request, "drift/create.html", context, status=422 if form.errors else 200)
 

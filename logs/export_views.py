@@ -77,7 +77,7 @@ def _page(request: SignedInRequest, pipeline: Pipeline, form: forms.ExportForm, 
         form=form,
         rows=[(export, round(kept.progress_of(export) * 100)) for export in found],
         is_busy=any(export.status in kept.UNFINISHED for export in found),
-        edge_names=queries.partitions_of(pipeline)[:SUGGESTED_EDGES],
+        edge_names=queries.partitions_of(pipeline, SUGGESTED_EDGES),
     )
     name = "_exports" if pages.wants_fragment(request) else "exports"
     return render(request, f"logs/{name}.html", context, status=status)

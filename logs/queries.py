@@ -149,11 +149,11 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     return dict.fromkeys(ids, 0) | dict(counted)
 
 
-def partitions_of(pipeline: Pipeline) -> list[str]:
-    """The names of the edges that run or ran a pipeline, so that may have written logs of it."""
+def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it; the first of them."""
     # Every edge that runs or ran it was assigned to it, so one condition finds both.
     found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
-    return sorted(set(found.values_list("name", flat=True)))
+    return sorted(found.order_by("name").values_list("name", flat=True).distinct()[:most])
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,10 @@ def steps(request: SignedInRequest) -> HttpResponse:
 @require_safe
 @signed_in
 def pipelines(request: SignedInRequest, pk: int) -> HttpResponse:
-    """A workspace's pipelines, each with how far it came."""
+    """A workspace's pipelines by name, each with how far it came."""
     workspace = queries.workspace_for(request.user, pk)
-    context = pages.in_workspace(request, workspace, rows=overview.pipelines_of(workspace))
+    page = pages.paged(request, workspace.pipelines.all())
+    context = pages.in_workspace(request, workspace, rows=overview.rows_of(page), page=page)
     return render(request, "opscenter/pipelines.html", context)
 
 

@@ -155,7 +155,7 @@ def test_fault_of_ours_is_a_page_that_needs_no_database(
 
     client = Client(raise_request_exception=False)
     client.force_login(owner)
-    monkeypatch.setattr("opscenter.overview.pipelines_of", broken)
+    monkeypatch.setattr("opscenter.overview.rows_of", broken)
     answer = client.get(f"/workspaces/{workspace.pk}/pipelines")
     assert answer.status_code == 500
     assert "The center failed to answer" in answer.content.decode()
