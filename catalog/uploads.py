@@ -1,13 +1,13 @@
 """Uploaded files go straight to the model store, hashed as they arrive, in constant memory.
 
-Models are the only files that people upload, so a file part is read past (`NoFiles`, the default) but in the views that
-ask for one with `expect_model`.
+A file part is read past (`NoFiles`, the default) but in the views that ask for one: with `expect_model`, or with
+`expect_small_file` for one that may be held in memory.
 """
 
 from typing import Any
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import HttpRequest
 
@@ -75,6 +75,39 @@ class ModelUploadHandler(FileUploadHandler):
         """The sender went away: nothing stays."""
         if hasattr(self, "writer"):
             self.writer.discard()
+
+
+class SmallFileHandler(FileUploadHandler):
+    """Holds a file part of at most `limit` bytes in memory. Of a larger one a byte more is held, for a form to see."""
+
+    def __init__(self, request: HttpRequest, limit: int) -> None:
+        super().__init__(request)
+        self.limit = limit
+
+    def handle_raw_input(self, input_data: Any, META: Any, content_length: int, *args: Any) -> None:
+        """Refuses a body that cannot fit before a byte of it is read."""
+        if content_length > self.limit + FORM_ROOM:
+            raise TooLarge(f"The file may have at most {self.limit} bytes.", limit=self.limit)
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        """Begins a file part."""
+        super().new_file(*args, **kwargs)
+        self.held = bytearray()
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """Appends a piece."""
+        self.held += raw_data[: self.limit + 1 - len(self.held)]
+
+    def file_complete(self, file_size: int) -> UploadedFile:  # type: ignore[type-arg]  # generic in the stubs only
+        """The finished part."""
+        return SimpleUploadedFile(
+            self.file_name or "file", bytes(self.held), self.content_type or "application/octet-stream"
+        )
+
+
+def expect_small_file(request: HttpRequest, limit: int) -> None:
+    """Lets this request bring a file of so many bytes. To be called before anything of the body is read."""
+    request.upload_handlers = [SmallFileHandler(request, limit)]
 
 
 def expect_model(request: HttpRequest) -> None:

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from django import forms
+from django.core.files.uploadedfile import UploadedFile
+from django.db.models import QuerySet
+from django.http import QueryDict
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from drift.baselines import MAX_BYTES
 from drift.measures import MAX_BINS, BinMode, Metric
-from drift.operations import DEFAULT_ALERT, BaselineAsked, Comparison, Schedule
+from drift.models import Baseline
+from drift.operations import DEFAULT_ALERT, BaselineAsked, Changes, Comparison, Schedule
 
 WINDOWS = [
     (60, _("1 minute")),
@@ -76,8 +81,23 @@ class AssayForm(forms.Form):
         label=_("Score each edge by itself"),
         widget=forms.CheckboxInput(attrs={"class": "form-check-input"}),
     )
-    baseline_start = forms.DateTimeField(label=_("From (UTC)"), widget=_moment())
-    baseline_end = forms.DateTimeField(label=_("To (UTC)"), widget=_moment())
+    baseline_start = forms.DateTimeField(required=False, label=_("From (UTC)"), widget=_moment())
+    baseline_end = forms.DateTimeField(required=False, label=_("To (UTC)"), widget=_moment())
+    baseline_upload = forms.FileField(
+        required=False,
+        label=_("Or the numbers of a file"),
+        widget=forms.ClearableFileInput(attrs={"class": "form-control"}),
+        help_text=_(
+            "Arrow, pandas-records JSON, or CSV with a head, at most 10 MiB; the column is found by the field's name."
+        ),
+    )
+    baseline_file = forms.ModelChoiceField(
+        Baseline.objects.none(),
+        required=False,
+        label=_("Or a file uploaded before"),
+        empty_label=_("None"),
+        widget=_select(),
+    )
     bin_mode = forms.ChoiceField(label=_("Bins"), choices=MODES, initial=BinMode.QUANTILE.value, widget=_select())
     bins = forms.IntegerField(label=_("How many bins"), initial=5, min_value=1, max_value=MAX_BINS, widget=_number())
     metric = forms.ChoiceField(label=_("Score"), choices=METRICS, initial=Metric.PSI.value, widget=_select())
@@ -105,9 +125,25 @@ class AssayForm(forms.Form):
         help_text=_("Fewer are not scored."),
     )
 
-    def __init__(self, models: Iterable[str], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, models: Iterable[str], uploads: QuerySet[Baseline], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["model"].choices = [(name, name) for name in models]  # type: ignore[attr-defined]
+        self.fields["baseline_file"].queryset = uploads  # type: ignore[attr-defined]
+
+    def clean_baseline_upload(self) -> "UploadedFile[bytes] | None":
+        """Not larger than one is read."""
+        file: UploadedFile[bytes] | None = self.cleaned_data["baseline_upload"]
+        if file and (file.size or 0) > MAX_BYTES:
+            raise forms.ValidationError(_("The file has more than 10 MiB: take fewer rows, or only the one column."))
+        return file
+
+    def clean(self) -> dict[str, Any]:
+        """One baseline is meant: a file that comes along before one that is chosen before a time range."""
+        given = super().clean() or {}
+        has_file = given.get("baseline_upload") or given.get("baseline_file")
+        if not has_file and not (given.get("baseline_start") and given.get("baseline_end")):
+            raise forms.ValidationError(_("A baseline is a time range with both ends, or a file."))
+        return given
 
     def clean_edges(self) -> tuple[str, ...]:
         """Each name once."""
@@ -117,20 +153,67 @@ class AssayForm(forms.Form):
     def comparison(self) -> Comparison:
         """What was meant. Raises `Invalid`."""
         given = self.cleaned_data
-        start, end = _utc(given["baseline_start"]), _utc(given["baseline_end"])
         return Comparison(
             model=given["model"],
             field=given["field"],
-            baseline=BaselineAsked(start, end),
+            baseline=self._baseline(),
             edges=given["edges"],
             bin_mode=BinMode(given["bin_mode"]),
             bins=given["bins"],
             metric=Metric(given["metric"]),
         )
 
+    def use_upload(self, baseline: Baseline) -> None:
+        """The file that came along is stored as this: it need not come again with the next attempt."""
+        self.cleaned_data["baseline_file"] = baseline
+        data = cast(QueryDict, self.data).copy()
+        data["baseline_file"] = str(baseline.pk)
+        self.data = data
+
+    def _baseline(self) -> BaselineAsked:
+        given = self.cleaned_data
+        if given["baseline_file"]:
+            return BaselineAsked(file=given["baseline_file"].pk)
+        return BaselineAsked(_utc(given["baseline_start"]), _utc(given["baseline_end"]))
+
     def schedule(self) -> Schedule:
         """When windows are scored."""
         return Schedule(width=self.cleaned_data["width"], interval=self.cleaned_data["interval"])
+
+
+class ChangeForm(forms.Form):
+    """What may be changed of an assay."""
+
+    name = forms.CharField(max_length=128, label=_("Name"), widget=_text(autofocus=True))
+    alert = forms.FloatField(label=_("Alert above"), widget=_number())
+    warning = forms.FloatField(
+        required=False, label=_("Warning above"), widget=_number(), help_text=_("Empty: no warnings, only alerts.")
+    )
+    min_records = forms.IntegerField(
+        label=_("Least rows of a window"), min_value=1, max_value=2**31 - 1, widget=_number()
+    )
+    wait = forms.IntegerField(
+        label=_("Seconds to wait for late rows"),
+        min_value=0,
+        max_value=366 * 86_400,
+        widget=_number(),
+        help_text=_("After a window has ended, before it is scored."),
+    )
+    run_until = forms.DateTimeField(
+        required=False, label=_("No window ends after (UTC)"), widget=_moment(), help_text=_("Empty: it goes on.")
+    )
+
+    def changes(self) -> Changes:
+        """What was meant."""
+        given = self.cleaned_data
+        return Changes(
+            name=given["name"],
+            alert=given["alert"],
+            warning=given["warning"],
+            min_records=given["min_records"],
+            wait=given["wait"],
+            run_until=_utc(given["run_until"]) if given["run_until"] else None,
+        )
 
 
 def _utc(moment: datetime) -> datetime:

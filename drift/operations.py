@@ -1,7 +1,10 @@
 """What people do with assays. Each verb authorises its actor, is one short transaction, and refuses by raising."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypedDict, Unpack
 
 from django.db import IntegrityError, transaction
 from django.db.models import RestrictedError
@@ -62,6 +65,17 @@ class Schedule:
     wait: int = 60
 
 
+class Changes(TypedDict, total=False):
+    """What may be changed of an assay whose scores stay comparable: not what is compared, nor the windows."""
+
+    name: str
+    alert: float
+    warning: float | None
+    min_records: int
+    wait: int
+    run_until: datetime | None
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A baseline as assays have it: parts are of below the edges, of the bins, and of above."""
@@ -113,8 +127,7 @@ def create(
     pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
     _check_model(pipeline, comparison.model)
     limit = DEFAULT_ALERT[comparison.metric] if alert is None else alert
-    if warning is not None and warning > limit:
-        raise Invalid("The warning threshold must not be above the alert threshold.")
+    _check_thresholds(warning, limit)
     first = schedule.first_start or comparison.baseline.end or now
     _check_schedule(schedule, first, now)
     prepared = _prepared(pipeline, comparison)
@@ -147,14 +160,28 @@ def create(
         created_by=actor,
         created_at=now,
     )
-    try:
-        with transaction.atomic():
-            assay.save(force_insert=True)
-    except IntegrityError as exc:
-        if not Assay.objects.filter(pipeline=pipeline, name=name).exists():
-            raise
-        raise NameTaken(f"Pipeline {pipeline.name} has an assay {name} already: choose another name.") from exc
+    with _one_of_its_name(assay):
+        assay.save(force_insert=True)
     return assay
+
+
+def change(*, actor: User, assay_pk: int, **changes: Unpack[Changes]) -> Assay:
+    """Changes what is given, for the windows that are not scored yet; results stay as they are. Collaborators only.
+
+    One that has ended goes on when `run_until` leaves room for a window again. Raises `NotFound`, `Forbidden`,
+    `Invalid`, `NameTaken`.
+    """
+    queries.assay_for(actor, assay_pk, Role.COLLABORATOR)
+    with transaction.atomic():
+        assay = Assay.objects.select_for_update(of=("self",)).select_related("pipeline").get(pk=assay_pk)
+        for name, value in changes.items():
+            setattr(assay, name, value)
+        _check_thresholds(assay.warning, assay.alert)
+        if "run_until" in changes:
+            _check_end(assay)
+        with _one_of_its_name(assay):
+            assay.save(update_fields=[*changes, "status"])
+    return queries.assay_for(actor, assay_pk)
 
 
 def pause(*, actor: User, assay_pk: int, note: str = "") -> Assay:
@@ -200,6 +227,33 @@ def delete(*, actor: User, assay_pk: int) -> None:
 
 def _not_now(assay: Assay, verb: str) -> NotNow:
     return NotNow(f"The assay is {assay.status}: it cannot be {verb}.", status=assay.status)
+
+
+@contextmanager
+def _one_of_its_name(assay: Assay) -> Iterator[None]:
+    """Saves inside, or raises `NameTaken`."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as exc:
+        pipeline = assay.pipeline
+        if not Assay.objects.filter(pipeline=pipeline, name=assay.name).exclude(pk=assay.pk).exists():
+            raise
+        raise NameTaken(f"Pipeline {pipeline.name} has an assay {assay.name} already: choose another name.") from exc
+
+
+def _check_thresholds(warning: float | None, alert: float) -> None:
+    if warning is not None and warning > alert:
+        raise Invalid("The warning threshold must not be above the alert threshold.")
+
+
+def _check_end(assay: Assay) -> None:
+    """No window may end after `run_until`; an assay that had ended goes on when there is one again."""
+    has_window = assay.run_until is None or assay.next_start + assay.width * 1000 <= queries.ms(assay.run_until)
+    if not has_window and assay.status != Assay.Status.ENDED:
+        raise Invalid("run_until is before the end of the next window: pause the assay if it is to stop now.")
+    if has_window and assay.status == Assay.Status.ENDED:
+        assay.status = Assay.Status.ACTIVE
 
 
 def _check_model(pipeline: Pipeline, model: str) -> None:

@@ -7,13 +7,14 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from catalog import pages
+from catalog import pages, uploads
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role
 from catalog.pages import SignedInRequest, signed_in
-from drift import charts, forms, operations, queries
+from drift import baselines, charts, forms, operations, queries
 from drift.measures import Metric
 from drift.models import Assay
 from drift.queries import ScorePoint
@@ -44,17 +45,32 @@ def assays(request: SignedInRequest, pk: int) -> HttpResponse:
     return render(request, "drift/assays.html", context)
 
 
+@csrf_exempt  # see _receive_assay
 @page_or_form
 @signed_in
 def create(request: SignedInRequest, pk: int) -> HttpResponse:
     """The form of an assay. "Show the baseline" only draws what it would compare with."""
+    catalog.pipeline_for(request.user, pk, Role.COLLABORATOR)
+    uploads.expect_small_file(request, baselines.MAX_BYTES)
+    return _receive_assay(request, pk)
+
+
+@csrf_protect  # reads the body, so it comes after the permission: nobody else's file is held
+def _receive_assay(request: SignedInRequest, pk: int) -> HttpResponse:
     pipeline = catalog.pipeline_for(request.user, pk, Role.COLLABORATOR)
     now = timezone.now()
     initial = {"baseline_start": now - BASELINE, "baseline_end": now}
-    form = forms.AssayForm(queries.models_of(pipeline), request.POST or None, initial=initial)
+    form = forms.AssayForm(
+        queries.models_of(pipeline),
+        queries.baselines_for(request.user, pk),
+        request.POST or None,
+        request.FILES or None,
+        initial=initial,
+    )
     baseline = None
     if form.is_valid():
         with pages.refusals_on(form):
+            _store_upload(request, pipeline, form)
             if "preview" not in request.POST:
                 return redirect("drift:assay", _made(request, pipeline, form).pk)
             baseline = operations.preview(actor=request.user, pipeline_pk=pipeline.pk, comparison=form.comparison())
@@ -92,6 +108,22 @@ def assay(request: SignedInRequest, pk: int) -> HttpResponse:
     return render(request, f"drift/{name}.html", context)
 
 
+@page_or_form
+@signed_in
+def change(request: SignedInRequest, pk: int) -> HttpResponse:
+    """The form of what may be changed of an assay."""
+    found = queries.assay_for(request.user, pk, Role.COLLABORATOR)
+    names = ("name", "alert", "warning", "min_records", "wait", "run_until")
+    form = forms.ChangeForm(request.POST or None, initial={name: getattr(found, name) for name in names})
+    if form.is_valid():
+        with pages.refusals_on(form):
+            operations.change(actor=request.user, assay_pk=pk, **form.changes())
+            messages.success(request, _("The change counts from the next window on."))
+            return redirect("drift:assay", pk)
+    context = pages.in_workspace(request, found.pipeline.workspace, pipeline=found.pipeline, assay=found, form=form)
+    return render(request, "drift/change.html", context, status=422 if form.errors else 200)
+
+
 @require_POST
 @signed_in
 def pause(request: SignedInRequest, pk: int) -> HttpResponse:
@@ -122,6 +154,20 @@ def delete(request: SignedInRequest, pk: int) -> HttpResponse:
     count = queries.results_of(found).count()
     context = pages.in_workspace(request, found.pipeline.workspace, pipeline=found.pipeline, assay=found, count=count)
     return pages.ask(request, "drift/_delete.html", context)
+
+
+def _store_upload(request: SignedInRequest, pipeline: Pipeline, form: forms.AssayForm) -> None:
+    """Keeps the file that came with the form, for this assay and others."""
+    file = form.cleaned_data["baseline_upload"]
+    if file:
+        baseline = operations.upload_baseline(
+            actor=request.user,
+            pipeline_pk=pipeline.pk,
+            body=file.read(),
+            field=form.cleaned_data["field"],
+            name=(file.name or "")[:255],
+        )
+        form.use_upload(baseline)
 
 
 def _made(request: SignedInRequest, pipeline: Pipeline, form: forms.AssayForm) -> Assay:

@@ -123,6 +123,7 @@ def checkin(*, edge: Edge, report: Mapping[str, Any], now: datetime | None = Non
         serving = (report.get("serving") or {}).get("digest", "")
         if serving != edge.serving_digest:
             record_serving(edge.pk, edge.serving_digest, serving, now)
+        _record_left_behind(edge, report, now)
         edge.serving_digest = serving
         edge.report = kept(report, now)
         _contact(edge, now, "serving_digest", "report")
@@ -152,6 +153,36 @@ def kept(report: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return stored if clock is None else {**stored, "clock_offset": clock - moment}
 
 
+def _record_left_behind(edge: Edge, report: Mapping[str, Any], now: datetime) -> None:
+    """Adds to an edge's history that rows which it had were never shipped, and that it does not have them any more.
+
+    Its log store is another one (the volume was wiped or damaged) or an older copy of the same. Should the rows come
+    after all, because the volume is put back, the accounting of the logs sees it: it looks at what has arrived.
+    """
+    before, told = edge.report.get("logs"), report.get("logs")
+    if (
+        not before or not told or report["clock"] < edge.report.get("clock", 0)
+    ):  # a call that was overtaken says nothing new
+        return
+    is_copy = before["epoch"] == told["epoch"]
+    kept_until = queries.acked(edge, UUID(before["epoch"]))
+    if is_copy:
+        kept_until = max(kept_until, told["last_sequence"])
+    rows = before["last_sequence"] - kept_until
+    if rows <= 0:
+        return
+    held = "an older copy of its log store" if is_copy else "another log store"
+    detail = {
+        "message": f"{rows:,} rows that it had logged were not sent before it came with {held}.",
+        "epoch": before["epoch"],
+        "last_sequence": before["last_sequence"],
+        "rows": rows,
+        "is_copy": is_copy,
+    }
+    EdgeEvent.objects.create(edge=edge, kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND, at=now, detail=detail)
+    logger.warning("edge %s: %s", edge.pk, detail["message"])
+
+
 def _enrolled(digest: str, jwk: dict[str, str], thumbprint: str, engine: Mapping[str, Any], now: datetime) -> Joined:
     edge = enrolment.join(digest=digest, jwk=jwk, thumbprint=thumbprint, engine=engine, now=now, repeat=REPEAT_WINDOW)
     if edge is None:
@@ -169,7 +200,8 @@ def _spend(token: JoinToken, jwk: dict[str, str], thumbprint: str, engine: Mappi
         _require_repeat(token, edge, thumbprint, now)
     else:
         edge.public_key, edge.key_thumbprint, edge.joined_at = jwk, thumbprint, now
-        edge.report = {"engine": dict(engine)}
+        # What it told of its log store stays, for its first check-in to be held against: the volume may be another.
+        edge.report = {"engine": dict(engine), **{name: edge.report[name] for name in ("logs",) if name in edge.report}}
         edge.serving_digest = ""
         EdgeEvent.objects.create(
             edge=edge,

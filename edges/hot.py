@@ -1,8 +1,8 @@
 """The check-in of an edge to which nothing happened, which is nearly every one: a single read, written with others.
 
 One that begins to serve something else is written at once, with its event, in two statements. Whatever is not plain
-(people shut the edge out, its publish was replaced, it joined again) goes the whole way in `contacts`, under a lock.
-All end the same.
+(people shut the edge out, its publish was replaced, it joined again, its log store is another) goes the whole way in
+`contacts`, under a lock. All end the same.
 
 SQL by hand, because building these queries from objects costs five times as much as the database's work.
 """
@@ -30,6 +30,7 @@ SELECT publish_id, serving_digest, last_contact > %s,
   (SELECT acked FROM {marks} AS m WHERE m.edge_id = {edges}.id AND m.epoch = %s)
 FROM {edges}
 WHERE id = %s AND key_thumbprint = %s AND removed_at IS NULL AND banned_at IS NULL AND session_lapses_at > %s
+  AND COALESCE({epoch}, %s) = %s AND COALESCE({last_sequence}, 0) <= %s
   AND NOT EXISTS (
     SELECT 1 FROM {replaces} AS r JOIN {publishes} AS p ON p.id = r.from_publish_id
     WHERE r.to_publish_id = {edges}.publish_id AND p.status = %s)
@@ -67,14 +68,14 @@ def checkin(identity: Identity, read: Callable[[], Mapping[str, Any]], now: date
         contacts.note(sessions.edge_of(identity, now), now=now)
         raise
     epoch = UUID(report["logs"]["epoch"])
-    seen = _seen(identity, epoch, now)
+    seen = _seen(identity, epoch, report["logs"], now)
     if seen and _kept(identity, seen, report, now):
         return CheckedIn(queries.desired(seen.publish_id), seen.acked or 0, now + sessions.SESSION_LIFE)
     edge = contacts.checkin(edge=sessions.edge_of(identity, now), report=report, now=now)
     return CheckedIn(queries.desired(edge.publish_id), queries.acked(edge, epoch), edge.session_lapses_at or now)
 
 
-def _seen(identity: Identity, epoch: UUID, now: datetime) -> _Seen | None:
+def _seen(identity: Identity, epoch: UUID, logs: Mapping[str, Any], now: datetime) -> _Seen | None:
     """The edge, None when its case is not plain."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -85,6 +86,9 @@ def _seen(identity: Identity, epoch: UUID, now: datetime) -> _Seen | None:
                 _value("id", UUID(identity.edge_id)),
                 identity.thumbprint,
                 _value("session_lapses_at", now),
+                logs["epoch"],
+                logs["epoch"],
+                logs["last_sequence"],
                 Publish.Status.PUBLISHED.value,
             ],
         )
@@ -132,4 +136,12 @@ def _statement() -> str:
         "marks": marks,
     }
     quote = connection.ops.quote_name
-    return STATEMENT.format(**{name: quote(model._meta.db_table) for name, model in tables.items()})
+    named = {name: quote(model._meta.db_table) for name, model in tables.items()}
+    if connection.vendor == "postgresql":
+        told = {
+            "epoch": "report #>> '{logs,epoch}'",
+            "last_sequence": "CAST(report #>> '{logs,last_sequence}' AS bigint)",
+        }
+    else:
+        told = {name: f"json_extract(report, '$.logs.{name}')" for name in ("epoch", "last_sequence")}
+    return STATEMENT.format(**named, **told)

@@ -172,6 +172,7 @@ class EdgeEvent(models.Model):
         BANNED = "banned", _("Banned")
         UNBANNED = "unbanned", _("Unbanned")
         TAGGED = "tagged", _("Tagged")
+        ROWS_LEFT_BEHIND = "rows_left_behind", _("Rows Left Behind")
         REMOVED = "removed", _("Removed")
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")

@@ -275,6 +275,34 @@ def acked(edge: Edge, epoch: UUID) -> int:
     return edge.log_marks.filter(epoch=epoch).values_list("acked", flat=True).first() or 0
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftBehind:
+    """Unsent rows of a log store that the edge lost: `last` was the store's last, `overwritten` cannot come any more.
+
+    An older copy of a store gives the numbers of the rows which it lost to others; a whole store may be put back.
+    """
+
+    last: int = 0
+    overwritten: int = 0
+
+    def rows(self, acked: int) -> int:
+        """How many did not come, when all up to `acked` did."""
+        return self.overwritten + max(0, self.last - acked)
+
+
+def left_behind(edge: Edge) -> dict[UUID, LeftBehind]:
+    """What the edge lost with its log stores, by their epoch."""
+    left: dict[UUID, LeftBehind] = {}
+    for detail in edge.events.filter(kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND).values_list("detail", flat=True):
+        known = left.get(UUID(detail["epoch"]), LeftBehind())
+        if detail["is_copy"]:
+            changed = dataclasses.replace(known, overwritten=known.overwritten + detail["rows"])
+        else:
+            changed = dataclasses.replace(known, last=max(known.last, detail["last_sequence"]))
+        left[UUID(detail["epoch"])] = changed
+    return left
+
+
 def _with_publish() -> QuerySet[Edge]:
     return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
 

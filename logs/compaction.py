@@ -198,11 +198,11 @@ def _enter(
     pipeline_pk: int, schema_id: str, tables: list[pa.Table], made: Made, lease: UUID, clock: Callable[[], datetime]
 ) -> None:
     """Writes a segment, and in one transaction enters it and takes away what it was made of. Raises `Moved`."""
-    table = segment_files.in_order(pa.concat_tables(tables))
+    table = pa.concat_tables(tables)
     form = segment_files.form_of(table.schema)
     path = f"{pipeline_pk}/{schema_id[:16]}/{uuid4()}.{form}"
     with storage.create(path) as file:
-        segment_files.write(file, table, form)
+        segment_files.write(file, tables, form)
     times = pc.min_max(table.column("time").cast(pa.int64()))
     names = pc.unique(_partition(table)).to_pylist()
     segment = LogSegment(

@@ -161,7 +161,8 @@ class Account:
     """What came of one log store of an edge: `received` + `shed` = `acked`, so that no row is lost uncounted.
 
     `pending` rows were on the edge at its last check-in and are not accounted for yet; None for a store that it did not
-    report then. `last_time` is epoch ms, edge time.
+    report then. `left_behind` rows it had reported before, and has no more: they count as lost until they come.
+    `last_time` is epoch ms, edge time.
     """
 
     epoch: UUID
@@ -169,6 +170,7 @@ class Account:
     shed: int
     acked: int
     pending: int | None
+    left_behind: int
     last_time: int | None
     last_arrival: datetime | None
     gaps: list[LogGap]
@@ -191,9 +193,12 @@ def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
         gaps.setdefault(gap.epoch, []).append(gap)
     marks = list(LogMark.objects.filter(edge=edge).order_by("-updated_at", "-id"))
     reported, last = _reported_store(edge)
-    if reported and reported not in {mark.epoch for mark in marks}:
-        # Not saved: nothing of that store arrived, but people should see that its rows wait.
+    left = edge_queries.left_behind(edge)
+    heard = {mark.epoch for mark in marks}
+    # Not saved: nothing of these stores arrived, but people should see that rows wait, or are lost.
+    if reported and reported not in heard:
         marks.insert(0, LogMark(edge=edge, epoch=reported))
+    marks += [LogMark(edge=edge, epoch=epoch) for epoch in left if epoch not in heard | {reported}]
     accounts = [
         Account(
             epoch=mark.epoch,
@@ -201,6 +206,7 @@ def accounting_for(actor: catalog.Actor, edge_pk: UUID) -> Accounting:
             shed=mark.shed,
             acked=mark.acked,
             pending=max(0, last - mark.acked) if mark.epoch == reported else None,
+            left_behind=left[mark.epoch].rows(mark.acked) if mark.epoch in left else 0,
             last_time=mark.time_max,
             last_arrival=mark.updated_at,
             gaps=gaps.get(mark.epoch, []),

@@ -65,13 +65,6 @@ def with_keys(table: pa.Table, page: int, arrived: int) -> pa.Table:
     return table
 
 
-def in_order(table: pa.Table) -> pa.Table:
-    """The rows by (time, page, row)."""
-    time = table.column("time").cast(pa.int64()).to_numpy()
-    page, row = (table.column(name).to_numpy() for name in (PAGE, ROW))
-    return table.combine_chunks().take(pa.array(np.lexsort((row, page, time))))
-
-
 def form_of(schema: pa.Schema) -> str:
     """`parquet`, where it gives back exactly what it is given, else `arrow`."""
     return _form_of(schema.remove_metadata())
@@ -87,20 +80,46 @@ def _form_of(schema: pa.Schema) -> str:
         return ARROW
 
 
-def write(sink: Any, table: pa.Table, form: str) -> None:
-    """Writes rows in order. The bounds of the groups stand in the file, so that a reader picks without reading."""
-    length = max(1, min(GROUP_ROWS, GROUP_BYTES * len(table) // max(1, pages.weight(table))))
-    time = table.column("time").cast(pa.int64()).to_numpy()
-    bounds = [
-        (len(some), int(some[0]), int(some[-1]))
-        for some in (time[at : at + length] for at in range(0, len(time), length))
-    ]
-    table = table.replace_schema_metadata({_GROUPS: json.dumps(bounds)})
-    if form == PARQUET:
-        pq.write_table(table, sink, compression="zstd", row_group_size=length)
-        return
-    with pa.ipc.new_file(sink, table.schema, options=_WRITE) as writer:
-        writer.write_table(table, max_chunksize=length)
+def write(sink: Any, parts: Sequence[pa.Table], form: str) -> None:
+    """Writes the rows of tables of one schema by (time, page, row), one group after another: no second copy of all.
+
+    The bounds of the groups stand in the file, so that a reader picks without reading.
+    """
+    whole = pa.concat_tables(parts)
+    length = max(1, min(GROUP_ROWS, GROUP_BYTES * len(whole) // max(1, pages.weight(whole))))
+    time = whole.column("time").cast(pa.int64()).to_numpy()
+    order = np.lexsort((*(whole.column(name).to_numpy() for name in (ROW, PAGE)), time))
+    groups = [order[at : at + length] for at in range(0, len(order), length)]
+    bounds = [(len(places), int(time[places[0]]), int(time[places[-1]])) for places in groups]
+    schema = whole.schema.with_metadata({_GROUPS: json.dumps(bounds)})
+    begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    writer = pq.ParquetWriter if form == PARQUET else pa.ipc.new_file
+    options = {"compression": "zstd"} if form == PARQUET else {"options": _WRITE}
+    with writer(sink, schema, **options) as file:
+        for places in groups:
+            file.write_table(_rows(parts, begins, places).replace_schema_metadata(schema.metadata), len(places))
+
+
+def _rows(parts: Sequence[pa.Table], begins: Keys, places: Keys) -> pa.Table:
+    """The rows at these places of all parts together, in that order."""
+    number = np.searchsorted(begins, places, side="right") - 1
+    by_part = np.argsort(number, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(number[by_part])) + 1, len(places))
+    found, begin, count = np.empty(len(places), dtype=np.int64), 0, 0
+    pieces = []
+    for end in ends:
+        mine = by_part[begin:end]
+        part = int(number[mine[0]])
+        local = places[mine] - begins[part]
+        low, span = int(local.min()), int(local.max() - local.min()) + 1
+        if span > 2 * len(mine):  # rows that came in no order: not all between them are wanted
+            pieces.append(parts[part].take(local))
+            found[mine], span = count + np.arange(len(mine)), len(mine)
+        else:
+            pieces.append(parts[part].slice(low, span))
+            found[mine] = local - low + count
+        begin, count = int(end), count + span
+    return pa.concat_tables(pieces).combine_chunks().take(found)
 
 
 def opened(file: Any, form: str) -> Reader:

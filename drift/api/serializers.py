@@ -100,6 +100,25 @@ class AssayIn(ComparisonIn):
         )
 
 
+class AssayChangesIn(serializers.Serializer[Any]):
+    """What is not given stays. What is compared, and the windows, are fixed: make another assay for others."""
+
+    name = serializers.CharField(required=False, max_length=128)
+    alert = Number(required=False, help_text="a score above it is an alert")
+    warning = Number(required=False, allow_null=True, help_text="a score above it is a warning; null for none")
+    min_records = serializers.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+    wait = serializers.IntegerField(required=False, min_value=0, max_value=LONGEST)
+    run_until = Moment(required=False, allow_null=True, help_text="no window ends later; null for no end")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Nothing is left out unsaid: a field that cannot be changed is refused."""
+        if unknown := sorted(set(self.initial_data) - set(self.fields)):
+            raise serializers.ValidationError(
+                f"Of an assay only {', '.join(self.fields)} can be changed, not {', '.join(unknown)}: make another one."
+            )
+        return attrs
+
+
 class StatsOut(serializers.Serializer[Any]):
     count = serializers.IntegerField(help_text="finite numbers")
     min = serializers.FloatField(allow_null=True)

@@ -126,6 +126,12 @@ class AssayDetail(APIView):
         """One assay."""
         return Response(serializers.AssayOut(queries.assay_for(actor_of(request), pk)).data)
 
+    @extend_schema(request=serializers.AssayChangesIn, responses=serializers.AssayOut)
+    def patch(self, request: Request, pk: int) -> Response:
+        """Changes thresholds, name and end, for the windows that are not scored yet. Results stay as they are."""
+        changes = checked(serializers.AssayChangesIn(data=request.data)).validated_data
+        return Response(serializers.AssayOut(operations.change(actor=actor_of(request), assay_pk=pk, **changes)).data)
+
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
         """Deletes an assay with its results."""

@@ -125,6 +125,10 @@ class AccountOut(serializers.Serializer[Any]):
     pending = serializers.IntegerField(
         allow_null=True, help_text="rows that waited on the edge at its last check-in; null for a store it has no more"
     )
+    left_behind = serializers.IntegerField(
+        help_text="rows that the edge had reported and has no more, because its volume was wiped, damaged or put back "
+        "from an older copy: lost, unless they still come"
+    )
     last_time = serializers.IntegerField(
         allow_null=True, help_text="edge time of the newest row received, epoch ms; null when it is not known"
     )

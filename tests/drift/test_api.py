@@ -235,3 +235,64 @@ def test_now_is_the_default(device: Device, pipeline: str, member: User, api: Ap
     made = api(member).post(f"{pipeline}/assays", GIVEN | {"baseline": {"file": upload["id"]}}).json()
     assert made["next_start"] == ms(BEGIN + 3 * HOUR)
     assert timezone.now() == BEGIN + 3 * HOUR
+
+
+def test_thresholds_change_for_windows_to_come_and_results_stay(pipeline: str, member: User, api: Api) -> None:
+    assay = api(member).post(f"{pipeline}/assays", GIVEN).json()
+    address = f"/api/v1/assays/{assay['id']}"
+    jobs.run_due(lambda: BEGIN + 3 * HOUR)
+    before = api(member).get(f"{address}/results").json()
+    answer = api(member).patch(address, {"alert": 99.0, "warning": 0.5, "name": "prices, calm", "min_records": 3})
+    assert answer.status_code == 200, answer.content
+    changed = answer.json()
+    assert (changed["alert"], changed["warning"], changed["name"]) == (99.0, 0.5, "prices, calm")
+    assert {**changed, "alert": 0.25, "warning": None, "name": "prices", "min_records": 10} == {
+        **assay,
+        "next_start": changed["next_start"],
+        "next_run": changed["next_run"],
+    }
+    assert api(member).get(f"{address}/results").json() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"warning": 0.5}, "must not be above the alert threshold"),
+        ({"width": 60}, "make another one"),
+        ({"alert": None}, "null"),
+        ({"min_records": 0}, "greater than or equal to 1"),
+        ({"run_until": "2001-01-01T00:00Z"}, "before the end of the next window"),
+    ],
+)
+def test_a_change_that_cannot_be_is_told(
+    pipeline: str, member: User, api: Api, changes: dict[str, Any], told: str
+) -> None:
+    assay = api(member).post(f"{pipeline}/assays", GIVEN).json()
+    answer = api(member).patch(f"/api/v1/assays/{assay['id']}", changes)
+    assert answer.status_code == 400
+    assert told in answer.content.decode()
+    assert api(member).get(f"/api/v1/assays/{assay['id']}").json() == assay
+
+
+def test_an_assay_takes_no_name_of_another(pipeline: str, member: User, api: Api) -> None:
+    assay = api(member).post(f"{pipeline}/assays", GIVEN).json()
+    api(member).post(f"{pipeline}/assays", GIVEN | {"name": "other"})
+    answer = api(member).patch(f"/api/v1/assays/{assay['id']}", {"name": "other"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
+
+
+def test_an_ended_assay_goes_on_when_its_end_moves(pipeline: str, member: User, api: Api) -> None:
+    given = GIVEN | {"run_until": (BEGIN + 2 * HOUR).isoformat()}
+    assay = api(member).post(f"{pipeline}/assays", given).json()
+    address = f"/api/v1/assays/{assay['id']}"
+    assert jobs.run_due(lambda: BEGIN + 3 * HOUR) == 1
+    assert api(member).get(address).json()["status"] == "ended"
+    assert api(member).patch(address, {"run_until": None}).json()["status"] == "active"
+    assert jobs.run_due(lambda: BEGIN + 3 * HOUR) == 1
+
+
+def test_only_collaborators_change_assays(pipeline: str, member: User, viewer: User, stranger: User, api: Api) -> None:
+    assay = api(member).post(f"{pipeline}/assays", GIVEN).json()
+    address = f"/api/v1/assays/{assay['id']}"
+    assert api(viewer).patch(address, {"alert": 1.0}).status_code == 403
+    assert api(stranger).patch(address, {"alert": 1.0}).status_code == 404

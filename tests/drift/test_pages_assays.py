@@ -1,18 +1,20 @@
 """Pages of drift: the list, the form, what an assay came to."""
 
+import html
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from catalog.models import User
 from drift import jobs
-from drift.models import Assay
+from drift.models import Assay, Baseline
 from tests.drift.conftest import BEGIN, FIELD, HOUR, USUAL, Device, ship
 from tests.logs.busy import Shipper
 
@@ -164,3 +166,56 @@ def test_assay_is_paused_resumed_and_deleted(browser: Callable[..., Client], wat
 def test_empty_list_teaches_the_next_step(browser: Callable[..., Client], device: Device, member: User) -> None:
     page = browser(member).get(f"/pipelines/{device.version.pipeline_id}/drift").content.decode()
     assert "Create the first assay" in page
+
+
+def test_what_may_be_changed_is_changed_on_its_page(client: Client, member: User, watched: Assay) -> None:
+    client.force_login(member)
+    address = f"/assays/{watched.pk}/change"
+    page = client.get(address).content.decode()
+    assert f'value="{watched.name}"' in page
+    values = {"name": "calm", "alert": "9.5", "warning": "", "min_records": "4", "wait": "0", "run_until": ""}
+    assert client.post(address, values).headers["Location"] == f"/assays/{watched.pk}"
+    watched.refresh_from_db()
+    assert (watched.name, watched.alert, watched.warning, watched.min_records) == ("calm", 9.5, None, 4)
+    refused = client.post(address, values | {"warning": "10"})
+    assert refused.status_code == 422
+    assert "must not be above the alert threshold" in refused.content.decode()
+
+
+def test_a_file_may_be_the_baseline_and_is_kept_for_others(client: Client, member: User, device: Device) -> None:
+    ship(Shipper(device), BEGIN, USUAL)
+    client.force_login(member)
+    address = f"/pipelines/{device.version.pipeline_id}/drift/new"
+    values = sent(baseline_start="", baseline_end="")
+    numbers = "out.variable[0]\n" + "\n".join(str(number) for number in range(100))
+    file = SimpleUploadedFile("good.csv", numbers.encode())
+    shown = client.post(address, values | {"baseline_upload": file, "preview": "1"})
+    assert shown.status_code == 200, shown.context["form"].errors
+    assert "100 numbers from 0" in shown.content.decode()
+    kept = Baseline.objects.get()
+    assert f'<option value="{kept.pk}" selected>' in shown.content.decode()
+    assert client.post(address, values | {"baseline_file": str(kept.pk)}).status_code == 302
+    made = Assay.objects.get(name="price drift")
+    assert (made.baseline_file_id, made.baseline_stats["count"]) == (kept.pk, 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "A baseline is a time range with both ends, or a file."),
+        ({"baseline_upload": b"out.variable[0]\n1\n2\n"}, "it needs at least 10"),
+        ({"baseline_upload": b"\x00\xff\x01"}, "neither Arrow"),
+        ({"baseline_upload": b"x" * (10 * 1024**2 + 1)}, "more than 10 MiB"),
+    ],
+)
+def test_a_baseline_that_cannot_be_is_told_on_the_form(
+    client: Client, member: User, device: Device, given: dict[str, bytes], told: str
+) -> None:
+    ship(Shipper(device), BEGIN, USUAL)
+    client.force_login(member)
+    values = sent(baseline_start="", baseline_end="")
+    files = {name: SimpleUploadedFile("some.csv", body) for name, body in given.items()}
+    answer = client.post(f"/pipelines/{device.version.pipeline_id}/drift/new", values | files)
+    assert answer.status_code == 422
+    assert told in html.unescape(answer.content.decode())
+    assert not Baseline.objects.exists()

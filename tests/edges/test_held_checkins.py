@@ -286,3 +286,44 @@ def test_thread_of_the_process_writes_within_the_time_it_may_hold(
             threading.Event().wait(0.1)
     assert stored(added.edge).report["disk"] == {"free": 1, "total": 2}
     assert not caplog.records
+
+
+def test_another_log_store_is_no_plain_check_in_and_told_before_it_is_overwritten(
+    clock: Clock, device: Device, edge: Edge, publish: Publish
+) -> None:
+    before = golden("checkin.request.json")["logs"]
+    checkin(device, publish)
+    pending.flush(clock.now)
+    clock.forward(seconds=20)
+    now = int(clock.now.timestamp() * 1000)
+    other = {**before, "epoch": "7d0a9c1e-8a3e-4a53-9a53-3f3ff1a0a6a5", "last_sequence": 1}
+    assert checkin(device, publish, logs=other, clock=now).status_code == 200
+    event = edge.events.filter(kind="rows_left_behind").get()
+    assert (event.detail["epoch"], event.detail["rows"]) == (before["epoch"], before["last_sequence"])
+    assert stored(edge).report["logs"] == other
+
+
+def test_a_check_in_that_was_overtaken_tells_of_no_other_store(
+    clock: Clock, device: Device, edge: Edge, publish: Publish
+) -> None:
+    before = golden("checkin.request.json")["logs"]
+    sent = int(clock.now.timestamp() * 1000)
+    checkin(device, publish, clock=sent)
+    pending.flush(clock.now)
+    clock.forward(seconds=20)
+    checkin(device, publish, logs={**before, "last_sequence": before["last_sequence"] - 1}, clock=sent - 1)
+    assert not edge.events.filter(kind="rows_left_behind").exists()
+
+
+def test_a_volume_wiped_before_the_edge_joins_again_is_told_at_its_first_check_in(
+    clock: Clock, device: Device, edge: Edge, publish: Publish, owner: User
+) -> None:
+    before = golden("checkin.request.json")["logs"]
+    checkin(device, publish)
+    pending.flush(clock.now)
+    bundle = operations.reissue_token(actor=owner, edge=edge).bundle
+    fresh = Device(clock)
+    assert fresh.join(join_token_in(bundle)).status_code == 201
+    other = {**before, "epoch": "7d0a9c1e-8a3e-4a53-9a53-3f3ff1a0a6a5", "last_sequence": 1}
+    checkin(fresh, publish, logs=other)
+    assert edge.events.filter(kind="rows_left_behind").count() == 1

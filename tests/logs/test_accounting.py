@@ -109,3 +109,50 @@ def test_account_of_a_removed_edge_can_still_be_read(device: Device, api: Api, o
 
 def test_stranger_gets_404(device: Device, api: Api, stranger: User) -> None:
     assert api(stranger).get(address(device)).status_code == 404
+
+
+def test_rows_of_a_wiped_volume_are_told_as_left_behind_once(device: Device, api: Api, viewer: User) -> None:
+    device.ship(device.page(rows.run(10)))
+    checkin(device, epoch=rows.EPOCH, last=25)
+    other = uuid.uuid4()
+    for last in (3, 4):
+        checkin(device, epoch=other, last=last)
+    newest, lost = api(viewer).get(address(device)).json()["epochs"]
+    assert (newest["epoch"], newest["left_behind"]) == (str(other), 0)
+    assert (lost["epoch"], lost["pending"], lost["left_behind"]) == (str(rows.EPOCH), None, 15)
+    told = list(device.edge.events.filter(kind="rows_left_behind"))
+    assert [event.detail["rows"] for event in told] == [15]
+    assert told[0].detail["message"].startswith("15 rows that it had logged were not sent")
+
+
+def test_a_store_of_which_nothing_ever_came_is_told_too(device: Device, api: Api, viewer: User) -> None:
+    checkin(device, epoch=rows.EPOCH, last=25)
+    checkin(device, epoch=uuid.uuid4(), last=0)
+    _, lost = api(viewer).get(address(device)).json()["epochs"]
+    assert (lost["epoch"], lost["received"], lost["left_behind"]) == (str(rows.EPOCH), 0, 25)
+
+
+def test_rows_left_behind_that_come_after_all_are_lost_no_more(device: Device, api: Api, viewer: User) -> None:
+    checkin(device, epoch=rows.EPOCH, last=25)
+    checkin(device, epoch=uuid.uuid4(), last=0)
+    device.ship(device.page(rows.run(20)))
+    account = next(one for one in api(viewer).get(address(device)).json()["epochs"] if one["epoch"] == str(rows.EPOCH))
+    assert (account["received"], account["left_behind"]) == (20, 5)
+
+
+def test_rows_after_an_older_copy_of_the_store_stay_lost_whatever_takes_their_numbers(
+    device: Device, api: Api, viewer: User
+) -> None:
+    device.ship(device.page(rows.run(5)))
+    checkin(device, epoch=rows.EPOCH, last=20)
+    checkin(device, epoch=rows.EPOCH, last=8)
+    device.ship(device.page(rows.run(20)), first=6)
+    assert [one["left_behind"] for one in api(viewer).get(address(device)).json()["epochs"]] == [12]
+
+
+def test_another_store_when_all_had_come_loses_nothing(device: Device, api: Api, viewer: User) -> None:
+    device.ship(device.page(rows.run(10)))
+    checkin(device, epoch=rows.EPOCH, last=10)
+    checkin(device, epoch=uuid.uuid4(), last=3)
+    assert [one["left_behind"] for one in api(viewer).get(address(device)).json()["epochs"]] == [0, 0]
+    assert not device.edge.events.filter(kind="rows_left_behind").exists()

@@ -79,6 +79,7 @@ PAGES = {
     "drift:assays": ALL,
     "drift:create": EDIT,
     "drift:assay": ALL,
+    "drift:change": EDIT,
     "drift:pause": POST_ONLY,
     "drift:resume": POST_ONLY,
     "drift:delete": EDIT,
