@@ -1,10 +1,12 @@
 """Pages of edges: the list of a pipeline, one edge, and what people do with them."""
 
-from datetime import timedelta
+import hashlib
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
+from django.core.cache import cache
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpResponse
@@ -24,6 +26,7 @@ from edges.states import State
 from publishing import queries as publishing
 
 PAGE_LENGTH = 50
+LARGE_FLEET, SUMMARY_SECONDS = 1000, 5  # so long the page itself waits before it asks again
 LAPSE_HOURS = states.LAPSING / timedelta(hours=1)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -137,16 +140,34 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
 def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge]) -> dict[str, Any]:
     """A page of the edges that match the filter, and how all of them are. As many queries for 10,000 as for one."""
     form, now = forms.FilterForm(request.GET), timezone.now()
-    page = Paginator(_filtered(found, form), PAGE_LENGTH).get_page(request.GET.get("page"))
+    is_filtered = any(form.data.get(name) for name in form.fields)
+    summary = _summary(found, now)
+    # Sorted are only ids: whole edges, with their reports, would all be carried along.
+    pages_of_ids = Paginator(_filtered(found, form).values_list("pk", flat=True), PAGE_LENGTH)
+    if not is_filtered:
+        pages_of_ids.count = summary.total  # it was just counted
+    page = pages_of_ids.get_page(request.GET.get("page"))
+    shown = found.filter(pk__in=list(page))
     return pages.in_workspace(
         request,
         workspace,
         form=form,
-        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in page],
+        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in shown],
         page=page,
-        is_filtered=any(form.data.get(name) for name in form.fields),
-        summary=queries.summary_for(found, now, LAPSE_HOURS),
+        is_filtered=is_filtered,
+        summary=summary,
     )
+
+
+def _summary(found: QuerySet[Edge], now: datetime) -> queries.FleetSummary:
+    """How all edges of a list are. Of a large fleet it is kept for seconds: every open list asks again and again."""
+    key = f"edges.summary.{hashlib.sha256(str(found.query).encode()).hexdigest()}"
+    summary: queries.FleetSummary | None = cache.get(key)
+    if summary is None:
+        summary = queries.summary_for(found, now, LAPSE_HOURS)
+        if summary.total >= LARGE_FLEET:
+            cache.set(key, summary, SUMMARY_SECONDS)
+    return summary
 
 
 def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:

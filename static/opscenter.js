@@ -68,12 +68,14 @@
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
   });
 
-  // A table that refreshes itself waits while somebody reads a row or selects some.
-  document.addEventListener("htmx:config:request", (event) => {
-    const source = event.detail.ctx.sourceElement;
-    if (!source.matches("[data-wait-for-reader]")) return;
-    if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
-  });
+  // A table that refreshes itself waits while somebody reads a row or selects some; also with an answer under way.
+  for (const moment of ["htmx:config:request", "htmx:before:swap"]) {
+    document.addEventListener(moment, (event) => {
+      const source = event.detail.ctx.sourceElement;
+      if (!source.matches("[data-wait-for-reader]")) return;
+      if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
+    });
+  }
 
   // One box for all boxes of a list.
   document.addEventListener("change", (event) => {
