@@ -49,6 +49,8 @@ class Edge(models.Model):
 
     class Meta:
         ordering = ["name"]
+        # Lists are by name, a page at a time; removed edges are in the lists of those that wrote logs.
+        indexes = [models.Index(fields=["name"], name="edge_by_name")]
         constraints = [
             models.UniqueConstraint(fields=["name"], condition=models.Q(removed_at=None), name="edge_name_once"),
             # One key that joins many times, or at once, with a fleet token gets one edge.

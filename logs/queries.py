@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Sum
 from django.utils import timezone
 
 from catalog import queries as catalog
@@ -15,7 +15,7 @@ from catalog.models import Pipeline
 from common.errors import NotFound
 from edges import queries as edge_queries
 from edges.health import Health, of_report
-from edges.models import Edge
+from edges.models import Assignment, Edge
 from logs import merge, rollups
 from logs.columns import Selection
 from logs.filters import Filters
@@ -152,8 +152,9 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
 def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
     """The names of the edges that run or ran a pipeline, so that may have written logs of it; the first of them."""
     # Every edge that runs or ran it was assigned to it, so one condition finds both.
-    found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
-    return sorted(found.order_by("name").values_list("name", flat=True).distinct()[:most])
+    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__pipeline_version__pipeline=pipeline)
+    found = Edge.objects.filter(Exists(mine)).order_by("name")
+    return sorted(found.values_list("name", flat=True).distinct()[:most])
 
 
 @dataclass(frozen=True)
