@@ -8,7 +8,11 @@ RUN scripts/assets
 
 FROM python:3.13-slim-bookworm AS packages
 COPY requirements.txt /build/
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --requirement /build/requirements.txt
+COPY engine /build/engine
+# The engine too, by whose code a pipeline version is tried in the center.
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --requirement /build/requirements.txt --requirement /build/engine/requirements.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps /build/engine
 
 FROM python:3.13-slim-bookworm
 ENV PATH=/opt/venv/bin:$PATH \
@@ -24,7 +28,7 @@ COPY --from=assets /build/static/vendor static/vendor
 # /data belongs to the user, and a volume that is mounted there the first time takes that over.
 RUN OPSCENTER_DATA=/tmp/build python manage.py collectstatic --noinput --verbosity 0 \
     && python -m compileall -q . \
-    && rm -rf /tmp/build requirements.txt package.json package-lock.json scripts static \
+    && rm -rf /tmp/build requirements.txt package.json package-lock.json scripts static engine \
     && mkdir static \
     && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin opscenter \
     && install --directory --owner 10001 --mode 0700 /data

@@ -3,6 +3,9 @@
 `docs/settings.md` lists the names; `opscenter/checks.py` refuses wrong combinations.
 """
 
+import shlex
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,6 +95,7 @@ INSTALLED_APPS = [
     "logs",
     "rollouts",
     "drift",
+    "trials",
     "opscenter",
 ]
 MIDDLEWARE = [
@@ -291,6 +295,15 @@ ENGINE_IMAGE_USERNAME = env.text("ENGINE_IMAGE_USERNAME")
 ENGINE_IMAGE_PASSWORD = env.text("ENGINE_IMAGE_PASSWORD")
 ENGINE_IMAGE_PLAIN_HTTP = env.flag("ENGINE_IMAGE_PLAIN_HTTP")
 ENGINE_PLATFORMS = env.words("ENGINE_PLATFORMS")
+
+# Trials of a pipeline version: the engine's command, run beside the center; none where it is not installed.
+_engine = find_spec("opsengine")
+ENGINE_COMMAND = shlex.split(env.text("OPSCENTER_ENGINE_COMMAND")) or (
+    [sys.executable, "-m", "opsengine"] if _engine else []
+)
+ENGINE_PATH = str(Path(_engine.origin).parents[1]) if _engine and _engine.origin else ""
+TRIALS_AT_ONCE = env.integer("OPSCENTER_TRIALS_AT_ONCE", 2)
+TRIAL_SECONDS = 20
 
 # Edges. Where engines find us: the seeds' `<domain>/edge`; a scheme is kept only when it is not https.
 TRUST_DOMAIN = env.text("OPSCENTER_TRUST_DOMAIN", "opscenter")

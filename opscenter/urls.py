@@ -16,6 +16,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("logs.api.urls")),
     path("", include("rollouts.api.urls")),
     path("", include("drift.api.urls")),
+    path("", include("trials.api.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -37,6 +38,7 @@ urlpatterns += [
     path("", include("logs.urls")),
     path("", include("rollouts.urls")),
     path("", include("drift.urls")),
+    path("", include("trials.urls")),
 ]
 
 handler400 = views.bad_request

@@ -75,7 +75,7 @@ def publish(
     """
     version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
     registry = queries.registry_in_use()
-    models = _ready_models(version)
+    models = ready_models(version)
     given = engine_config if engine_config is not None else version.deployment_config or None
     checked = engines.checked(given, arch=models[0].arch, accel=models[0].accel)
     replaced = [_replaceable(actor, pk) for pk in dict.fromkeys(replaces)]
@@ -346,7 +346,8 @@ def _refuse_other_golden(publish: Publish) -> None:
         )
 
 
-def _ready_models(version: PipelineVersion) -> list[ModelVersion]:
+def ready_models(version: PipelineVersion) -> list[ModelVersion]:
+    """The models of a version, all of them ready to be served. Raises `ModelsNotReady`."""
     try:
         models = catalog.model_versions_of(version)
     except KeyError as exc:

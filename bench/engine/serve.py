@@ -73,7 +73,7 @@ def main() -> None:
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
     writer.start()
     gate, metrics = Gate(chosen.slots, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
-    log = (lambda result: None) if chosen.no_log else writer.put
+    log = (lambda result: None) if chosen.no_log else writer.take
     plane = DataPlane(Recorder(log, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)

@@ -1,7 +1,11 @@
 """What callers do with a connection beside sending one request and reading the answer."""
 
+import gc
 import re
+import select
 import socket
+import sys
+import threading
 import time
 from contextlib import closing
 
@@ -11,6 +15,8 @@ import pytest
 from engine.tests.conftest import EngineProcess
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
+from opsengine.http1 import Reply
+from opsengine.server import Lane, Server
 
 VERSION = "3b49fba8-94d8-4fca-aecc-c75257fd16c6"
 BODY = orjson.dumps([{"tensor": [1.0, 2.0]}])
@@ -168,3 +174,71 @@ def test_head_without_a_body_is_answered_without_one(line):
 def test_absolute_and_escaped_targets_are_understood(line):
     line.sendall(b"GET /%68ealthz?x=1 HTTP/1.1\r\nHost: e\r\n\r\n")
     assert answers(line, 1)[0] == [200]
+
+
+class Slow:
+    """An application whose log takes its time."""
+
+    largest_body = 1000
+
+    def __init__(self):
+        self.answered, self.asked, self.written = [], threading.Event(), threading.Event()
+
+    def admit(self, request):
+        return None
+
+    def leave(self, request):
+        pass
+
+    def lane(self, request):
+        return Lane.HERE if request.path == "/here" else Lane.MODEL
+
+    def respond(self, request):
+        self.answered.append(request.path)
+        return Reply(200, "text/plain", b"made")
+
+    def settle(self):
+        self.asked.set()
+        assert self.written.wait(30)
+
+    def fault(self, error):
+        return Reply(error.status, "text/plain", b"")
+
+
+@pytest.fixture
+def as_before():
+    """A server changes the interpreter that it runs in."""
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+
+
+def _connected(port):
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 30)
+        except ConnectionRefusedError:  # it does not listen yet
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("path", ["/here", "/thread"])
+def test_no_answer_goes_out_before_its_rows_are_in_the_journal(path):
+    app = Slow()
+    server = Server(app, "127.0.0.1", 0, 1, 1)
+    port = server._socket.getsockname()[1]
+    server.start()
+    try:
+        with _connected(port) as line:
+            line.sendall(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
+            assert app.asked.wait(30) and app.answered == [path]
+            assert select.select([line], [], [], 0)[0] == []
+            app.written.set()
+            assert line.recv(1000).startswith(b"HTTP/1.1 200")
+    finally:
+        app.written.set()
+        server.stop(5)

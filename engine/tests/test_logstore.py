@@ -1,15 +1,19 @@
 """The local log: numbers without holes, a cap that is kept, and nothing lost uncounted."""
 
 import sqlite3
+import struct
 import time
+import uuid
+import zlib
 
 import numpy as np
 import pytest
 
+from opsengine import journal
 from opsengine import logwriter as writing
 from opsengine.logstore import Gap, LogStore, Lost, NewPage, Shipment
 from opsengine.logwriter import LogWriter
-from opsengine.rows import Facts, Result, from_batch, merged, to_batch
+from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
 
 FACTS = Facts("p", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", "{}", "m", "m1", "edge-1")
 CAP = 8 * 2**20
@@ -21,7 +25,7 @@ def result(*values, moment=1000, facts=FACTS, width=1, **inputs):
 
 
 def page(*values, **more):
-    return NewPage(FACTS.version, to_batch(merged([result(*values, **more)])))
+    return NewPage(FACTS.version, to_batch(of_result(result(*values, **more))))
 
 
 def values(shipment):
@@ -274,6 +278,55 @@ def test_rows_answered_just_before_a_kill_are_stored_at_the_next_start(log, tmp_
     LogWriter(log, tmp_path / "taken")
     assert values(log.next(10)) == list(range(7))
     assert log.position.shed == 0
+
+
+def test_results_that_are_settled_together_are_one_record_and_survive_a_kill_whole(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")
+    for value in range(16):
+        writer.take(result(value, value + 0.5, moment=value))
+    assert (tmp_path / "tail-0").stat().st_size == 0, "nothing is written before it is asked for"
+    writer.settle()
+    content = (tmp_path / "tail-0").read_bytes()
+    (length,) = struct.unpack_from("<I", content, 4)
+    assert len(content) == journal.HEAD.size + length
+    LogWriter(log, tmp_path / "taken")
+    (batch,) = log.next(100).batches
+    rows = batch.to_pylist()
+    assert [row["out"]["y"] for row in rows] == [value / 2 for value in range(32)]
+    assert [row["metadata"]["elapsed"] for row in rows] == [[5, 7]] * 32
+    assert batch.column("time").cast("int64").to_pylist() == [moment for moment in range(16) for _ in "ab"]
+
+
+def test_all_that_a_result_may_hold_survives_a_kill(log, tmp_path):
+    arm = Answering('{"model_name":"m"}', "m", "m1", "{}")
+    made = result(1, 2, facts=FACTS._replace(arms=(arm, arm._replace(last_model="{2}"))), text=["a", None])
+    made.inputs["words"] = np.array([["b"], ["c"]], dtype=object)
+    made.inputs["empty"] = np.zeros((2, 0, 3), dtype=np.int64)
+    made.checks["low"] = np.array([True, False])
+    made.recorded["shadow"] = {"y": np.array([[[1]], [[2]]], dtype=np.int8)}
+    made.arms = np.array([1, 0])
+    made.dropped = ("image",)
+    expected = to_batch(of_result(made))
+    writer = LogWriter(log, tmp_path / "taken")
+    for one in (made, result(3), made):
+        writer.take(one)
+    writer.settle()
+    LogWriter(log, tmp_path / "taken")
+    rows = [row for batch in log.newest(100) for row in batch.to_pylist()]
+    assert [row for row in rows if row["in"]["x"] != [3.0]] == 2 * expected.to_pylist()
+    assert len(rows) == 5
+
+
+def test_a_record_of_another_format_is_told_as_a_gap(log, tmp_path):
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.put(result(1))
+    body = struct.pack("<I", 4) + b"[{}]"
+    tail = struct.pack("<IQ16s", len(body), 2, uuid.UUID(log.position.epoch).bytes)
+    with (tmp_path / "tail-0").open("ab") as file:
+        file.write(struct.pack("<I", zlib.crc32(tail + body)) + tail + body)
+    writer._counter.write(uuid.UUID(log.position.epoch).bytes, 2)
+    LogWriter(log, tmp_path / "taken")
+    assert (log.position.last, log.position.shed, values(log.next(10))) == (2, 1, [1])
 
 
 def test_rows_that_were_stored_are_not_stored_again_from_the_journal(log, tmp_path):

@@ -15,7 +15,7 @@ from opsengine.errors import CenterRefused, CenterUnavailable
 from opsengine.identity import Identity
 from opsengine.logstore import LogStore, Lost, NewPage
 from opsengine.logwriter import LogWriter
-from opsengine.rows import merged, to_batch
+from opsengine.rows import of_result, to_batch
 from opsengine.shipper import Shipper
 
 
@@ -153,7 +153,7 @@ def test_single_row_too_large_is_a_gap(center, log, make_shipper, monkeypatch):
 
 
 def shipping_batch(row):
-    return to_batch(merged([row]))
+    return to_batch(of_result(row))
 
 
 def test_page_that_is_refused_again_and_again_is_told_as_a_gap(center, log, make_shipper):

@@ -50,7 +50,7 @@ def test_cap_holds_for_all_files_together_at_all_times(open_log, tmp_path, cap):
         made = result(*range(count))
         made.inputs["x"] = noise
         written += count
-        log.append([NewPage(FACTS.version, rows.to_batch(rows.merged([made])))])
+        log.append([NewPage(FACTS.version, rows.to_batch(rows.of_result(made)))])
         largest = max(largest, on_disk(tmp_path / "logs"))
         if turn % 7 == 0:
             log.acknowledge(log.position.last - 500)
@@ -145,7 +145,7 @@ def test_a_week_over_the_cap_is_accounted_for_to_the_row(center, open_log, make_
     for hour in range(7 * 24):
         made = result(*range(50), moment=1_763_683_200_000 + hour * 3_600_000)
         made.inputs["x"] = rng.random((50, 100)).astype(np.float32)  # does not compress
-        log.append([NewPage(FACTS.version, rows.to_batch(rows.merged([made])))])
+        log.append([NewPage(FACTS.version, rows.to_batch(rows.of_result(made)))])
     ship_all(sender, 1000)
     received, lost = center.total()
     assert received + lost == 7 * 24 * 50 and received > 0 and lost > 0

@@ -10,7 +10,7 @@ import pytest
 from engine.tests.conftest import ARROW, JSON
 from engine.tests.fakes import models
 from engine.tests.fakes.models import DOUBLE
-from opsengine import encode, rows
+from opsengine import chunks, encode, rows
 from opsengine.errors import PipelineError, RequestError
 from opsengine.plane import DataPlane
 
@@ -54,7 +54,7 @@ def test_shadows_are_logged_and_can_be_asked_for(infer):
     (flat,) = infer(ROW, BY_TWO, BY_THREE, steps=SHADOWS, query="dataset[]=*&dataset.exclude[]=metadata")
     assert flat["out_by-three.y"] == [3.0, 6.0]
     (result,) = infer.logged
-    batch = rows.to_batch(rows.merged([result, result]))
+    batch = rows.to_batch(chunks.whole(list(chunks.pack([result, result]))))
     assert batch.schema.names == ["time", "in", "out", "out_by-three", "anomaly", "metadata"]
     again = orjson.loads(b"[" + encode.log_json(rows.from_batch(batch), None) + b"]")
     assert [row["out_by-three"] for row in again] == [{"y": [3.0, 6.0]}] * 2
@@ -155,7 +155,7 @@ def test_split_in_the_middle_of_a_chain_goes_by_the_request(infer):
 def test_split_rows_are_logged_together(infer):
     answers = infer(ROW * 40, BY_TWO, BY_THREE, steps=[split(None, (BY_TWO, 1), (BY_THREE, 1))])
     (result,) = infer.logged
-    logged = rows.to_batch(rows.merged([result, result])).to_pylist()
+    logged = rows.to_batch(chunks.whole(list(chunks.pack([result, result])))).to_pylist()
     assert [row["metadata"]["last_model"] for row in logged[:40]] == [row["metadata"]["last_model"] for row in answers]
     assert [row["out"] for row in logged[40:]] == [row["out"] for row in answers]
 

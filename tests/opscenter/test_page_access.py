@@ -47,6 +47,7 @@ PAGES = {
     "publishing:version": MOVED,
     "publishing:publish": POST_ONLY,
     "publishing:replace": EDIT,
+    "trials:infer": EDIT,
     "publishing:info": ALL,
     "publishing:cancel": POST_ONLY,
     "publishing:retry": POST_ONLY,

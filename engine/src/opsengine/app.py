@@ -84,6 +84,13 @@ class App:
             logger.exception("a request failed")
             return self.fault(RequestError("The engine failed on this request: see its log.", 500))
 
+    def settle(self) -> None:
+        """Have the rows of what was answered in the journal, before the answers go out."""
+        try:
+            self._writer.settle()
+        except Exception:
+            logger.exception("answered rows cannot be logged")
+
     def fault(self, error: RequestError) -> Reply:
         """The error body that the public SDK displays."""
         told = {"code": error.status, "status": "Error", "error": str(error), "source": "engine"}

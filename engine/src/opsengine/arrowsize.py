@@ -10,7 +10,8 @@ from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from opsengine.errors import RequestError
 
-HEADER_TYPE, HEADER = 6, 8  # Message
+FILE_HEAD = b"ARROW1\0\0"  # the magic word and two bytes of padding
+HEADER_TYPE, HEADER, BODY_LENGTH = 6, 8, 10  # Message
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # MessageHeader
 BUFFERS, COMPRESSION = 8, 10  # RecordBatch
 DICTIONARY_DATA = 6  # DictionaryBatch
@@ -40,6 +41,28 @@ def _unpacked(message: pa.Message) -> int:
             unpacked = encode.Get(packer.int64, content[offset : offset + 8].to_pybytes(), 0)
             total += max(int(unpacked), int(length))  # -1 marks a buffer that is not compressed
     return total
+
+
+def spans(metadata: bytes) -> list[tuple[int, int]] | None:
+    """Offset and length of each buffer behind the metadata of a record batch that is not compressed; else None."""
+    root = Table(metadata, encode.Get(packer.uoffset, metadata, 0))
+    kind_at = root.Offset(HEADER_TYPE)
+    if not kind_at or root.Get(number_types.Uint8Flags, root.Pos + kind_at) != RECORD_BATCH:
+        return None
+    batch = _record_batch(metadata)
+    if batch is None or batch.Offset(COMPRESSION):
+        return None
+    at = batch.Offset(BUFFERS)
+    places = [batch.Vector(at) + 16 * index for index in range(batch.VectorLen(at) if at else 0)]
+    read = number_types.Int64Flags
+    return [(int(batch.Get(read, place)), int(batch.Get(read, place + 8))) for place in places]
+
+
+def body_length(metadata: bytes) -> int:
+    """Bytes behind the metadata of a message."""
+    root = Table(metadata, encode.Get(packer.uoffset, metadata, 0))
+    at = root.Offset(BODY_LENGTH)
+    return int(root.Get(number_types.Int64Flags, root.Pos + at)) if at else 0
 
 
 def _record_batch(metadata: bytes) -> Table | None:

@@ -1,4 +1,4 @@
-"""Command line of the engine: `opsengine serve`, `join`, `status`, `pull`, `rollback`, `verify`, `version`."""
+"""Command line of the engine: `opsengine serve`, `join`, `status`, `pull`, `infer`, `rollback`, `verify`, `version`."""
 
 import argparse
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import orjson
 
-from opsengine import __version__, local, logformat, privileges, settings, views
+from opsengine import __version__, local, logformat, once, privileges, settings, views
 from opsengine.engine import Engine, holder, lock
-from opsengine.errors import EngineError, InUse, SettingsError
+from opsengine.errors import EngineError, InUse, RequestError, SettingsError
 from opsengine.settings import Settings
 
 SERVE = """\
@@ -67,6 +67,13 @@ Read everything in the store of PERSIST_DIR again and check it against its diges
 when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
 Exit codes: 0 when all is right, 1 when not.
 """
+INFER = """\
+Answer one request with the pipeline in a folder, without serving it, and print the answer as pandas records. The folder
+is one that an engine would serve as PIPELINE_DIR. The request comes from a file or from stdin, as it would be sent to
+/infer: records in JSON, or Arrow. Nothing is logged or kept.
+Exit codes: 0 with an answer, 1 when the pipeline cannot be loaded, 3 when it refuses the request.
+"""
+REFUSED = 3
 DOWN = 3  # as for a service that is not running
 
 
@@ -81,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("join", "join the ops center and exit", JOIN),
         ("status", "tell what the engine does", STATUS),
         ("pull", "fetch the pipeline and exit", PULL),
+        ("infer", "answer one request and exit", INFER),
         ("rollback", "serve the publish before again", ROLLBACK),
         ("verify", "check everything that is stored", VERIFY),
         ("version", "print the version", "Print the version and exit."),
@@ -88,12 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = commands.add_parser(name, help=short, description=long, formatter_class=form)
         if name == "status":
             made.add_argument("--json", action="store_true", help="print what /status.json says")
+        if name == "infer":
+            made.add_argument("--type", default="application/json", help="content type of the request")
+            made.add_argument("folder", type=Path, help="with manifest.json and the files that it names")
+            made.add_argument("request", type=Path, nargs="?", help="file; stdin without it")
     chosen = parser.parse_args(arguments)
     verbs: dict[str, Callable[[], int]] = {
         "serve": serve,
         "join": join,
         "status": lambda: status(as_json=chosen.json),
         "pull": pull,
+        "infer": lambda: infer(chosen.folder, chosen.request, chosen.type),
         "rollback": rollback,
         "verify": verify,
         "version": version,
@@ -129,6 +142,21 @@ def join() -> int:
 def pull() -> int:
     """Fetch, and print the digest."""
     print(_with_state(local.pull))
+    return 0
+
+
+def infer(folder: Path, request: Path | None, content_type: str) -> int:
+    """Print the answer to one request."""
+    try:
+        body = request.read_bytes() if request else sys.stdin.buffer.read()
+    except OSError as error:
+        raise SettingsError(f"{request} cannot be read ({error.strerror}).") from error
+    try:
+        answer = once.answer(folder, body, content_type)
+    except RequestError as error:
+        print(f"opsengine: {error}", file=sys.stderr)
+        return REFUSED
+    sys.stdout.buffer.write(answer)
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from opsengine import fields, layout
+from opsengine import arrowplaces, fields, layout
 from opsengine.fields import Field
 from opsengine.layout import Cell, Layout, Part, Value
 from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
@@ -62,13 +62,16 @@ def answer_json(result: Result, selection: Selection | None) -> bytes:
 
 def answer_arrow(result: Result, selection: Selection | None) -> bytes:
     """An answer as an Arrow file: structs time/in/out/anomaly/metadata, or flat columns when asked for."""
+    return arrowplaces.answer(result, selection, partial(_arrow_file, result, selection))
+
+
+def _arrow_file(result: Result, selection: Selection | None) -> tuple[bytes, pa.Schema]:
     rows = of_result(result)
     batch = to_batch(rows) if selection is None else _flat_batch(rows, selection)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    answer: bytes = sink.getvalue().to_pybytes()
-    return answer
+    return sink.getvalue().to_pybytes(), batch.schema
 
 
 def log_json(rows: Rows, selection: Selection | None) -> bytes:

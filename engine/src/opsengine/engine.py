@@ -48,7 +48,9 @@ class Engine:
         log = (self._log_store, self._writer)
         gate = Gate(SLOTS, settings.max_queue, BODIES * settings.max_body)
         metrics = Metrics(self._models)
-        self._plane = DataPlane(Recorder(self._writer.put, metrics.result, settings.log_field_limit), settings.max_body)
+        self._plane = DataPlane(
+            Recorder(self._writer.take, metrics.result, settings.log_field_limit), settings.max_body
+        )
         center = Center(settings.bundle, Identity(folder / "identity")) if settings.bundle else None
         traffic = Traffic(self._plane, gate, metrics, lambda digest, fine: self._updater.observe(digest, fine))
         self._agent = Agent(settings, self._plane, center, log, self._fail, lambda: traffic.is_pressed)

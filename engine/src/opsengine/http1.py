@@ -75,8 +75,8 @@ class Owner(Protocol):
         """A request that was let in has ended."""
         ...
 
-    def handle(self, request: Request, answer: Callable[[Reply], None]) -> None:
-        """See to it that `answer` is called in the loop, now or later."""
+    def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
+        """See to it that `answer` is called in the loop, now or later; True if in its next turn at the latest."""
         ...
 
     def fault(self, error: RequestError) -> Reply:
@@ -98,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._lined: deque[Request] = deque()  # whole, and sent before the one under way was answered
         self._running: Request | None = None
         self._is_ending = False  # nothing more is read
+        self._is_finishing = False  # but what is in line is answered
         self._is_full = False  # the caller does not take its answer
         self._is_paused = False
         self._is_turning = False
@@ -232,19 +233,27 @@ class Connection(asyncio.Protocol):
         """Run what is in line, one after another. What takes a while pauses the reading: the socket holds the rest."""
         if self._is_turning:  # an answer came at once: the turn under way goes on
             return
-        self._is_turning = True
-        while self._lined and self._running is None and not self._is_full and not self._is_ending:
+        self._is_turning, is_soon = True, False
+        while self._lined and self._running is None and not self._is_full and self._goes_on:
             request = self._running = self._lined.popleft()
             if request.reply is not None:
                 self._answer(request.reply)
             else:
-                self._owner.handle(request, self._answer)
+                is_soon = self._owner.handle(request, self._answer)
+                # It has run: what follows of its answer takes neither a slot nor its body.
+                if is_soon:
+                    self._release(request)
         self._is_turning = False
-        if self._running is not None or self._is_full:
+        # Pausing costs more than reading on for a turn; what comes meanwhile is at most what lies in the socket.
+        if self._is_full or (self._running is not None and (not is_soon or self._lined)):
             self._pause()
         elif self._is_paused and not self._is_ending:
             self._is_paused = False
             self._transport.resume_reading()
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._is_finishing or not self._is_ending
 
     def _pause(self) -> None:
         if not self._is_paused and not self._transport.is_closing():
@@ -262,7 +271,7 @@ class Connection(asyncio.Protocol):
         _write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
         self._heard = time.monotonic()
         if is_last:
-            self._is_ending = True
+            self._is_ending, self._is_finishing = True, False
             self._transport.close()
         else:
             self._next()
@@ -295,8 +304,9 @@ class Connection(asyncio.Protocol):
         self._is_ending = True
         self._release(self._request)
         self._request = None
-        if self._running is not None:  # the caller would take this for the answer to that one, which is then the last
-            self._running.keep_alive = False
+        if self._running is not None:  # the caller would take this for the answer to what was asked before
+            last = self._lined[-1] if self._lined else self._running
+            last.keep_alive, self._is_finishing = False, True
             return
         _write(self._transport, reply, has_body=True, is_last=True)
         if self._transport.can_write_eof():

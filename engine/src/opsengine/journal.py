@@ -1,32 +1,33 @@
 """What was answered but is not yet in the log store, in files that a kill of the process leaves whole.
 
-Before an answer goes out its rows are written to the end of a file: into the operating system's memory, not to the
-disk, so it costs microseconds. A killed process loses nothing of it; only a power cut can, and a checksum tells where.
+Before an answer goes out its rows are written to the end of a file, in one piece with those of all answers that go out
+together: into the operating system's memory, not to the disk, so it costs microseconds. A killed process loses nothing
+of it; only a power cut can, and a checksum tells where.
 There are two files, because one is emptied while the other is written to. A record is
 
     u32 CRC-32 of what follows | u32 length of the body | u64 number of its first row | 16 bytes epoch | body
 
-and the body is the length of a JSON description, that description, and the columns' bytes one after another.
+and the body is a chunk (opsengine.chunks): the length of a JSON description, that description, and the columns' bytes
+one after another.
 """
 
 import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import orjson
-
-from opsengine.fields import Array, Field
-from opsengine.rows import Answering, Facts, Result
+from opsengine import chunks
+from opsengine.chunks import Chunk, Kind
 
 logger = logging.getLogger(__name__)
 
 HEAD = struct.Struct("<IIQ16s")
-LENGTH = struct.Struct("<I")
+NUMBER = struct.Struct("<IQ16s")  # what is behind the checksum
+CHECKSUM = struct.Struct("<I")
 CHECKED_FROM = 4  # the checksum covers everything behind itself
+MOST_PIECES = 1000  # of one write: Linux takes 1,024
 
 
 def paths(folder: Path) -> tuple[Path, Path]:
@@ -35,7 +36,7 @@ def paths(folder: Path) -> tuple[Path, Path]:
 
 
 class Journal:
-    """Two files beside the store. Not safe for several threads: the caller holds a lock."""
+    """Two files beside the store. Not safe for several threads: the caller holds a lock, but for `forget_other`."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = paths(folder)
@@ -44,28 +45,29 @@ class Journal:
         self._current = 0
         self._is_failing = False
 
-    def read(self, epoch: bytes, after: int) -> list[Result]:
-        """Results of this epoch with rows behind number `after`, in order, up to the first damaged record of a file."""
-        found = [
-            (number, result) for path in self._paths for number, result in _records(path.read_bytes(), epoch, after)
-        ]
-        return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+    def read(self, epoch: bytes, after: int) -> list[Chunk]:
+        """Chunks of this epoch with rows behind number `after`, in order, up to the first damaged record of a file."""
+        found = [(number, chunk) for path in self._paths for number, chunk in _records(path.read_bytes(), epoch, after)]
+        return [chunk for _, chunk in sorted(found, key=lambda pair: pair[0])]
 
-    def add(self, epoch: bytes, first: int, result: Result, body: bytes) -> None:
-        """Write a result whose first row has this number. A full disk is not an error: the rows are still in memory."""
-        tail = LENGTH.pack(len(body)) + struct.pack("<Q16s", first, epoch)
-        checksum = zlib.crc32(body, zlib.crc32(tail))
+    def add(self, epoch: bytes, first: int, count: int, body: list[bytes]) -> None:
+        """Write a chunk's bytes; its first row has this number. On a full disk the rows stay in memory."""
+        head = NUMBER.pack(sum(map(len, body)), first, epoch)
+        checksum = zlib.crc32(head)
+        for piece in body:
+            checksum = zlib.crc32(piece, checksum)
+        pieces = [CHECKSUM.pack(checksum), head, *body]
         try:
-            os.writev(self._files[self._current], (LENGTH.pack(checksum), tail, body))
+            os.writev(self._files[self._current], pieces if len(pieces) <= MOST_PIECES else [b"".join(pieces)])
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:  # once, not with every request
                 logger.error("The log's journal cannot be written (%s): check the disk of PERSIST_DIR", error)
             self._is_failing = True
-        self._highest[self._current] = first + result.count - 1
+        self._highest[self._current] = first + count - 1
 
     def claim(self, last: int) -> None:
-        """What lies in the files from before, up to row `last`, is not in the store yet: `forget` is to empty them."""
+        """Rows up to `last` in the files from before are not in the store yet, and are forgotten once they are."""
         for index, file in enumerate(self._files):
             if os.fstat(file).st_size:
                 self._highest[index] = max(1, last)
@@ -75,11 +77,20 @@ class Journal:
         if not self._highest[1 - self._current]:
             self._current = 1 - self._current
 
-    def forget(self, last: int) -> None:
-        """Rows up to number `last` are in the store: empty the files that hold no other."""
-        for index, highest in enumerate(self._highest):
-            if 0 < highest <= last:
-                self._empty(index)
+    def forget_other(self, last: int) -> None:
+        """Rows up to number `last` are in the store: empty the file that is not written to, if it holds no other.
+
+        Needs no lock: whoever adds has no business there, and to empty a long file takes milliseconds.
+        """
+        self._forget(1 - self._current, last)
+
+    def forget_current(self, last: int) -> None:
+        """The same for the file that is written to."""
+        self._forget(self._current, last)
+
+    def _forget(self, index: int, last: int) -> None:
+        if 0 < self._highest[index] <= last:
+            self._empty(index)
 
     def clear(self) -> None:
         """Empty both files."""
@@ -96,32 +107,9 @@ class Journal:
         self._highest[index] = 0
 
 
-def body_of(result: Result) -> bytes:
-    """A record's body. Raises TypeError for columns that JSON cannot describe."""
-    described: list[object] = []
-    buffers: list[bytes] = []
-    arms: dict[str, Field] = {} if result.arms is None else {"": result.arms}
-    groups: list[Mapping[str, Field]] = [result.inputs, result.outputs, result.checks, arms, *result.recorded.values()]
-    for group in groups:
-        described.append([_described(name, value, buffers) for name, value in group.items()])
-    facts, rest = tuple(result.facts), (result.dropped, list(result.recorded))
-    head = orjson.dumps(
-        [facts, result.time, result.count, result.elapsed, described, *rest], option=orjson.OPT_SERIALIZE_NUMPY
-    )
-    return b"".join((LENGTH.pack(len(head)), head, *buffers))
-
-
-def _described(name: str, value: Field, buffers: list[bytes]) -> list[object]:
-    if not isinstance(value, np.ndarray):
-        return [name, "list", value]
-    if value.dtype.kind not in "biuf":
-        return [name, "text", value.tolist()]
-    buffers.append(value.tobytes())
-    return [name, value.dtype.str, value.shape]
-
-
-def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Result]]:
+def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Chunk]]:
     at = 0
+    kinds: dict[bytes, Kind] = {}
     while at + HEAD.size <= len(content):
         checksum, length, first, of_epoch = HEAD.unpack_from(content, at)
         start, end = at + HEAD.size, at + HEAD.size + length
@@ -129,42 +117,9 @@ def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Re
             logger.warning("The log's journal ends in a damaged record: what is behind it is told as a gap")
             return
         if of_epoch == epoch and first > after:
-            yield first, _result(content[start:end])
+            try:
+                yield first, chunks.unpacked(content[start:end], kinds)
+            except ValueError:
+                logger.warning("The log's journal holds a record of another engine version: told as a gap")
+                return
         at = end
-
-
-def _result(body: bytes) -> Result:
-    (length,) = LENGTH.unpack_from(body)
-    told = orjson.loads(body[LENGTH.size : LENGTH.size + length])
-    facts, time, count, elapsed, described, dropped, labels = told
-    at = LENGTH.size + length
-    groups: list[dict[str, Field]] = []
-    for columns in described:
-        group: dict[str, Field] = {}
-        for name, kind, value in columns:
-            if kind == "list":
-                group[name] = value
-            elif kind == "text":
-                group[name] = np.array(value, dtype=object)
-            else:
-                array = np.frombuffer(body, np.dtype(kind), int(np.prod(value, dtype=np.int64)), at).reshape(value)
-                at += array.nbytes
-                group[name] = array
-        groups.append(group)
-    inputs, outputs, checks, arms, *recorded = groups
-    return Result(
-        Facts(*facts)._replace(arms=tuple(Answering(*one) for one in facts[-1])),
-        time,
-        count,
-        inputs,
-        outputs,
-        tuple(elapsed),
-        _arrays(checks),
-        dict(zip(labels, recorded, strict=True)),
-        _arrays(arms).get(""),
-        tuple(dropped),
-    )
-
-
-def _arrays(group: dict[str, Field]) -> dict[str, Array]:
-    return {name: value for name, value in group.items() if isinstance(value, np.ndarray)}

@@ -1,7 +1,8 @@
 """From the request path to the log store: a bounded queue, and one thread that writes it down.
 
-The request path appends a reference, and a copy to the journal, which outlives a kill of the process. The thread writes
-at least every 200 ms. A counter in a memory-mapped file knows how many rows were ever taken, so rows that a power cut
+The request path appends a reference. Before the answers of a turn of the loop go out, what was taken since is packed
+(opsengine.chunks), queued, and written to the journal, which outlives a kill of the process. The thread writes at least
+every 200 ms. A counter in a memory-mapped file knows how many rows were ever taken, so rows that a power cut
 took from the journal are counted, and told as a gap, at the next start.
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from opsengine import journal, rows
+from opsengine import chunks, journal, rows
+from opsengine.chunks import Chunk, Kind
 from opsengine.journal import Journal
 from opsengine.logstore import LogStore, Lost, NewPage
 from opsengine.rows import Result
@@ -66,9 +68,10 @@ class LogWriter:
         self._store = store
         self._counter = TakenCounter(counter_path)
         self._journal = Journal(counter_path.parent)
-        self._queue: deque[Result] = deque()
+        self._taking: list[Result] = []  # not yet in queue and journal
+        self._queue: deque[Chunk] = deque()
         self._bytes = 0
-        self._limit = store.queue_bytes  # of results that wait for the disk; beyond it rows are given up, and counted
+        self._limit = store.queue_bytes  # of chunks that wait for the disk; beyond it rows are given up, and counted
         self._lock = threading.Lock()
         self._waiting = threading.Event()  # something is queued
         self._hurry = threading.Event()  # do not gather, write now
@@ -86,28 +89,49 @@ class LogWriter:
         """Begin writing."""
         self._thread.start()
 
-    def put(self, result: Result) -> None:
-        """Take a result for the log. Never waits for the disk: when the queue is full its rows are counted as lost."""
-        body = _journaled(result)
-        size = result.size if body is None else max(result.size, journal.HEAD.size + len(body))
-        with self._lock:
-            first = self._taken + 1
-            self._taken += result.count
+    def take(self, result: Result) -> None:
+        """Take a result for the log. Its answer may go out after the next `settle`."""
+        self._taking.append(result)  # in one step, so that it needs no lock
+
+    def settle(self) -> None:
+        """Have what was taken in the queue and in the journal, so that its answers may go out.
+
+        Never waits for the disk: when the queue is full, rows are counted as lost.
+        """
+        with self._lock:  # also where nothing is left: another thread may be at writing down what this one took
+            if not self._taking:
+                return
+            results, self._taking = self._taking, []
+            for chunk in chunks.pack(results):
+                self._keep(chunk)
             self._counter.write(self._epoch, self._taken)
-            if self._queue and self._bytes + size > self._limit:
-                self._lost = _added(self._lost, result, "queue_full")
-            else:
-                self._queue.append(result)
-                self._bytes += size
-                if body is not None:
-                    self._journal.add(self._epoch, first, result, body)
         if self._bytes > self._limit // 2:
             self._hurry.set()
         if not self._waiting.is_set():
             self._waiting.set()
 
+    def put(self, result: Result) -> None:
+        """Take and settle a single result."""
+        self.take(result)
+        self.settle()
+
+    def _keep(self, chunk: Chunk) -> None:
+        """Number a chunk, then queue and journal it, or count it as lost. With the lock held."""
+        body = _journaled(chunk)
+        size = chunk.size if body is None else journal.HEAD.size + sum(map(len, body))
+        first, count = self._taken + 1, chunk.count
+        self._taken += count
+        if self._queue and self._bytes + size > self._limit:
+            self._lost = _added(self._lost, chunk, "queue_full")
+            return
+        self._queue.append(chunk)
+        self._bytes += size
+        if body is not None:
+            self._journal.add(self._epoch, first, count, body)
+
     def flush(self, timeout: float) -> bool:
         """Write everything that was taken until now; False if that took longer than `timeout` seconds."""
+        self.settle()
         goal = self._taken
         self._hurry.set()
         self._waiting.set()
@@ -116,6 +140,7 @@ class LogWriter:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what is queued and end the thread."""
+        self.settle()
         self._stopping = True
         self._hurry.set()
         self._waiting.set()
@@ -140,23 +165,23 @@ class LogWriter:
     def _journal_again(self, last: int) -> None:
         """Give the journal's rows the numbers that they have in a new epoch."""
         self._journal.clear()
-        for result in self._queue:
-            body = _journaled(result)
+        for chunk in self._queue:
+            body = _journaled(chunk)
             if body is not None:
-                self._journal.add(self._epoch, last + 1, result, body)
-            last += result.count
+                self._journal.add(self._epoch, last + 1, chunk.count, body)
+            last += chunk.count
 
     def _recover(self) -> int:
         """Writes down what a kill left in the journal; what a power cut took becomes a gap. The last row's number."""
         position = self._store.position
         missing = self._counter.read(position.epoch) - position.last
-        results = self._journal.read(self._epoch, position.last)
-        pages, unfit = _pages(results)
+        found = self._journal.read(self._epoch, position.last)
+        pages, unfit = _pages(found)
         missing -= sum(page.batch.num_rows for page in pages)
         lost = None
-        for result in unfit:
-            lost = _added(lost, result, "not_storable")
-            missing -= result.count
+        for chunk in unfit:
+            lost = _added(lost, chunk, "not_storable")
+            missing -= chunk.count
         if missing > 0:
             now = int(time.time() * 1000)
             logger.warning("%d answered rows were lost when the engine was cut off: told as a gap", missing)
@@ -164,20 +189,18 @@ class LogWriter:
         try:
             self._done = self._store.append(pages, lost) if pages or lost else position.last
         except sqlite3.Error as error:
-            self._keep_for_later(results, unfit, lost, error)
-            return position.last + sum(result.count for result in self._queue) + (lost.count if lost else 0)
+            self._keep_for_later(found, unfit, lost, error)
+            return position.last + sum(chunk.count for chunk in self._queue) + (lost.count if lost else 0)
         self._counter.write(self._epoch, self._done)
         self._journal.clear()
         return self._done
 
-    def _keep_for_later(
-        self, results: list[Result], unfit: list[Result], lost: Lost | None, error: sqlite3.Error
-    ) -> None:
+    def _keep_for_later(self, found: list[Chunk], unfit: list[Chunk], lost: Lost | None, error: sqlite3.Error) -> None:
         """A start on a full disk: what was left is written when there is room, and stays in the journal until then."""
         self._note(error)
-        gone = {id(result) for result in unfit}
-        self._queue.extend(result for result in results if id(result) not in gone)
-        self._bytes = sum(result.size for result in self._queue)
+        gone = {id(chunk) for chunk in unfit}
+        self._queue.extend(chunk for chunk in found if id(chunk) not in gone)
+        self._bytes = sum(chunk.size for chunk in self._queue)
         self._lost = lost
         self._journal.claim(self._counter.read(self._store.position.epoch))
         self._waiting.set()
@@ -201,49 +224,50 @@ class LogWriter:
     def _write(self) -> None:
         with self._written:
             with self._lock:
-                results, self._queue = self._queue, deque()
+                queued, self._queue = self._queue, deque()
                 lost, self._lost = self._lost, None
                 self._bytes = 0
                 self._journal.switch()
-            if not results and lost is None:
+            if not queued and lost is None:
                 self._written.notify_all()
                 return
-            pages, unfit = _pages(results)
-            for result in unfit:
-                lost = _added(lost, result, "not_storable")
+            pages, unfit = _pages(queued)
+            for chunk in unfit:
+                lost = _added(lost, chunk, "not_storable")
             try:
                 self._done = self._store.append(pages, lost)
             except sqlite3.Error as error:
                 self._note(error)
-                self._put_back(results, unfit, lost)
+                self._put_back(queued, unfit, lost)
                 return
             self.fault = None
+            self._journal.forget_other(self._done)
             with self._lock:
-                self._journal.forget(self._done)
+                self._journal.forget_current(self._done)
             self._written.notify_all()
         self.wrote.set()
 
-    def _put_back(self, results: deque[Result], unfit: list[Result], lost: Lost | None) -> None:
+    def _put_back(self, queued: deque[Chunk], unfit: list[Chunk], lost: Lost | None) -> None:
         """Try again in a second. Meanwhile the queue fills, and what it cannot hold is counted."""
-        gone = {id(result) for result in unfit}
+        gone = {id(chunk) for chunk in unfit}
         with self._lock:
-            self._queue.extendleft(result for result in reversed(results) if id(result) not in gone)
-            self._bytes += sum(result.size for result in results)
+            self._queue.extendleft(chunk for chunk in reversed(queued) if id(chunk) not in gone)
+            self._bytes += sum(chunk.size for chunk in queued)
             self._lost = _both(lost, self._lost)
         timer = threading.Timer(RETRY_SECONDS, self._waiting.set)
         timer.daemon = True
         timer.start()
 
 
-def _journaled(result: Result) -> bytes | None:
+def _journaled(chunk: Chunk) -> list[bytes] | None:
     try:
-        return journal.body_of(result)
+        return chunks.packed_bytes(chunk)
     except TypeError:  # a column that no model reads holds what JSON has no word for: a kill may cost this row
         return None
 
 
-def _added(lost: Lost | None, result: Result, reason: str) -> Lost | None:
-    return _both(lost, Lost(result.count, result.time, result.time, reason))
+def _added(lost: Lost | None, chunk: Chunk, reason: str) -> Lost | None:
+    return _both(lost, Lost(chunk.count, min(chunk.times), max(chunk.times), reason))
 
 
 def _both(one: Lost | None, other: Lost | None) -> Lost | None:
@@ -253,20 +277,20 @@ def _both(one: Lost | None, other: Lost | None) -> Lost | None:
     return Lost(one.count + other.count, *times, one.reason)
 
 
-def _pages(results: Iterable[Result]) -> tuple[list[NewPage], list[Result]]:
-    """Results as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
-    groups: dict[tuple[object, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(result.kind, []).append(result)
+def _pages(queued: Iterable[Chunk]) -> tuple[list[NewPage], list[Chunk]]:
+    """Chunks as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
+    groups: dict[Kind, list[Chunk]] = {}
+    for chunk in queued:
+        groups.setdefault(chunk.kind, []).append(chunk)
     pages: list[NewPage] = []
-    unfit: list[Result] = []
-    for group in groups.values():
+    unfit: list[Chunk] = []
+    for kind, group in groups.items():
         try:
-            batch = rows.to_batch(rows.merged(group))
+            batch = rows.to_batch(chunks.whole(group))
         except (pa.ArrowException, ValueError, TypeError):
-            logger.exception("results cannot be logged", extra={"pipeline_version": group[0].facts.version})
+            logger.exception("results cannot be logged", extra={"pipeline_version": kind.facts.version})
             unfit += group
             continue
         step = max(1, min(PAGE_ROWS, PAGE_BYTES * batch.num_rows // max(1, batch.nbytes)))
-        pages += [NewPage(group[0].facts.version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
+        pages += [NewPage(kind.facts.version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
     return pages, unfit

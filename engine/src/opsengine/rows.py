@@ -4,8 +4,8 @@ Groups and types are those of contract/README.md: time, in, out, out_<model> of 
 answer, anomaly, metadata.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Facts(NamedTuple):
 class Result:
     """One request, answered: also what is queued for the log, by reference. Times: epoch ms, elapsed in ns.
 
-    Never changed once it is made.
+    Never changed once it is made and its kind was asked for.
     """
 
     facts: Facts
@@ -58,20 +58,20 @@ class Result:
     recorded: dict[str, dict[str, Field]] = field(default_factory=dict)  # outputs of shadows and audited models
     arms: Array | None = None  # the place in `facts.arms`, a row
     dropped: tuple[str, ...] = ()  # inputs that were answered but are not logged
+    _kind: tuple[object, ...] | None = field(default=None, init=False, repr=False)  # asked for more than once
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Results of the same kind fit into one page: same pipeline version, same columns, same types."""
+        if self._kind is None:
+            self._kind = self._told_kind()
+        return self._kind
+
+    def _told_kind(self) -> tuple[object, ...]:
         groups: list[Mapping[str, Field]] = [self.inputs, self.outputs, self.checks, *self.recorded.values()]
         described = [(name, _kind(value)) for group in groups for name, value in group.items()]
         # All results of a loaded pipeline hold the same facts, and hashing them anew for each would cost.
         return (id(self.facts), len(self.inputs), len(self.elapsed), self.dropped, *self.recorded, *described)
-
-    @property
-    def size(self) -> int:
-        """Bytes held, roughly."""
-        groups = (self.inputs, self.outputs, *self.recorded.values())
-        return sum(fields.size_of(value) for group in groups for value in group.values())
 
 
 def _kind(value: Field) -> object:
@@ -100,34 +100,14 @@ def of_result(result: Result) -> Rows:
     return Rows(result.count, result.time, _groups(result, Constant(result.elapsed, pa.list_(pa.int64()))))
 
 
-def merged(results: Sequence[Result]) -> Rows:
-    """The rows of several results of one kind, in order."""
-    if len(results) == 1:
-        return of_result(results[0])
-    counts = [result.count for result in results]
-    elapsed = np.repeat(np.array([result.elapsed for result in results], dtype=np.int64), counts, axis=0)
-    time = np.repeat(np.array([result.time for result in results], dtype=np.int64), counts)
-    first = results[0]
-    whole = replace(
-        first,
-        count=sum(counts),
-        inputs=_merged([result.inputs for result in results]),
-        outputs=_merged([result.outputs for result in results]),
-        checks={name: np.concatenate([result.checks[name] for result in results]) for name in first.checks},
-        recorded={label: _merged([result.recorded[label] for result in results]) for label in first.recorded},
-        arms=None if first.arms is None else np.concatenate([r.arms for r in results if r.arms is not None]),
-    )
-    return Rows(whole.count, time, _groups(whole, elapsed))
+def spread(result: Result, times: Array, elapsed: Array) -> Rows:
+    """The rows of a result that stands for several: `times` and `elapsed` have an entry a row."""
+    return Rows(result.count, times, _groups(result, elapsed))
 
 
-def _merged(groups: list[dict[str, Field]]) -> dict[str, Field]:
-    return {name: _joined([group[name] for group in groups]) for name in groups[0]}
-
-
-def _joined(parts: list[Field]) -> Field:
-    if isinstance(parts[0], list):
-        return [value for part in parts for value in part]
-    return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+def arrays(group: Mapping[str, Field]) -> dict[str, Array]:
+    """The columns that are arrays."""
+    return {name: value for name, value in group.items() if isinstance(value, np.ndarray)}
 
 
 def _groups(result: Result, elapsed: Field | Constant) -> dict[str, dict[str, Field | Constant]]:
@@ -205,8 +185,8 @@ def arrow_column(value: Field | Constant, count: int) -> pa.Array:
         return fields.to_arrow(value)
     if count <= MOST_KEPT and isinstance(value.value, str | int):
         return _repeated(value.value, value.arrow, count)
-    if count <= MOST_KEPT and value.value == []:
-        return _empty(value.arrow, count)
+    if value.value == []:
+        return _empty(value.arrow, count) if count <= MOST_KEPT else _empty.__wrapped__(value.arrow, count)
     return pa.repeat(pa.scalar(value.value, value.arrow), count)
 
 
@@ -218,7 +198,8 @@ def _repeated(value: str | int, kind: pa.DataType, count: int) -> pa.Array:
 
 @lru_cache(64)
 def _empty(kind: pa.DataType, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar([], kind), count)
+    """Not by repeating a list, which costs as much a row as everything else in it."""
+    return pa.ListArray.from_arrays(np.zeros(count + 1, dtype=np.int32), pa.array([], kind.value_type), type=kind)
 
 
 def _struct(columns: dict[str, pa.Array], count: int) -> pa.Array:

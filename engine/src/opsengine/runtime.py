@@ -102,6 +102,8 @@ class OnnxModel:
         self.name = name
         self.inputs = tuple(_input(name, node) for node in self._session.get_inputs())
         self.outputs = tuple(_output(name, node) for node in self._session.get_outputs())
+        self._names = [node.name for node in self.outputs]
+        self._batch = next((node.batch for node in self.inputs if node.batch), None)
 
     def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
         """Outputs by name, one row for each row of `columns` (by input name, of the inputs' shapes).
@@ -109,9 +111,9 @@ class OnnxModel:
         Raises RequestError: 400 where the model refuses the values, 500 where it fails.
         """
         count = len(next(iter(columns.values())))
-        batch = next((node.batch for node in self.inputs if node.batch), None)
+        batch = self._batch
         if batch is None or batch == count:
-            made = self._run(dict(columns))
+            made = self._run(columns)
         elif count % batch:
             raise RequestError(
                 f"Model {self.name} takes {batch} rows at a time: send a multiple of {batch}, not {count}."
@@ -142,9 +144,9 @@ class OnnxModel:
         except RequestError as error:
             raise PipelineError(f"Model {self.name} fails on its first run: {error}") from error
 
-    def _run(self, columns: dict[str, Array]) -> list[Array]:
+    def _run(self, columns: Mapping[str, Array]) -> list[Array]:
         try:
-            return list(self._session.run(None, columns))
+            return list(self._session.run(self._names, columns))
         except CALLER_FAULTS as error:
             raise RequestError(f"Model {self.name} refused the values: {_first_line(error)}.") from error
         except MODEL_FAULTS as error:

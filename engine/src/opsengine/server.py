@@ -67,6 +67,10 @@ class Application(Protocol):
         """Answer. Raises nothing."""
         ...
 
+    def settle(self) -> None:
+        """See to it that what `respond` answered may go out."""
+        ...
+
     def fault(self, error: RequestError) -> Reply:
         """An error as a reply."""
         ...
@@ -113,6 +117,7 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._connections: set[Connection] = set()
         self._listener: asyncio.AbstractServer | None = None
+        self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn of the loop
         self.largest_body = app.largest_body
         self.is_draining = False
 
@@ -157,17 +162,28 @@ class Server:
         """An error as a reply."""
         return self._app.fault(error)
 
-    def handle(self, request: Request, answer: Callable[[Reply], None]) -> None:
-        """Run it here, or have a thread run it."""
+    def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
+        """Run it here, or have a thread run it. Whether it is answered in the next turn of the loop."""
         lane = self._app.lane(request)
         if lane is Lane.HERE:
-            answer(self._app.respond(request))
-            return
+            if not self._answers:
+                self._loop.call_soon(self._answer)
+            self._answers.append((answer, self._app.respond(request)))
+            return True
         crew = self._crews[lane]
         crew.submit(partial(self._work, crew, request, answer))
+        return False
+
+    def _answer(self) -> None:
+        """What was asked in one turn is answered together: the log is then written once, before all these answers."""
+        answers, self._answers = self._answers, []
+        self._app.settle()
+        for answer, reply in answers:
+            answer(reply)
 
     def _work(self, crew: Crew, request: Request, answer: Callable[[Reply], None]) -> None:
         reply = self._app.respond(request)
+        self._app.settle()
         self._loop.call_soon_threadsafe(self._worked, crew, answer, reply)
 
     def _worked(self, crew: Crew, answer: Callable[[Reply], None], reply: Reply) -> None:
