@@ -15,6 +15,7 @@ MODULES = {
     "segments": "bench.logs.segments",
     "log-targets": "bench.logs.targets",
     "charts": "bench.logs.charts",
+    "pages": "bench.pages",
     "export": "bench.logs.export",
     "publish": "bench.publish.run",
     "engine": "bench.engine",

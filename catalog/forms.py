@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from catalog import operations
@@ -10,7 +11,7 @@ from catalog.models import ModelVersion, Role, name_validator
 from catalog.slots import Slot, steps_of
 from common.errors import Invalid
 
-NAME_HELP = "Lower-case letters, digits and hyphens."
+NAME_HELP = _("Lower-case letters, digits and hyphens.")
 
 
 def _text(**attrs: Any) -> forms.TextInput:
@@ -29,7 +30,10 @@ class WorkspaceForm(forms.Form):
     """A new workspace."""
 
     name = forms.CharField(
-        max_length=128, widget=_text(autofocus=True), help_text=_("For example the team or the site it is for.")
+        max_length=128,
+        label=_("Name"),
+        widget=_text(autofocus=True),
+        help_text=_("For example the team or the site it is for."),
     )
 
 
@@ -37,18 +41,21 @@ class MemberForm(forms.Form):
     """Who joins a workspace, and as what."""
 
     email = forms.EmailField(label=_("E-mail address"), widget=forms.EmailInput(attrs={"class": "form-control"}))
-    role = forms.ChoiceField(choices=Role.choices, initial=Role.COLLABORATOR, widget=_select())
+    role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.COLLABORATOR, widget=_select())
 
 
 class UploadForm(forms.Form):
     """A model's file and what it is."""
 
-    name = forms.CharField(max_length=63, validators=[name_validator], widget=_text(), help_text=NAME_HELP)
+    name = forms.CharField(
+        max_length=63, label=_("Name"), validators=[name_validator], widget=_text(), help_text=NAME_HELP
+    )
     file = forms.FileField(
         label=_("File"), widget=forms.FileInput(attrs={"class": "form-control", "accept": ".onnx,.zip"})
     )
     framework = forms.ChoiceField(
         required=False,
+        label=_("Framework"),
         choices=_choices(operations.FRAMEWORKS),
         widget=_select(),
         help_text=_("Python: a zip with a manifest.json."),
@@ -58,7 +65,7 @@ class UploadForm(forms.Form):
     tensor_fields = forms.CharField(
         required=False,
         label=_("Dataset columns"),
-        widget=_text(placeholder="for example tensor"),
+        widget=_text(placeholder=_("for example tensor")),
         help_text=_("Columns that feed the inputs, in order, separated by commas. Empty: columns named as the inputs."),
     )
 
@@ -77,9 +84,10 @@ class PipelineForm(forms.Form):
 
     name = forms.CharField(
         max_length=63,
+        label=_("Name"),
         validators=[name_validator],
         widget=_text(autofocus=True),
-        help_text=f"{NAME_HELP} Part of the published address.",
+        help_text=_("Lower-case letters, digits and hyphens. Part of the published address."),
     )
 
 
@@ -100,7 +108,7 @@ class StepsForm(forms.Form):
         """What was meant. Raises `Invalid`."""
         found = steps_of(self.chosen, {str(version.uuid): version for version in self.usable})
         if not found:
-            raise Invalid("Choose a model version for the first step.")
+            raise Invalid(gettext("Choose a model version for the first step."))
         return found
 
 

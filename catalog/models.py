@@ -8,6 +8,7 @@ from django.contrib.auth.models import AbstractUser
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
+from django.utils.translation import gettext_lazy as _
 
 name_validator = RegexValidator(
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z",
@@ -47,9 +48,9 @@ class User(AbstractUser):
 
 
 class Role(models.TextChoices):
-    VIEWER = "viewer"
-    COLLABORATOR = "collaborator"
-    OWNER = "owner"
+    VIEWER = "viewer", _("Viewer")
+    COLLABORATOR = "collaborator", _("Collaborator")
+    OWNER = "owner", _("Owner")
 
     def covers(self, needed: "Role") -> bool:
         """Whether this role may do what `needed` may."""

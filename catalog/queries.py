@@ -3,12 +3,14 @@
 A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Case, Count, Max, OuterRef, Prefetch, QuerySet, Subquery, When
+from django.db.models import Case, Count, Max, OuterRef, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
 
 from catalog import definitions
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
@@ -39,45 +41,50 @@ def role_in(actor: Actor, workspace: Workspace) -> Role | None:
 def workspace_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Workspace:
     """The workspace with this id. Raises `NotFound`, `Forbidden`."""
     workspace = Workspace.objects.filter(pk=pk).first()
+    absent = _("There is no workspace %(id)s for you.") % {"id": pk}
     if workspace is None:
-        raise NotFound(f"There is no workspace {pk} for you.")
-    require_role(actor, workspace, at_least, f"workspace {pk}")
+        raise NotFound(absent)
+    require_role(actor, workspace, at_least, absent)
     return workspace
 
 
 def model_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Model:
     """The model with this id. Raises `NotFound`, `Forbidden`."""
     model = Model.objects.select_related("workspace").filter(pk=pk).first()
+    absent = _("There is no model %(id)s for you.") % {"id": pk}
     if model is None:
-        raise NotFound(f"There is no model {pk} for you.")
-    require_role(actor, model.workspace, at_least, f"model {pk}")
+        raise NotFound(absent)
+    require_role(actor, model.workspace, at_least, absent)
     return model
 
 
 def model_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> ModelVersion:
     """The model version with this id. Raises `NotFound`, `Forbidden`."""
     version = ModelVersion.objects.select_related("model__workspace").filter(pk=pk).first()
+    absent = _("There is no model version %(id)s for you.") % {"id": pk}
     if version is None:
-        raise NotFound(f"There is no model version {pk} for you.")
-    require_role(actor, version.model.workspace, at_least, f"model version {pk}")
+        raise NotFound(absent)
+    require_role(actor, version.model.workspace, at_least, absent)
     return version
 
 
 def pipeline_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Pipeline:
     """The pipeline with this id. Raises `NotFound`, `Forbidden`."""
     pipeline = Pipeline.objects.select_related("workspace").filter(pk=pk).first()
+    absent = _("There is no pipeline %(id)s for you.") % {"id": pk}
     if pipeline is None:
-        raise NotFound(f"There is no pipeline {pk} for you.")
-    require_role(actor, pipeline.workspace, at_least, f"pipeline {pk}")
+        raise NotFound(absent)
+    require_role(actor, pipeline.workspace, at_least, absent)
     return pipeline
 
 
 def pipeline_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> PipelineVersion:
     """The pipeline version with this id. Raises `NotFound`, `Forbidden`."""
     version = PipelineVersion.objects.select_related("pipeline__workspace").filter(pk=pk).first()
+    absent = _("There is no pipeline version %(id)s for you.") % {"id": pk}
     if version is None:
-        raise NotFound(f"There is no pipeline version {pk} for you.")
-    require_role(actor, version.pipeline.workspace, at_least, f"pipeline version {pk}")
+        raise NotFound(absent)
+    require_role(actor, version.pipeline.workspace, at_least, absent)
     return version
 
 
@@ -123,8 +130,18 @@ def members_of(workspace: Workspace) -> QuerySet[Membership]:
 
 
 def models_of(workspace: Workspace) -> QuerySet[Model]:
-    """The workspace's models by name, each with its versions (newest first) at hand."""
-    return workspace.models.prefetch_related(Prefetch("versions", ModelVersion.objects.select_related("created_by")))
+    """The workspace's models by name, each with its `version_count` and the id of its newest version, `newest_pk`."""
+    versions = ModelVersion.objects.filter(model=OuterRef("pk")).order_by()
+    count = versions.values("model").annotate(n=Count("*")).values("n")
+    newest = versions.order_by("-pk").values("pk")[:1]
+    return workspace.models.annotate(version_count=Coalesce(Subquery(count), 0), newest_pk=Subquery(newest))
+
+
+def newest_model_versions(models: Iterable[Model]) -> list[tuple[Model, ModelVersion | None]]:
+    """Models of `models_of`, each with its newest version. One query."""
+    models = list(models)
+    found = ModelVersion.objects.in_bulk([model.newest_pk for model in models if model.newest_pk])  # type: ignore[attr-defined]
+    return [(model, found.get(model.newest_pk)) for model in models]  # type: ignore[attr-defined]
 
 
 def usable_model_versions(workspace: Workspace) -> QuerySet[ModelVersion]:
@@ -145,10 +162,11 @@ def newest_steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     return list(newest.definition["steps"]) if newest else []
 
 
-def require_role(actor: Actor, workspace: Workspace, at_least: Role, what: str) -> None:
-    """The one rule of access. Raises `NotFound` for a stranger, `Forbidden` for a role that is too small."""
+def require_role(actor: Actor, workspace: Workspace, at_least: Role, absent: str) -> None:
+    """The one rule of access. Raises `NotFound` for a stranger, told `absent`, `Forbidden` for too small a role."""
     role = role_in(actor, workspace)
     if role is None:
-        raise NotFound(f"There is no {what} for you.")
+        raise NotFound(absent)
     if not role.covers(at_least):
-        raise Forbidden(f"You are a {role.label.lower()} here; this needs the role {at_least.label.lower()}.")
+        told = {"role": str(role.label).lower(), "needed": str(at_least.label).lower()}
+        raise Forbidden(_("You are a %(role)s here; this needs the role %(needed)s.") % told)

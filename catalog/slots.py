@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
 
 from catalog.models import ModelVersion
 from common.errors import Invalid
 
 KINDS = {
-    "model": "Models",
-    "split": "Random split",
-    "routes": "Split by a value",
-    "check": "Validations",
-    "json": "Any step, as JSON",
+    "model": _("Models"),
+    "split": _("Random split"),
+    "routes": _("Split by a value"),
+    "check": _("Validations"),
+    "json": _("Any step, as JSON"),
 }
 OPERATORS = (">", ">=", "<", "<=", "==", "!=")
 SPARE = 2  # arms, at least, of an empty split
@@ -40,7 +41,7 @@ class Slot:
     @property
     def title(self) -> str:
         """What people call it."""
-        return KINDS[self.kind]
+        return str(KINDS[self.kind])
 
     def with_spares(self) -> "Slot":
         """With an empty line to fill in; a split has two arms at least."""

@@ -7,6 +7,7 @@ from django.forms import Form
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -22,8 +23,8 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def workspaces(request: SignedInRequest) -> HttpResponse:
     """All workspaces of the user."""
-    found = queries.counted(queries.workspaces_for(request.user))
-    return render(request, "catalog/workspaces.html", {"workspaces": found})
+    page = pages.paged(request, queries.counted(queries.workspaces_for(request.user)))
+    return render(request, "catalog/workspaces.html", {"workspaces": page.object_list, "page": page})
 
 
 @page_or_form
@@ -34,7 +35,9 @@ def create_workspace(request: SignedInRequest) -> HttpResponse:
     if form.is_valid():
         with pages.refusals_on(form, "name"):
             workspace = operations.create_workspace(actor=request.user, name=form.cleaned_data["name"])
-            messages.success(request, f"Workspace {workspace.name} is ready. Upload a first model to it.")
+            messages.success(
+                request, _("Workspace %(name)s is ready. Upload a first model to it.") % {"name": workspace.name}
+            )
             return redirect("catalog:models", workspace.pk)
     return render(request, "catalog/create_workspace.html", {"form": form}, status=_status(form))
 
@@ -62,7 +65,8 @@ def members(request: SignedInRequest, pk: int) -> HttpResponse:
         email, role = form.cleaned_data["email"], Role(form.cleaned_data["role"])
         with pages.refusals_on(form, "email"):
             operations.set_member(actor=request.user, workspace=workspace, email=email, role=role)
-            messages.success(request, f"{email} is now {role.label.lower()} of {workspace.name}.")
+            told = {"email": email, "role": str(role.label).lower(), "name": workspace.name}
+            messages.success(request, _("%(email)s is now %(role)s of %(name)s.") % told)
             return redirect("catalog:members", workspace.pk)
     context = pages.in_workspace(request, workspace, members=queries.members_of(workspace), form=form)
     return render(request, "catalog/members.html", context, status=_status(form))
@@ -78,7 +82,8 @@ def remove_member(request: SignedInRequest, pk: int, public_id: UUID) -> HttpRes
         raise NotFound(f"This person is not a member of {workspace.name}.")
     if request.method == "POST":
         operations.remove_member(actor=request.user, workspace=workspace, user=membership.user)
-        messages.success(request, f"{membership.user.email} is no longer a member of {workspace.name}.")
+        told = {"email": membership.user.email, "name": workspace.name}
+        messages.success(request, _("%(email)s is no longer a member of %(name)s.") % told)
         return redirect("catalog:members", workspace.pk)
     context = pages.in_workspace(request, workspace, membership=membership)
     return pages.ask(request, "catalog/_remove_member.html", context)
@@ -89,7 +94,8 @@ def remove_member(request: SignedInRequest, pk: int, public_id: UUID) -> HttpRes
 def models(request: SignedInRequest, pk: int) -> HttpResponse:
     """A workspace's models."""
     workspace = queries.workspace_for(request.user, pk)
-    context = pages.in_workspace(request, workspace, models=queries.models_of(workspace))
+    page = pages.paged(request, queries.models_of(workspace))
+    context = pages.in_workspace(request, workspace, rows=queries.newest_model_versions(page), page=page)
     return render(request, "catalog/models.html", context)
 
 
@@ -124,9 +130,10 @@ def _receive_model(request: SignedInRequest, pk: int) -> HttpResponse:
 
 def _tell_upload(request: SignedInRequest, version: ModelVersion) -> None:
     if version.status == ModelVersion.Status.ERROR:
-        messages.error(request, f"The file is stored but no engine can serve it: {version.error}")
+        messages.error(request, _("The file is stored but no engine can serve it: %(why)s") % {"why": version.error})
     else:
-        messages.success(request, f"Version {str(version.uuid)[:8]} of {version.model.name} is ready.")
+        told = {"version": str(version.uuid)[:8], "name": version.model.name}
+        messages.success(request, _("Version %(version)s of %(name)s is ready.") % told)
 
 
 @require_safe
@@ -134,8 +141,8 @@ def _tell_upload(request: SignedInRequest, version: ModelVersion) -> None:
 def model(request: SignedInRequest, pk: int) -> HttpResponse:
     """A model's versions."""
     model = queries.model_for(request.user, pk)
-    versions = model.versions.select_related("created_by").prefetch_related("configs")
-    context = pages.in_workspace(request, model.workspace, model=model, versions=versions)
+    page = pages.paged(request, model.versions.select_related("created_by").prefetch_related("configs"))
+    context = pages.in_workspace(request, model.workspace, model=model, versions=page.object_list, page=page)
     return render(request, "catalog/model.html", context)
 
 
@@ -184,7 +191,7 @@ def configure(request: SignedInRequest, pk: int) -> HttpResponse:
     if form.is_valid():
         with pages.refusals_on(form):
             operations.configure_model_version(actor=request.user, version=version, **form.values())
-            messages.success(request, "Saved. Pipeline versions that are made from now on take it.")
+            messages.success(request, _("Saved. Pipeline versions that are made from now on take it."))
             return redirect("catalog:model", version.model_id)
     context = pages.in_workspace(request, version.model.workspace, version=version, form=form)
     return render(request, "catalog/configure.html", context, status=_status(form))

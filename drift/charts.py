@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from drift.measures import Metric
 from drift.queries import AssayChart, ScorePoint
 from logs.charts import Chart, Limit, Line
 
 METRIC_NAMES = {
-    Metric.PSI: "population stability index",
-    Metric.MAX_DIFF: "largest difference of a bin",
-    Metric.SUM_DIFF: "sum of the differences",
+    Metric.PSI: gettext_lazy("population stability index"),
+    Metric.MAX_DIFF: gettext_lazy("largest difference of a bin"),
+    Metric.SUM_DIFF: gettext_lazy("sum of the differences"),
 }
 EDGES = 8  # lines of a chart: more cannot be told apart
 
@@ -20,29 +23,29 @@ def scores(found: AssayChart) -> Chart:
     starts = sorted({point.start for point in found.points})
     edges = sorted({point.edge for point in found.points})[:EDGES]
     by_place = {(point.start, point.edge): point.score for point in found.points}
-    lines = [Line(edge or "score", [by_place.get((start, edge)) for start in starts]) for edge in edges]
-    warning = (Limit("warning", found.warning),) if found.warning is not None else ()
-    limits = (*warning, Limit("alert", found.alert))
-    note = "" if lines else "No window has been scored yet."
+    lines = [Line(edge or _("score"), [by_place.get((start, edge)) for start in starts]) for edge in edges]
+    warning = (Limit(_("warning"), found.warning),) if found.warning is not None else ()
+    limits = (*warning, Limit(_("alert"), found.alert))
+    note = "" if lines else _("No window has been scored yet.")
     x = [start / 1000 for start in starts]
-    return Chart("scores", "Scores", "time", METRIC_NAMES[Metric(found.assay.metric)], x, lines, note, limits)
+    return Chart("scores", _("Scores"), "time", str(METRIC_NAMES[Metric(found.assay.metric)]), x, lines, note, limits)
 
 
 def histogram(edges: Sequence[float], baseline: Sequence[float], window: ScorePoint | None = None) -> Chart:
     """The parts of the baseline, beside those of a window when there is one, bin by bin."""
-    lines = [Line("baseline", list(baseline))]
+    lines = [Line(_("baseline"), list(baseline))]
     if window is not None and window.parts:
-        lines.append(Line("window", list(window.parts)))
+        lines.append(Line(_("window"), list(window.parts)))
     labels = bin_labels(edges)
     x = [float(place) for place in range(len(labels))]
-    return Chart("bins", "Parts by bin", "bars", "part of all numbers", x, lines, labels=labels)
+    return Chart("bins", _("Parts by bin"), "bars", _("part of all numbers"), x, lines, labels=labels)
 
 
 def bin_labels(edges: Sequence[float]) -> tuple[str, ...]:
     """Below the edges, between each two, above."""
     if not edges:
         return ()
-    between = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
+    between = [f"{_short(low)} … {_short(high)}" for low, high in pairwise(edges)]
     return (f"< {_short(edges[0])}", *between, f"> {_short(edges[-1])}")
 
 

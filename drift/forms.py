@@ -8,6 +8,7 @@ from django import forms
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import QuerySet
 from django.http import QueryDict
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from drift.baselines import MAX_BYTES
@@ -16,20 +17,20 @@ from drift.models import Baseline
 from drift.operations import DEFAULT_ALERT, BaselineAsked, Changes, Comparison, Schedule
 
 WINDOWS = [
-    (60, "1 minute"),
-    (300, "5 minutes"),
-    (900, "15 minutes"),
-    (3600, "1 hour"),
-    (21_600, "6 hours"),
-    (86_400, "1 day"),
-    (604_800, "1 week"),
+    (60, _("1 minute")),
+    (300, _("5 minutes")),
+    (900, _("15 minutes")),
+    (3600, _("1 hour")),
+    (21_600, _("6 hours")),
+    (86_400, _("1 day")),
+    (604_800, _("1 week")),
 ]
 METRICS = [
-    (Metric.PSI.value, "Population stability index (PSI)"),
-    (Metric.MAX_DIFF.value, "Largest difference of a bin"),
-    (Metric.SUM_DIFF.value, "Sum of the differences"),
+    (Metric.PSI.value, _("Population stability index (PSI)")),
+    (Metric.MAX_DIFF.value, _("Largest difference of a bin")),
+    (Metric.SUM_DIFF.value, _("Sum of the differences")),
 ]
-MODES = [(BinMode.QUANTILE.value, "As many numbers in each"), (BinMode.EQUAL.value, "Of the same width")]
+MODES = [(BinMode.QUANTILE.value, _("As many numbers in each")), (BinMode.EQUAL.value, _("Of the same width"))]
 
 
 def _text(**attrs: Any) -> forms.TextInput:
@@ -50,7 +51,7 @@ def _moment() -> forms.DateTimeInput:
     )
 
 
-def _window(label: str, initial: int, help_text: str = "") -> forms.TypedChoiceField:
+def _window(label: Any, initial: int, help_text: Any = "") -> forms.TypedChoiceField:
     return forms.TypedChoiceField(
         label=label, choices=WINDOWS, coerce=int, initial=initial, widget=_select(), help_text=help_text
     )
@@ -59,15 +60,21 @@ def _window(label: str, initial: int, help_text: str = "") -> forms.TypedChoiceF
 class AssayForm(forms.Form):
     """What is compared with what, how, and when."""
 
-    name = forms.CharField(max_length=128, widget=_text(autofocus=True), help_text=_("For example price drift."))
-    model = forms.ChoiceField(widget=_select())
+    name = forms.CharField(
+        max_length=128, label=_("Name"), widget=_text(autofocus=True), help_text=_("For example price drift.")
+    )
+    model = forms.ChoiceField(label=_("Model"), widget=_select())
     field = forms.CharField(
         max_length=512,
+        label=_("Field"),
         widget=_text(list="fields", placeholder="out.variable[0]"),
         help_text=_("A number of the rows: an output such as out.variable[0], or an input."),
     )
     edges = forms.CharField(
-        required=False, widget=_text(list="edge-names"), help_text=_("Names, separated by commas. Empty: all edges.")
+        required=False,
+        label=_("Edges"),
+        widget=_text(list="edge-names"),
+        help_text=_("Names, separated by commas. Empty: all edges."),
     )
     by_edge = forms.BooleanField(
         required=False,
@@ -98,14 +105,18 @@ class AssayForm(forms.Form):
         required=False,
         label=_("Alert above"),
         widget=_number(),
-        help_text=f"Empty: {DEFAULT_ALERT[Metric.PSI]} for PSI, {DEFAULT_ALERT[Metric.MAX_DIFF]} for the largest "
-        f"difference, {DEFAULT_ALERT[Metric.SUM_DIFF]} for the sum.",
+        help_text=format_lazy(
+            _("Empty: {psi} for PSI, {most} for the largest difference, {sum} for the sum."),
+            psi=DEFAULT_ALERT[Metric.PSI],
+            most=DEFAULT_ALERT[Metric.MAX_DIFF],
+            sum=DEFAULT_ALERT[Metric.SUM_DIFF],
+        ),
     )
     warning = forms.FloatField(
         required=False, label=_("Warning above"), widget=_number(), help_text=_("Empty: no warnings, only alerts.")
     )
-    width = _window("Window", 3600)
-    interval = _window("A window every", 3600, "Shorter than the window: windows overlap.")
+    width = _window(_("Window"), 3600)
+    interval = _window(_("A window every"), 3600, _("Shorter than the window: windows overlap."))
     min_records = forms.IntegerField(
         label=_("Least rows of a window"),
         initial=1,
@@ -173,7 +184,7 @@ class AssayForm(forms.Form):
 class ChangeForm(forms.Form):
     """What may be changed of an assay."""
 
-    name = forms.CharField(max_length=128, widget=_text(autofocus=True))
+    name = forms.CharField(max_length=128, label=_("Name"), widget=_text(autofocus=True))
     alert = forms.FloatField(label=_("Alert above"), widget=_number())
     warning = forms.FloatField(
         required=False, label=_("Warning above"), widget=_number(), help_text=_("Empty: no warnings, only alerts.")

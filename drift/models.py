@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from catalog.models import Pipeline
 from drift.measures import Aggregation, BinMode, Metric
@@ -29,9 +30,9 @@ class Assay(models.Model):
     """Compares the numbers of one field, window after window, with a baseline."""
 
     class Status(models.TextChoices):
-        ACTIVE = "active"
-        PAUSED = "paused"
-        ENDED = "ended"
+        ACTIVE = "active", _("Active")
+        PAUSED = "paused", _("Paused")
+        ENDED = "ended", _("Ended")
 
     pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="assays")
     name = models.CharField(max_length=128)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role
@@ -66,9 +67,10 @@ def models_of(pipeline: Pipeline) -> list[str]:
 def assay_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Assay:
     """The assay with this id. Raises `NotFound`, `Forbidden`."""
     assay = _whole().filter(pk=pk).first()
+    absent = _("There is no assay %(id)s for you.") % {"id": pk}
     if assay is None:
-        raise NotFound(f"There is no assay {pk} for you.")
-    catalog.require_role(actor, assay.pipeline.workspace, at_least, f"assay {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, assay.pipeline.workspace, at_least, absent)
     return assay
 
 
@@ -111,9 +113,10 @@ def baselines_for(actor: catalog.Actor, pipeline_pk: int) -> QuerySet[Baseline]:
 def baseline_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> Baseline:
     """The upload with this id, without its numbers. Raises `NotFound`, `Forbidden`."""
     found = Baseline.objects.select_related("pipeline__workspace").defer("numbers").filter(pk=pk).first()
+    absent = _("There is no uploaded baseline %(id)s for you.") % {"id": pk}
     if found is None:
-        raise NotFound(f"There is no uploaded baseline {pk} for you.")
-    catalog.require_role(actor, found.pipeline.workspace, at_least, f"uploaded baseline {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, found.pipeline.workspace, at_least, absent)
     return found
 
 

@@ -33,12 +33,13 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 def assays(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's assays with the state of each."""
     pipeline = catalog.pipeline_for(request.user, pk)
-    found = queries.with_newest(queries.assays_for(request.user, pipeline.pk))
+    page = pages.paged(request, queries.with_newest(queries.assays_for(request.user, pipeline.pk)))
     context = pages.in_workspace(
         request,
         pipeline.workspace,
         pipeline=pipeline,
-        assays=found,
+        assays=page.object_list,
+        page=page,
         has_versions=pipeline.versions.exists(),
     )
     return render(request, "drift/assays.html", context)
@@ -81,7 +82,7 @@ def _receive_assay(request: SignedInRequest, pk: int) -> HttpResponse:
         baseline=baseline,
         chart=charts.histogram(baseline.edges, baseline.parts) if baseline else None,
         fields=aggregates.fields(request.user, pipeline.pk, Asked(now - 7 * BASELINE, now)),
-        edge_names=logs.partitions_of(pipeline)[:SUGGESTED_EDGES],
+        edge_names=logs.partitions_of(pipeline, SUGGESTED_EDGES),
     )
     return render(request, "drift/create.html", context, status=422 if form.errors else 200)
 
@@ -128,7 +129,7 @@ def change(request: SignedInRequest, pk: int) -> HttpResponse:
 def pause(request: SignedInRequest, pk: int) -> HttpResponse:
     """Scores no more windows until it is resumed."""
     found = operations.pause(actor=request.user, assay_pk=pk)
-    messages.success(request, f"{found.name} is paused.")
+    messages.success(request, _("%(name)s is paused.") % {"name": found.name})
     return redirect("drift:assay", pk)
 
 
@@ -137,7 +138,7 @@ def pause(request: SignedInRequest, pk: int) -> HttpResponse:
 def resume(request: SignedInRequest, pk: int) -> HttpResponse:
     """Goes on with the first window that has not ended."""
     found = operations.resume(actor=request.user, assay_pk=pk)
-    messages.success(request, f"{found.name} goes on with the next window.")
+    messages.success(request, _("%(name)s goes on with the next window.") % {"name": found.name})
     return redirect("drift:assay", pk)
 
 
@@ -148,7 +149,7 @@ def delete(request: SignedInRequest, pk: int) -> HttpResponse:
     found = queries.assay_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.delete(actor=request.user, assay_pk=pk)
-        messages.success(request, f"{found.name} and its results are deleted.")
+        messages.success(request, _("%(name)s and its results are deleted.") % {"name": found.name})
         return redirect("drift:assays", found.pipeline_id)
     count = queries.results_of(found).count()
     context = pages.in_workspace(request, found.pipeline.workspace, pipeline=found.pipeline, assay=found, count=count)

@@ -8,6 +8,8 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -25,11 +27,13 @@ from publishing import queries as publishing
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
 # What the answer of each says when it is done; a new bundle is answered with the bundles instead.
-DONE = {
-    "remove": "{} removed. Their logs stay.",
-    "ban": "{} banned: everything they send is refused.",
-    "unban": "The ban of {} is lifted.",
-    "tag": "The tags of {} are changed.",
+DONE: dict[str, Any] = {
+    "remove": ngettext_lazy("%d edge removed. Its logs stay.", "%d edges removed. Their logs stay."),
+    "ban": ngettext_lazy(
+        "%d edge banned: everything it sends is refused.", "%d edges banned: everything they send is refused."
+    ),
+    "unban": ngettext_lazy("The ban of %d edge is lifted.", "The ban of %d edges is lifted."),
+    "tag": ngettext_lazy("The tags of %d edge are changed.", "The tags of %d edges are changed."),
     "reissue": "",
 }
 
@@ -55,9 +59,10 @@ def add_many(request: SignedInRequest, pk: int) -> HttpResponse:
 def fleet_tokens(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's fleet tokens, without what is secret of them."""
     pipeline, now = catalog.pipeline_for(request.user, pk), timezone.now()
-    rows = [(token, states.token_state(token, now)) for token in queries.fleet_tokens_in(pipeline)]
+    page = pages.paged(request, queries.fleet_tokens_in(pipeline))
+    rows = [(token, states.token_state(token, now)) for token in page]
     can_add = queries.publishes_to_run(pipeline).exists()
-    context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, rows=rows, can_add=can_add)
+    context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, rows=rows, page=page, can_add=can_add)
     return render(request, "edges/fleet_tokens.html", context)
 
 
@@ -88,7 +93,7 @@ def revoke_fleet_token(request: SignedInRequest, pk: int) -> HttpResponse:
     pipeline = token.publish.pipeline_version.pipeline
     if request.method == "POST":
         provisioning.revoke_fleet_token(actor=request.user, token=token, reason=request.POST.get("reason", ""))
-        messages.success(request, f"The fleet token for {token.pattern} is revoked.")
+        messages.success(request, _("The fleet token for %(pattern)s is revoked.") % {"pattern": token.pattern})
         return redirect("edges:fleet-tokens", pipeline.pk)
     context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, token=token)
     return pages.ask(request, "edges/_revoke_fleet_token.html", context)
@@ -111,7 +116,7 @@ def selected(request: SignedInRequest, pk: int) -> HttpResponse:
             added = _do(request, verb, edges, form)
             if added:
                 return _bundles(request, added, context)
-            messages.success(request, DONE[verb].format(f"{len(edges)} edge{'s' if len(edges) > 1 else ''}"))
+            messages.success(request, DONE[verb] % len(edges))
             return _back(workspace, context["back"])
     return pages.ask(request, "edges/_selected.html", context, status=422 if form.errors else 200)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from edges.provisioning import BULK, FLEET_EDGES, FLEET_TOKEN_LIFE, NewEdge, numbered, read_names
@@ -38,20 +39,20 @@ class FilterForm(forms.Form):
         required=False,
         max_length=128,
         label=_("Filter Edges"),
-        widget=forms.TextInput(attrs={"class": "form-control", "type": "search", "placeholder": "Name or tag"}),
+        widget=forms.TextInput(attrs={"class": "form-control", "type": "search", "placeholder": _("Name or tag")}),
     )
     state = forms.ChoiceField(
         required=False,
-        choices=[("", "Any state"), *((state.value, state.value.capitalize()) for state in SHOWN_STATES)],
+        choices=[("", _("Any state")), *((state.value, state.label) for state in SHOWN_STATES)],
         widget=_select(),
     )
     serves = forms.ChoiceField(
         required=False,
         choices=[
-            ("", "Anything"),
-            ("right", "What it should"),
-            ("other", "Something else"),
-            ("failed", "Its update failed"),
+            ("", _("Anything")),
+            ("right", _("What it should")),
+            ("other", _("Something else")),
+            ("failed", _("Its update failed")),
         ],
         widget=_select(),
     )
@@ -68,17 +69,22 @@ class PublishChoice(ModelChoiceField):
 
     def label_from_instance(self, obj: Publish) -> str:
         """Which version, and since when it can be run."""
-        when = f", published {obj.published_at:%Y-%m-%d %H:%M} UTC" if obj.published_at else ""
-        return f"Publish {obj.pk}, version {str(obj.pipeline_version.uuid)[:8]}{when}"
+        told = {"publish": obj.pk, "version": str(obj.pipeline_version.uuid)[:8]}
+        if not obj.published_at:
+            return gettext("Publish %(publish)s, version %(version)s") % told
+        told["when"] = f"{obj.published_at:%Y-%m-%d %H:%M} UTC"
+        return gettext("Publish %(publish)s, version %(version)s, published %(when)s") % told
 
 
 class _ToRun(forms.Form):
     """What edges run, and what they may use."""
 
-    publish = PublishChoice(queryset=None, empty_label=None, widget=_select())
-    tags = forms.CharField(required=False, widget=_text(), help_text=_("Optional, separated by commas."))
+    publish = PublishChoice(queryset=None, label=_("Publish"), empty_label=None, widget=_select())
+    tags = forms.CharField(
+        required=False, label=_("Tags"), widget=_text(), help_text=_("Optional, separated by commas.")
+    )
     cpus = forms.FloatField(initial=1, label=_("CPUs"), widget=_number(step="0.1", min="0.1"))
-    memory = forms.CharField(initial="1Gi", widget=_text(), help_text=_("For example 512Mi or 2Gi."))
+    memory = forms.CharField(initial="1Gi", label=_("Memory"), widget=_text(), help_text=_("For example 512Mi or 2Gi."))
 
     def __init__(self, publishes: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,6 +100,7 @@ class AddForm(_ToRun):
 
     name = forms.CharField(
         max_length=128,
+        label=_("Name"),
         widget=_text(autofocus=True),
         help_text=_("Unique in the whole center; for example the site's name. Its logs carry it."),
     )
@@ -125,9 +132,9 @@ class AddManyForm(_ToRun):
         """Names or a pattern."""
         given = super().clean() or self.cleaned_data
         if bool(given.get("rows")) == bool(given.get("pattern")) and "rows" in given and "pattern" in given:
-            raise forms.ValidationError("Paste names, or give a pattern: one of the two.")
+            raise forms.ValidationError(gettext("Paste names, or give a pattern: one of the two."))
         if given.get("pattern") and not given.get("count"):
-            self.add_error("count", "Say how many edges the pattern names.")
+            self.add_error("count", gettext("Say how many edges the pattern names."))
         return given
 
     def edges(self) -> list[NewEdge]:
@@ -145,6 +152,7 @@ class FleetTokenForm(_ToRun):
 
     pattern = forms.CharField(
         max_length=128,
+        label=_("Pattern"),
         widget=_text(placeholder="shop-{n:04}", autofocus=True),
         help_text=_("The devices get their names from it, in the order in which they join. {n:04} pads with zeros."),
     )

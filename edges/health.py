@@ -4,11 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
+
 LITTLE_DISK = 0.1
 MUCH_MEMORY = 0.9
 # Row times are corrected by the offset; people should know when it is more than a slow network explains.
 CLOCK_OFF = 60_000  # ms
-UNITS = (("day", 86_400), ("hour", 3600), ("minute", 60))
+UNITS = (
+    (ngettext_lazy("%(count)s day", "%(count)s days", "number"), 86_400),
+    (ngettext_lazy("%(count)s hour", "%(count)s hours", "number"), 3600),
+    (ngettext_lazy("%(count)s minute", "%(count)s minutes", "number"), 60),
+)
 SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20))
 
 
@@ -58,24 +65,31 @@ def sentences(health: Health) -> list[str]:
     """What people should know of it; nothing when it never reported."""
     found = []
     if health.engine_version:
-        up = f", up {_span(health.uptime)}" if health.uptime is not None else ""
-        found.append(f"Engine {health.engine_version} on {health.arch}{up}.")
+        told = {"version": health.engine_version, "arch": health.arch}
+        if health.uptime is None:
+            found.append(_("Engine %(version)s on %(arch)s.") % told)
+        else:
+            found.append(_("Engine %(version)s on %(arch)s, up %(time)s.") % (told | {"time": _span(health.uptime)}))
     if health.clock_offset is not None and abs(health.clock_offset) >= CLOCK_OFF:
-        way = "ahead" if health.clock_offset > 0 else "behind"
-        found.append(
-            f"Its clock is {_span(abs(health.clock_offset) // 1000)} {way}; nothing stops, "
-            "but set it, for its rows carry its time."
-        )
+        ahead = _("Its clock is %(time)s ahead; nothing stops, but set it, for its rows carry its time.")
+        behind = _("Its clock is %(time)s behind; nothing stops, but set it, for its rows carry its time.")
+        found.append((ahead if health.clock_offset > 0 else behind) % {"time": _span(abs(health.clock_offset) // 1000)})
     if health.memory and health.memory_used is not None:
-        much = ": give it more, or it will be ended" if health.memory_used >= MUCH_MEMORY * health.memory else ""
-        found.append(f"It uses {_size(health.memory_used)} of {_size(health.memory)} memory{much}.")
+        told = {"used": _size(health.memory_used), "all": _size(health.memory)}
+        much = _("It uses %(used)s of %(all)s memory: give it more, or it will be ended.")
+        enough = _("It uses %(used)s of %(all)s memory.")
+        found.append((much if health.memory_used >= MUCH_MEMORY * health.memory else enough) % told)
     if health.disk_free is not None:
-        low = ": make room, or it must shed rows" if health.disk_free < LITTLE_DISK else ""
-        found.append(f"{health.disk_free:.0%} of its disk is free{low}.")
+        low, free = (
+            _("%(part)s of its disk is free: make room, or it must shed rows."),
+            _("%(part)s of its disk is free."),
+        )
+        found.append((low if health.disk_free < LITTLE_DISK else free) % {"part": f"{health.disk_free:.0%}"})
     if health.log_backlog:
-        found.append(f"{health.log_backlog:,} of its rows wait at the site to be sent.")
+        found.append(_("%(count)s of its rows wait at the site to be sent.") % {"count": f"{health.log_backlog:,}"})
     if health.shed_rows:
-        found.append(f"It had to shed {health.shed_rows:,} rows for want of room; each is accounted for as a gap.")
+        shed = _("It had to shed %(count)s rows for want of room; each is accounted for as a gap.")
+        found.append(shed % {"count": f"{health.shed_rows:,}"})
     return found
 
 
@@ -92,12 +106,12 @@ def _size(count: int) -> str:
     for unit, size in SIZES:
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{count:,} bytes"
+    return _("%(count)s bytes") % {"count": f"{count:,}"}
 
 
 def _span(seconds: int) -> str:
     for unit, length in UNITS:
         if seconds >= length:
             count = seconds // length
-            return f"{count:,} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute"
+            return str(unit % {"number": count, "count": f"{count:,}"})
+    return _("less than a minute")

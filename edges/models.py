@@ -5,6 +5,7 @@ import uuid
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from common.encryption import EncryptedTextField
 from publishing.models import Publish
@@ -48,6 +49,8 @@ class Edge(models.Model):
 
     class Meta:
         ordering = ["name"]
+        # Lists are by name, a page at a time; removed edges are in the lists of those that wrote logs.
+        indexes = [models.Index(fields=["name"], name="edge_by_name")]
         constraints = [
             models.UniqueConstraint(fields=["name"], condition=models.Q(removed_at=None), name="edge_name_once"),
             # One key that joins many times, or at once, with a fleet token gets one edge.
@@ -161,18 +164,18 @@ class EdgeEvent(models.Model):
     """What happened to an edge, by whom and why. Rows are only added. No actor: the edge or the center itself."""
 
     class Kind(models.TextChoices):
-        ADDED = "added"
-        TOKEN_REISSUED = "token_reissued"
-        JOINED = "joined"
-        JOIN_REFUSED = "join_refused"
-        TOKEN_REFUSED = "token_refused"
-        MOVED = "moved"
-        SERVING = "serving"
-        BANNED = "banned"
-        UNBANNED = "unbanned"
-        TAGGED = "tagged"
-        ROWS_LEFT_BEHIND = "rows_left_behind"
-        REMOVED = "removed"
+        ADDED = "added", _("Added")
+        TOKEN_REISSUED = "token_reissued", _("Token Reissued")
+        JOINED = "joined", _("Joined")
+        JOIN_REFUSED = "join_refused", _("Join Refused")
+        TOKEN_REFUSED = "token_refused", _("Token Refused")
+        MOVED = "moved", _("Moved")
+        SERVING = "serving", _("Serving")
+        BANNED = "banned", _("Banned")
+        UNBANNED = "unbanned", _("Unbanned")
+        TAGGED = "tagged", _("Tagged")
+        ROWS_LEFT_BEHIND = "rows_left_behind", _("Rows Left Behind")
+        REMOVED = "removed", _("Removed")
 
     edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now)

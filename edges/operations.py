@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog.models import Role, User
 from common.errors import Conflict, Invalid, NotFound
@@ -167,7 +168,7 @@ def _lock(edge: Edge) -> Edge:
     # Always the edge before its tokens: one order, so that joins and reissues never wait for each other in a circle.
     locked = Edge.objects.select_for_update().filter(pk=edge.pk, removed_at=None).first()
     if locked is None:
-        raise NotFound(f"There is no edge {edge.pk} for you.")
+        raise NotFound(_("There is no edge %(id)s for you.") % {"id": edge.pk})
     return locked
 
 

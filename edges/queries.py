@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db.models import Count, F, Q, QuerySet, TextField
 from django.db.models.functions import Cast
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
@@ -130,9 +131,10 @@ def edge_counts_by_publish(publishes: Iterable[Publish]) -> dict[int, int]:
 def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, removed: bool = False) -> Edge:
     """The edge with this id; with `removed`, also one that was removed. Raises `NotFound`, `Forbidden`."""
     edge = _with_publish().filter(pk=pk).first()
+    absent = _("There is no edge %(id)s for you.") % {"id": pk}
     if edge is None or (edge.removed_at and not removed):
-        raise NotFound(f"There is no edge {pk} for you.")
-    catalog.require_role(actor, edge.publish.pipeline_version.pipeline.workspace, at_least, f"edge {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, edge.publish.pipeline_version.pipeline.workspace, at_least, absent)
     return edge
 
 
@@ -149,9 +151,10 @@ def fleet_tokens_in(pipeline: Pipeline) -> QuerySet[FleetToken]:
 def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
     """The fleet token with this id. Raises `NotFound`, `Forbidden`."""
     token = _fleet_tokens().filter(pk=pk).first()
+    absent = _("There is no fleet token %(id)s for you.") % {"id": pk}
     if token is None:
-        raise NotFound(f"There is no fleet token {pk} for you.")
-    catalog.require_role(actor, token.publish.pipeline_version.pipeline.workspace, at_least, f"fleet token {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, token.publish.pipeline_version.pipeline.workspace, at_least, absent)
     return token
 
 
@@ -309,13 +312,18 @@ def _with_publish() -> QuerySet[Edge]:
 def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | None) -> list[str]:
     """The whole explanation, a sentence or two a line: the same for the page and for programs."""
     should = state.should_run
-    lines = [f"It should run publish {should.publish_id} ({should.pipeline}, version {should.pipeline_version})."]
+    lines = [
+        _("It should run publish %(publish)s (%(pipeline)s, version %(version)s).")
+        % {"publish": should.publish_id, "pipeline": should.pipeline, "version": should.pipeline_version}
+    ]
     if state.serving_digest:
-        lines.append(f"It proved that it serves {state.serving_digest}.")
+        lines.append(_("It proved that it serves %(digest)s.") % {"digest": state.serving_digest})
     lines.append(state.explain)
     live = state.state in {State.ONLINE, State.LATE, State.OFFLINE, State.LAPSING}
     if live and state.lapses_at and state.state is State.ONLINE:
-        lines.append(f"If it fell silent now, it would need a new bundle after {state.lapses_at:%Y-%m-%d %H:%M} UTC.")
+        lines.append(
+            _("If it fell silent now, it would need a new bundle after %(time)s.") % {"time": _utc(state.lapses_at)}
+        )
     if live and edge.joined_at:
         lines += health.sentences(found)
     if lost := sum(left.rows(acked(edge, epoch)) for epoch, left in left_behind(edge).items()):
@@ -324,24 +332,30 @@ def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | Non
         )
     if refusal:
         cause = refusal.detail.get("message") or refusal.detail.get("code") or refusal.kind
-        lines.append(f"Last refused at {refusal.at:%Y-%m-%d %H:%M} UTC: {cause}")
+        lines.append(_("Last refused at %(time)s: %(cause)s") % {"time": _utc(refusal.at), "cause": cause})
     return lines
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _next_step(edge: Edge, state: EdgeState, token: JoinToken | None, now: datetime) -> str:
     match state.state:
         case State.NEVER_JOINED if token and token.expires_at > now:
-            return f"Start the engine with its bundle before {token.expires_at:%Y-%m-%d %H:%M} UTC."
+            return _("Start the engine with its bundle before %(time)s.") % {"time": _utc(token.expires_at)}
         case State.NEVER_JOINED | State.EXPIRED:
-            return "Reissue the bundle and start the engine with the new one."
+            return _("Reissue the bundle and start the engine with the new one.")
         case State.BANNED:
-            return "Lift the ban, if the edge can be trusted again."
+            return _("Lift the ban, if the edge can be trusted again.")
         case State.REMOVED:
-            return "Add an edge, if the site is to come back."
+            return _("Add an edge, if the site is to come back.")
         case State.LATE | State.OFFLINE | State.LAPSING:
-            return "See whether the site has power and a way to this center; nothing is lost while its store has room."
+            return _(
+                "See whether the site has power and a way to this center; nothing is lost while its store has room."
+            )
     if state.is_serving:
-        return "Nothing to do."
+        return _("Nothing to do.")
     if (edge.report.get("update") or {}).get("state") == "failed":
-        return "Put right what its error says, or publish a version that it can run."
-    return "Wait for its next check-ins."
+        return _("Put right what its error says, or publish a version that it can run.")
+    return _("Wait for its next check-ins.")

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db.models import Q, TextChoices
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from edges.models import Edge, FleetToken
 from publishing.models import Publish
@@ -17,23 +19,23 @@ LAPSING = timedelta(hours=36)
 
 
 class State(TextChoices):
-    NEVER_JOINED = "never joined"
-    ONLINE = "online"
-    LATE = "late"
-    OFFLINE = "offline"
-    LAPSING = "session lapsing"
-    EXPIRED = "expired"
-    BANNED = "banned"
-    REMOVED = "removed"
+    NEVER_JOINED = "never joined", _("Never joined")
+    ONLINE = "online", _("Online")
+    LATE = "late", _("Late")
+    OFFLINE = "offline", _("Offline")
+    LAPSING = "session lapsing", _("Session lapsing")
+    EXPIRED = "expired", _("Expired")
+    BANNED = "banned", _("Banned")
+    REMOVED = "removed", _("Removed")
 
 
 class TokenState(TextChoices):
     """Whether devices can still add themselves with a fleet token."""
 
-    OPEN = "open"
-    USED_UP = "used up"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
+    OPEN = "open", _("Open")
+    USED_UP = "used up", _("Used up")
+    EXPIRED = "expired", _("Expired")
+    REVOKED = "revoked", _("Revoked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,30 +144,44 @@ def _explain(edge: Edge, state: State, is_serving: bool, should_run: Desired) ->
     lapses = f"{edge.session_lapses_at:%Y-%m-%d %H:%M} UTC" if edge.session_lapses_at else ""
     match state:
         case State.REMOVED:
-            return "It was removed; its logs and history stay."
+            return gettext("It was removed; its logs and history stay.")
         case State.BANNED:
-            return "It is banned: everything it sends is refused until the ban is lifted."
+            return gettext("It is banned: everything it sends is refused until the ban is lifted.")
         case State.NEVER_JOINED:
-            return "It has not joined yet: start its engine with the bundle; reissue the bundle if it is lost or old."
-        case State.EXPIRED:
-            return f"Its session ended at {lapses}, 7 days after its last contact: start it with a reissued bundle."
-        case State.LAPSING | State.OFFLINE | State.LATE:
-            return (
-                f"No contact since {contact}. It goes on serving from its own store; "
-                f"after {lapses} it needs a new bundle. {_serving(edge, is_serving, should_run)}"
+            return gettext(
+                "It has not joined yet: start its engine with the bundle; reissue the bundle if it is lost or old."
             )
+        case State.EXPIRED:
+            ended = gettext(
+                "Its session ended at %(time)s, 7 days after its last contact: start it with a reissued bundle."
+            )
+            return ended % {"time": lapses}
+        case State.LAPSING | State.OFFLINE | State.LATE:
+            silent = gettext(
+                "No contact since %(contact)s. It goes on serving from its own store; "
+                "after %(lapses)s it needs a new bundle."
+            )
+            told = {"contact": contact, "lapses": lapses}
+            return f"{silent % told} {_serving(edge, is_serving, should_run)}"
     return _serving(edge, is_serving, should_run)
 
 
 def _serving(edge: Edge, is_serving: bool, should_run: Desired) -> str:
     if is_serving:
-        return "It serves what it should."
-    target = f"publish {should_run.publish_id} ({should_run.pipeline})"
+        return gettext("It serves what it should.")
+    told = {"publish": should_run.publish_id, "pipeline": should_run.pipeline}
     update = edge.report.get("update") or {}
     if update.get("state") == "failed":
-        return f"It could not take up {target}: {update.get('error') or 'it gave no reason'}."
-    if update.get("state") in {"pulling", "warming"}:
-        return f"It is {update['state']} {target}."
+        told["reason"] = update.get("error") or gettext("it gave no reason")
+        return gettext("It could not take up publish %(publish)s (%(pipeline)s): %(reason)s.") % told
+    if update.get("state") == "pulling":
+        return gettext("It is pulling publish %(publish)s (%(pipeline)s).") % told
+    if update.get("state") == "warming":
+        return gettext("It is warming publish %(publish)s (%(pipeline)s).") % told
     if not edge.serving_digest:
-        return f"It joined and has not reported yet that it serves {target}."
-    return f"It still serves an earlier publish and will take up {target} after its next check-in."
+        return gettext("It joined and has not reported yet that it serves publish %(publish)s (%(pipeline)s).") % told
+    waits = gettext(
+        "It still serves an earlier publish and will take up publish %(publish)s (%(pipeline)s) "
+        "after its next check-in."
+    )
+    return waits % told

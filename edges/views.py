@@ -1,15 +1,18 @@
 """Pages of edges: the list of a pipeline, one edge, and what people do with them."""
 
-from datetime import timedelta
+import hashlib
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
+from django.core.cache import cache
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -23,6 +26,7 @@ from edges.states import State
 from publishing import queries as publishing
 
 PAGE_LENGTH = 50
+LARGE_FLEET, SUMMARY_SECONDS = 1000, 5  # so long the page itself waits before it asks again
 LAPSE_HOURS = states.LAPSING / timedelta(hours=1)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -107,7 +111,7 @@ def ban(request: SignedInRequest, pk: UUID) -> HttpResponse:
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.ban_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
-        messages.success(request, f"Edge {edge.name} is banned: everything it sends is refused.")
+        messages.success(request, _("Edge %(name)s is banned: everything it sends is refused.") % {"name": edge.name})
         return redirect("edges:edge", edge.pk)
     return pages.ask(request, "edges/_ban.html", _of_edge(request, edge))
 
@@ -117,7 +121,7 @@ def ban(request: SignedInRequest, pk: UUID) -> HttpResponse:
 def unban(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Lets a banned edge in again."""
     edge = operations.unban_edge(actor=request.user, edge=queries.edge_for(request.user, pk, Role.COLLABORATOR))
-    messages.success(request, f"The ban of edge {edge.name} is lifted.")
+    messages.success(request, _("The ban of edge %(name)s is lifted.") % {"name": edge.name})
     return redirect("edges:edge", edge.pk)
 
 
@@ -128,7 +132,7 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
     edge = queries.edge_for(request.user, pk, Role.COLLABORATOR)
     if request.method == "POST":
         operations.remove_edge(actor=request.user, edge=edge, reason=request.POST.get("reason", ""))
-        messages.success(request, f"Edge {edge.name} is removed. Its logs stay.")
+        messages.success(request, _("Edge %(name)s is removed. Its logs stay.") % {"name": edge.name})
         return redirect("edges:edges", edge.publish.pipeline_version.pipeline_id)
     return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))
 
@@ -136,16 +140,34 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
 def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge]) -> dict[str, Any]:
     """A page of the edges that match the filter, and how all of them are. As many queries for 10,000 as for one."""
     form, now = forms.FilterForm(request.GET), timezone.now()
-    page = Paginator(_filtered(found, form), PAGE_LENGTH).get_page(request.GET.get("page"))
+    is_filtered = any(form.data.get(name) for name in form.fields)
+    summary = _summary(found, now)
+    # Sorted are only ids: whole edges, with their reports, would all be carried along.
+    pages_of_ids = Paginator(_filtered(found, form).values_list("pk", flat=True), PAGE_LENGTH)
+    if not is_filtered:
+        pages_of_ids.count = summary.total  # it was just counted
+    page = pages_of_ids.get_page(request.GET.get("page"))
+    shown = found.filter(pk__in=list(page))
     return pages.in_workspace(
         request,
         workspace,
         form=form,
-        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in page],
+        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in shown],
         page=page,
-        is_filtered=any(form.data.get(name) for name in form.fields),
-        summary=queries.summary_for(found, now, LAPSE_HOURS),
+        is_filtered=is_filtered,
+        summary=summary,
     )
+
+
+def _summary(found: QuerySet[Edge], now: datetime) -> queries.FleetSummary:
+    """How all edges of a list are. Of a large fleet it is kept for seconds: every open list asks again and again."""
+    key = f"edges.summary.{hashlib.sha256(str(found.query).encode()).hexdigest()}"
+    summary: queries.FleetSummary | None = cache.get(key)
+    if summary is None:
+        summary = queries.summary_for(found, now, LAPSE_HOURS)
+        if summary.total >= LARGE_FLEET:
+            cache.set(key, summary, SUMMARY_SECONDS)
+    return summary
 
 
 def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
+
 from catalog import queries as catalog
 from logs import aggregates
 from logs.aggregates import Counts, Distribution, Point, Series, TimeSeries
@@ -10,6 +13,11 @@ from logs.buckets import Asked, Group, Span
 
 LINES = 8  # more cannot be told apart
 BINS = 40
+UNITS = (
+    (86_400, ngettext_lazy("rows per day", "rows per %d days")),
+    (3600, ngettext_lazy("rows per hour", "rows per %d hours")),
+    (60, ngettext_lazy("rows per minute", "rows per %d minutes")),
+)
 
 
 @dataclass(frozen=True)
@@ -78,16 +86,16 @@ def board(actor: catalog.Actor, pipeline_pk: int, asked: Asked, field: str = "")
 
 def _requests(found: TimeSeries) -> Chart:
     lines = [_line(one, lambda point: float(point.counts.rows)) for one in found.series[:LINES]]
-    return _in_time("requests", "Requests", f"rows per {_step(found.span)}", found.span, lines, _left_out(found))
+    return _in_time("requests", _("Requests"), _rows_per(found.span), found.span, lines, _left_out(found))
 
 
 def _latency(found: TimeSeries) -> Chart:
     if len(found.series) == 1:
         only = found.series[0]
         lines = [replace(_line(only, _quantile(name)), label=name) for name in ("p50", "p90", "p99")]
-        return _in_time("latency", "Latency", "ms", found.span, lines)
+        return _in_time("latency", _("Latency"), "ms", found.span, lines)
     lines = [_line(one, _quantile("p99")) for one in found.series[:LINES]]
-    return _in_time("latency", "Latency, p99", "ms", found.span, lines, _left_out(found))
+    return _in_time("latency", _("Latency, p99"), "ms", found.span, lines, _left_out(found))
 
 
 def _quantile(name: str) -> Callable[[Point], float | None]:
@@ -98,16 +106,17 @@ def _anomalies(found: TimeSeries) -> Chart:
     failing = sorted(found.series, key=lambda one: -one.total.anomalous)
     shown = [one for one in failing if one.total.anomalous][:LINES]
     lines = [_line(one, lambda point: float(point.counts.anomalous)) for one in shown]
-    note = "" if lines else "No row failed a validation in this time."
-    unit = f"rows per {_step(found.span)}"
-    return _in_time("anomalies", "Failed validations by edge", unit, found.span, lines, note or _left_out(found))
+    note = "" if lines else _("No row failed a validation in this time.")
+    title = _("Failed validations by edge")
+    return _in_time("anomalies", title, _rows_per(found.span), found.span, lines, note or _left_out(found))
 
 
 def _histogram(found: Distribution) -> Chart:
     middles = [(low + high) / 2 for low, high in zip(found.edges, found.edges[1:], strict=False)]
     lines = [Line(one.group or found.field, list(one.histogram)) for one in found.series[:LINES] if middles]
-    note = "" if middles else f"No row of this time has a number in {found.field}."
-    return Chart("histogram", f"Distribution of {found.field}", "bars", "rows", middles, lines, note)
+    note = "" if middles else _("No row of this time has a number in %(field)s.") % {"field": found.field}
+    title = _("Distribution of %(field)s") % {"field": found.field}
+    return Chart("histogram", title, "bars", _("rows"), middles, lines, note)
 
 
 def _over_time(found: Distribution) -> Chart:
@@ -117,11 +126,11 @@ def _over_time(found: Distribution) -> Chart:
         for name in names:
             values = [getattr(point.spread, name) for point in one.points]
             lines.append(Line(f"{one.group} {name}".strip(), values))
-    return _in_time("field", f"{found.field} over time", "", found.span, lines)
+    return _in_time("field", _("%(field)s over time") % {"field": found.field}, "", found.span, lines)
 
 
 def _line(series: Series, value: Callable[[Point], float | None]) -> Line:
-    return Line(series.group or "all", [value(point) for point in series.points])
+    return Line(series.group or _("all"), [value(point) for point in series.points])
 
 
 def _in_time(key: str, title: str, unit: str, span: Span, lines: Sequence[Line], note: str = "") -> Chart:
@@ -131,12 +140,12 @@ def _in_time(key: str, title: str, unit: str, span: Span, lines: Sequence[Line],
 
 def _left_out(found: TimeSeries) -> str:
     more = max(0, len(found.series) - LINES) + found.span.groups_left_out
-    return f"The {LINES} with most rows; {more} more are not drawn." if more else ""
+    told = {"lines": LINES, "more": more}
+    return _("The %(lines)s with most rows; %(more)s more are not drawn.") % told if more else ""
 
 
-def _step(span: Span) -> str:
-    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+def _rows_per(span: Span) -> str:
+    for length, unit in UNITS:
         if span.step % length == 0:
-            count = span.step // length
-            return unit if count == 1 else f"{count} {unit}s"
-    return f"{span.step} s"
+            return str(unit % (span.step // length))
+    return _("rows per %(seconds)s s") % {"seconds": span.step}

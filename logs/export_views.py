@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from catalog import pages
@@ -40,7 +41,7 @@ def exports(request: SignedInRequest, pk: int) -> HttpResponse:
                 asked=Asked(filters=filters),
                 data_size_limit=kept.DEFAULT_FILE,
             )
-            messages.success(request, "The export began. Its files are listed here when they are ready.")
+            messages.success(request, _("The export began. Its files are listed here when they are ready."))
             return redirect("logs:exports", pipeline.pk)
     return _page(request, pipeline, form, status=422 if asked else 200)
 
@@ -50,7 +51,7 @@ def exports(request: SignedInRequest, pk: int) -> HttpResponse:
 def cancel(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Stops an export; its finished files stay until they expire."""
     export = kept.cancel_export(actor=request.user, export=kept.export_for(request.user, pk))
-    messages.success(request, "The export is stopped. The files that were finished stay until they expire.")
+    messages.success(request, _("The export is stopped. The files that were finished stay until they expire."))
     return redirect("logs:exports", export.pipeline_id)
 
 
@@ -61,7 +62,7 @@ def delete(request: SignedInRequest, pk: UUID) -> HttpResponse:
     export = kept.export_for(request.user, pk)
     if request.method == "POST":
         kept.delete_export(actor=request.user, export=export)
-        messages.success(request, "The export and its files are removed.")
+        messages.success(request, _("The export and its files are removed."))
         return redirect("logs:exports", export.pipeline_id)
     context = pages.in_workspace(request, export.pipeline.workspace, pipeline=export.pipeline, export=export)
     return pages.ask(request, "logs/_delete_export.html", context)
@@ -76,7 +77,7 @@ def _page(request: SignedInRequest, pipeline: Pipeline, form: forms.ExportForm, 
         form=form,
         rows=[(export, round(kept.progress_of(export) * 100)) for export in found],
         is_busy=any(export.status in kept.UNFINISHED for export in found),
-        edge_names=queries.partitions_of(pipeline)[:SUGGESTED_EDGES],
+        edge_names=queries.partitions_of(pipeline, SUGGESTED_EDGES),
     )
     name = "_exports" if pages.wants_fragment(request) else "exports"
     return render(request, f"logs/{name}.html", context, status=status)

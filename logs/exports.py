@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Role, User
@@ -59,9 +60,10 @@ def exports_for(actor: catalog.Actor, pipeline_pk: int) -> QuerySet[LogExport]:
 def export_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER) -> LogExport:
     """An export and its files. Raises `NotFound`, `Forbidden`."""
     export = _whole(LogExport.objects.filter(pk=pk)).first()
+    absent = _("There is no export %(id)s for you.") % {"id": pk}
     if export is None:
-        raise NotFound(f"There is no export {pk} for you.")
-    catalog.require_role(actor, export.pipeline.workspace, at_least, f"export {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, export.pipeline.workspace, at_least, absent)
     return export
 
 

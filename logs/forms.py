@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.utils.datastructures import MultiValueDict
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from catalog.models import PipelineVersion
@@ -14,11 +15,11 @@ from logs.filters import COUNT, Filters, is_pattern
 from logs.models import LogExport
 
 PERIODS = {
-    "15m": ("Last 15 minutes", timedelta(minutes=15)),
-    "1h": ("Last hour", timedelta(hours=1)),
-    "24h": ("Last 24 hours", timedelta(days=1)),
-    "7d": ("Last 7 days", timedelta(days=7)),
-    "30d": ("Last 30 days", timedelta(days=30)),
+    "15m": (_("Last 15 minutes"), timedelta(minutes=15)),
+    "1h": (_("Last hour"), timedelta(hours=1)),
+    "24h": (_("Last 24 hours"), timedelta(days=1)),
+    "7d": (_("Last 7 days"), timedelta(days=7)),
+    "30d": (_("Last 30 days"), timedelta(days=30)),
 }
 CHART_PERIOD = "24h"
 CHART_POINTS = 120
@@ -40,22 +41,31 @@ class _RangeForm(forms.Form):
     """Edge, version and time. Times are UTC; exact times, where given, count instead of the period."""
 
     edge = forms.CharField(
-        required=False, max_length=256, widget=_text(type="search", list="edge-names", placeholder="All, or a name")
+        required=False,
+        max_length=256,
+        label=_("Edge"),
+        widget=_text(type="search", list="edge-names", placeholder=_("All, or a name")),
     )
     period = forms.ChoiceField(
         required=False,
-        choices=[("", "Any time"), *((key, name) for key, (name, _) in PERIODS.items())],
+        label=_("Time"),
+        choices=[("", _("Any time")), *((key, name) for key, (name, _length) in PERIODS.items())],
         widget=_select(),
     )
     start = forms.DateTimeField(required=False, label=_("From (UTC)"), widget=_moment())
     end = forms.DateTimeField(required=False, label=_("To (UTC)"), widget=_moment())
-    model = forms.CharField(required=False, max_length=256, widget=_text(type="search", placeholder="All, or a name"))
+    model = forms.CharField(
+        required=False,
+        max_length=256,
+        label=_("Model"),
+        widget=_text(type="search", placeholder=_("All, or a name")),
+    )
     pipeline_version = forms.ChoiceField(required=False, label=_("Version"), widget=_select())
 
     def __init__(self, versions: Iterable[PipelineVersion], data: Any) -> None:
         super().__init__(data)
         named = [(str(one.uuid), f"{str(one.uuid)[:8]}, {one.created_at:%Y-%m-%d %H:%M} UTC") for one in versions]
-        self.fields["pipeline_version"].choices = [("", "All versions"), *named]  # type: ignore[attr-defined]
+        self.fields["pipeline_version"].choices = [("", _("All versions")), *named]  # type: ignore[attr-defined]
 
     @property
     def is_narrowed(self) -> bool:
@@ -78,7 +88,7 @@ class FilterForm(_RangeForm):
         required=False,
         max_length=256,
         label=_("Failed validation"),
-        widget=_text(placeholder="All rows", list="checks"),
+        widget=_text(placeholder=_("All rows"), list="checks"),
     )
     filter = forms.CharField(
         required=False, max_length=1000, label=_("Values"), widget=_text(placeholder="out.variable > 500000")
@@ -100,7 +110,12 @@ class FilterForm(_RangeForm):
 class ExportForm(FilterForm):
     """Which rows go into files, and of what kind."""
 
-    format = forms.ChoiceField(choices=LogExport.Format.choices, initial=LogExport.Format.PARQUET, widget=_select())
+    format = forms.ChoiceField(
+        label=_("Kind of file"),
+        choices=LogExport.Format.choices,
+        initial=LogExport.Format.PARQUET,
+        widget=_select(),
+    )
 
 
 class ChartForm(_RangeForm):
@@ -110,21 +125,30 @@ class ChartForm(_RangeForm):
         required=False,
         label=_("A line for each"),
         choices=[
-            ("", "Nothing: all in one"),
+            ("", _("Nothing: all in one")),
             *(
                 (group.value, name)
-                for group, name in ((Group.EDGE, "Edge"), (Group.MODEL, "Model"), (Group.VERSION, "Pipeline version"))
+                for group, name in (
+                    (Group.EDGE, _("Edge")),
+                    (Group.MODEL, _("Model")),
+                    (Group.VERSION, _("Pipeline version")),
+                )
             ),
         ],
         widget=_select(),
     )
-    field = forms.CharField(required=False, max_length=512, widget=_text(list="fields", placeholder="First output"))
+    field = forms.CharField(
+        required=False,
+        max_length=512,
+        label=_("Distribution of"),
+        widget=_text(list="fields", placeholder=_("First output")),
+    )
 
     def clean_edge(self) -> str:
         """Rollups are kept by name."""
         edge: str = self.cleaned_data["edge"]
         if is_pattern(edge):
-            raise forms.ValidationError("Charts take the name of one edge, not a pattern.")
+            raise forms.ValidationError(gettext("Charts take the name of one edge, not a pattern."))
         return edge
 
     def asked(self, now: datetime) -> Asked:

@@ -3,6 +3,7 @@
 import uuid
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from catalog.models import PipelineVersion, User
 from edges.models import Edge
@@ -275,12 +276,12 @@ class LogExport(models.Model):
         JSON = "json"
 
     class Status(models.TextChoices):
-        PENDING = "Pending"
-        RUNNING = "Running"
-        DONE = "Done"
-        CANCELLED = "Cancelled"
-        ERROR = "Error"
-        EXPIRED = "Expired"
+        PENDING = "Pending", _("Pending")
+        RUNNING = "Running", _("Running")
+        DONE = "Done", _("Done")
+        CANCELLED = "Cancelled", _("Cancelled")
+        ERROR = "Error", _("Error")
+        EXPIRED = "Expired", _("Expired")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     pipeline = models.ForeignKey("catalog.Pipeline", on_delete=models.CASCADE, related_name="log_exports")

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Sum
 from django.utils import timezone
 
 from catalog import queries as catalog
 from catalog.models import Pipeline
 from common.errors import NotFound
-from edges.models import Edge
+from edges.models import Assignment, Edge
 from logs import merge, rollups
 from logs.columns import Selection
 from logs.filters import Filters
@@ -146,11 +146,16 @@ def anomalies_today(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     return dict.fromkeys(ids, 0) | dict(counted)
 
 
-def partitions_of(pipeline: Pipeline) -> list[str]:
-    """The names of the edges that run or ran a pipeline, so that may have written logs of it, and of its sources."""
+def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
+    """The names of the edges that run or ran a pipeline, so that may have written logs of it, and of its sources.
+
+    The first of them in order, when only so many are wanted.
+    """
     # Every edge that runs or ran it was assigned to it, so one condition finds both.
-    found = Edge.objects.filter(assignments__publish__pipeline_version__pipeline=pipeline)
-    return sorted({*found.values_list("name", flat=True), *map(str, pipeline.log_sources.all())})
+    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__pipeline_version__pipeline=pipeline)
+    found = Edge.objects.filter(Exists(mine)).order_by("name")
+    names = {*found.values_list("name", flat=True).distinct()[:most], *map(str, pipeline.log_sources.all())}
+    return sorted(names)[:most]
 
 
 def first_at(moment: datetime | None) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import F, Q, QuerySet, Sum
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, Workspace
@@ -44,7 +45,7 @@ def limits_of(owner: Pipeline | Workspace) -> Limits:
 def set_limits(actor: catalog.Actor, owner: Pipeline | Workspace, limits: Limits) -> Limits:
     """Sets them; without any, all is kept. Raises `Forbidden` for who does not own the workspace, `Invalid`."""
     workspace = owner if isinstance(owner, Workspace) else owner.workspace
-    catalog.require_role(actor, workspace, Role.OWNER, "logs")
+    catalog.require_role(actor, workspace, Role.OWNER, _("There are no logs for you."))
     given: dict[str, int | None] = dataclasses.asdict(limits)
     for name, value in given.items():
         if value is not None and value < 1:

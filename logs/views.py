@@ -63,7 +63,7 @@ def _context(request: SignedInRequest, pipeline: Pipeline, form: forms.FilterFor
         pipeline.workspace,
         pipeline=pipeline,
         form=form,
-        edge_names=queries.partitions_of(pipeline)[:SUGGESTED_EDGES],
+        edge_names=queries.partitions_of(pipeline, SUGGESTED_EDGES),
         is_filtered=form.is_narrowed,
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from catalog.models import Pipeline, User, Workspace
 from edges import queries as edges
@@ -38,12 +39,18 @@ def is_untouched() -> bool:
 def _registry(actor: User) -> Step:
     row = publishing.registry_settings()
     link = reverse("admin:publishing_registrysettings_changelist") if actor.is_superuser else ""
-    title = "A registry to publish to"
+    title = _("A registry to publish to")
     if row is None or not row.registry:
-        return Step(title, publishing.NOT_CONFIGURED, False, link, "Set the registry")
+        return Step(title, _(publishing.NOT_CONFIGURED), False, link, _("Set the registry"))
     if not row.enabled:
-        return Step(title, publishing.DISABLED, False, link, "Enable it")
-    return Step(title, f"{row} is set, {_tested(row)}.", not _fails(row), link, "Test the connection")
+        return Step(title, _(publishing.DISABLED), False, link, _("Enable it"))
+    return Step(
+        title,
+        _("%(registry)s is set, %(tested)s.") % {"registry": row, "tested": _tested(row)},
+        not _fails(row),
+        link,
+        _("Test the connection"),
+    )
 
 
 def _fails(row: RegistrySettings) -> bool:
@@ -52,41 +59,42 @@ def _fails(row: RegistrySettings) -> bool:
 
 def _tested(row: RegistrySettings) -> str:
     if row.source == RegistrySettings.Source.BUILT_IN:
-        return "the one that is built in"
+        return _("the one that is built in")
     if not row.checks:
-        return "not tested yet"
-    return "its last test failed" if _fails(row) else "its last test passed"
+        return _("not tested yet")
+    return _("its last test failed") if _fails(row) else _("its last test passed")
 
 
 def _engine_image(actor: User) -> Step:
-    title = "An engine image that goes along"
+    title = _("An engine image that goes along")
     link = reverse("admin:publishing_engineimageschange_changelist") if actor.is_superuser else ""
     images = engine_images.current().text
     if images:
-        return Step(title, f"{images} goes along with every publish.", True, link, "Check it", is_optional=True)
-    said = "None is set: the commands then name no image, and engines run from their package."
-    return Step(title, said, False, link, "Set an image", is_optional=True)
+        said = _("%(image)s goes along with every publish.") % {"image": images}
+        return Step(title, said, True, link, _("Check it"), is_optional=True)
+    said = _("None is set: the commands then name no image, and engines run from their package.")
+    return Step(title, said, False, link, _("Set an image"), is_optional=True)
 
 
 def _signing(actor: User) -> Step:
     key = publishing.signing_keys().filter(active=True).first()
     link = reverse("admin:publishing_signingkey_changelist") if actor.is_superuser else ""
-    said = f"Publishes are signed with {key.name}." if key else "Publishes are not signed."
-    return Step("A key that signs publishes", said, key is not None, link, "Choose a key", is_optional=True)
+    said = _("Publishes are signed with %(name)s.") % {"name": key.name} if key else _("Publishes are not signed.")
+    return Step(_("A key that signs publishes"), said, key is not None, link, _("Choose a key"), is_optional=True)
 
 
 def _observability(actor: User) -> Step:
     link = reverse("admin:logs_observabilitychange_changelist") if actor.is_superuser else ""
     if observability.is_on():
-        return Step("Logs of edges", "Edges may send what they infer here.", True, link, "Look at it")
-    said = "Observability is off: edges keep what they infer, and nothing of it is seen here."
-    return Step("Logs of edges", said, False, link, "Switch it on")
+        return Step(_("Logs of edges"), _("Edges may send what they infer here."), True, link, _("Look at it"))
+    said = _("Observability is off: edges keep what they infer, and nothing of it is seen here.")
+    return Step(_("Logs of edges"), said, False, link, _("Switch it on"))
 
 
 def _work(actor: User, workspace: Workspace | None) -> list[Step]:
     if workspace is None:
         link = reverse("catalog:create-workspace")
-        return [Step("A workspace", "You are in none yet.", False, link, "Create a workspace")]
+        return [Step(_("A workspace"), _("You are in none yet."), False, link, _("Create a workspace"))]
     models = workspace.models.count()
     pipelines = workspace.pipelines.count()
     published = Publish.objects.filter(
@@ -96,13 +104,23 @@ def _work(actor: User, workspace: Workspace | None) -> list[Step]:
     listed = reverse("pipelines", args=[workspace.pk])
     name = workspace.name
     return [
-        Step("A workspace", f"{name} is open.", True, reverse("catalog:workspaces"), "Look at all"),
-        _counted("A model", models, name, reverse("catalog:upload-model", args=[workspace.pk]), "Upload a model"),
-        _counted(
-            "A pipeline", pipelines, name, reverse("catalog:create-pipeline", args=[workspace.pk]), "Create a pipeline"
+        Step(
+            _("A workspace"),
+            _("%(name)s is open.") % {"name": name},
+            True,
+            reverse("catalog:workspaces"),
+            _("Look at all"),
         ),
-        _counted("A publish", published, name, listed, "Publish a version"),
-        _counted("An edge", placed, name, listed, "Add an edge"),
+        _counted(_("A model"), models, name, reverse("catalog:upload-model", args=[workspace.pk]), _("Upload a model")),
+        _counted(
+            _("A pipeline"),
+            pipelines,
+            name,
+            reverse("catalog:create-pipeline", args=[workspace.pk]),
+            _("Create a pipeline"),
+        ),
+        _counted(_("A publish"), published, name, listed, _("Publish a version")),
+        _counted(_("An edge"), placed, name, listed, _("Add an edge")),
         _logged(workspace, listed),
     ]
 
@@ -110,11 +128,12 @@ def _work(actor: User, workspace: Workspace | None) -> list[Step]:
 def _logged(workspace: Workspace, link: str) -> Step:
     arrived = LogMark.objects.filter(edge__publish__pipeline_version__pipeline__workspace=workspace, rows__gt=0)
     if arrived.exists():
-        return Step("The first inference", "Rows of edges arrived.", True, link, "Read the logs")
-    said = "None arrived yet: start the edge with the command that its bundle comes with, and send it a request."
-    return Step("The first inference", said, False, link, "Look at the edges")
+        return Step(_("The first inference"), _("Rows of edges arrived."), True, link, _("Read the logs"))
+    said = _("None arrived yet: start the edge with the command that its bundle comes with, and send it a request.")
+    return Step(_("The first inference"), said, False, link, _("Look at the edges"))
 
 
 def _counted(title: str, count: int, name: str, link: str, action: str) -> Step:
-    said = f"{name} has {count}." if count else f"{name} has none yet."
+    told = {"name": name, "count": count}
+    said = _("%(name)s has %(count)s.") % told if count else _("%(name)s has none yet.") % told
     return Step(title, said, count > 0, link, action)

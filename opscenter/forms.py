@@ -14,9 +14,10 @@ class LoginForm(AuthenticationForm):
     )
     password = forms.CharField(
         strip=False,
+        label=_("Password"),
         widget=forms.PasswordInput(attrs={"class": "form-control", "autocomplete": "current-password"}),
     )
     error_messages = {
-        "invalid_login": "The e-mail address or the password is wrong. Passwords differ in upper and lower case.",
-        "inactive": "This account is switched off: ask an administrator.",
+        "invalid_login": _("The e-mail address or the password is wrong. Passwords differ in upper and lower case."),
+        "inactive": _("This account is switched off: ask an administrator."),
     }

@@ -1,9 +1,10 @@
 """How far the pipelines of a workspace came, over all apps."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from catalog import queries as catalog
-from catalog.models import Pipeline, PipelineVersion, Workspace
+from catalog.models import Pipeline, PipelineVersion
 from edges import queries as edges
 from logs import queries as logs
 from publishing import history
@@ -22,9 +23,9 @@ class PipelineRow:
     anomalies_today: int
 
 
-def pipelines_of(workspace: Workspace) -> list[PipelineRow]:
-    """The pipelines by name. The number of queries does not depend on how many there are."""
-    pipelines = list(workspace.pipelines.all())
+def rows_of(pipelines: Iterable[Pipeline]) -> list[PipelineRow]:
+    """A line for each of these pipelines. The number of queries does not depend on how many there are."""
+    pipelines = list(pipelines)
     versions = catalog.newest_versions(pipelines)
     publishes = history.newest_publishes(list(versions.values()))
     edge_counts, rows_today = edges.edge_counts(pipelines), logs.rows_today(pipelines)

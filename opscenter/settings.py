@@ -16,6 +16,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from django.templatetags.static import static
+from django.utils.translation import get_language_info
 
 from common import env, secrets
 
@@ -104,6 +105,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "opscenter.middleware.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -252,7 +254,12 @@ UNFOLD = {
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
-LOCALE_PATHS = [BASE_DIR / "locale"]  # `manage.py makemessages --locale de` collects the texts there
+LOCALE_PATHS = [BASE_DIR / "locale"]  # docs/translating.md
+# What browsers may ask for: English, and the languages whose texts are compiled.
+LANGUAGES = [
+    (code, get_language_info(code)["name"])
+    for code in ("en", *sorted(file.parts[-3] for file in LOCALE_PATHS[0].glob("*/LC_MESSAGES/django.mo")))
+]
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env.text("OPSCENTER_STATIC", str(BASE_DIR / "var/static")))

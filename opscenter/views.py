@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from catalog import pages, queries
@@ -52,7 +53,10 @@ def login(request: HttpRequest) -> HttpResponseBase:
     throttle = LoginThrottle()
     if not throttle.allow_request(request, None):  # type: ignore[arg-type]
         wait = int(throttle.wait() or 1) + 1
-        raise RateLimited(f"Too many wrong attempts from your address: try again in {wait} seconds.", retry_after=wait)
+        raise RateLimited(
+            _("Too many wrong attempts from your address: try again in %(wait)s seconds.") % {"wait": wait},
+            retry_after=wait,
+        )
     answer = login_form(request)
     if answer.status_code == HTTPStatus.FOUND:
         throttle.forgive()
@@ -91,9 +95,10 @@ def steps(request: SignedInRequest) -> HttpResponse:
 @require_safe
 @signed_in
 def pipelines(request: SignedInRequest, pk: int) -> HttpResponse:
-    """A workspace's pipelines, each with how far it came."""
+    """A workspace's pipelines by name, each with how far it came."""
     workspace = queries.workspace_for(request.user, pk)
-    context = pages.in_workspace(request, workspace, rows=overview.pipelines_of(workspace))
+    page = pages.paged(request, workspace.pipelines.all())
+    context = pages.in_workspace(request, workspace, rows=overview.rows_of(page), page=page)
     return render(request, "opscenter/pipelines.html", context)
 
 
@@ -110,19 +115,31 @@ def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     return answer
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """400 of Django's own checks: a host that is not ours, more fields than a form of ours has. Needs no session."""
+    message = _("The request cannot be taken as it is: reload the page and send it again.")
+    if request.path.startswith(PROGRAM_PATHS):
+        return JsonResponse({"code": "invalid", "message": message}, status=400)
+    if pages.wants_fragment(request):
+        return _notice(message, 400)
+    return HttpResponse(render_to_string("400.html", {"message": message}), status=400)
+
+
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403 of Django's own checks."""
-    return refusal(request, Forbidden(str(exception) or "You may not do this."))
+    return refusal(request, Forbidden(str(exception) or _("You may not do this.")))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403 for a form that did not come from our page, or came after the session ended."""
-    return refusal(request, Forbidden("The form is too old or came from elsewhere: reload the page and send it again."))
+    return refusal(
+        request, Forbidden(_("The form is too old or came from elsewhere: reload the page and send it again."))
+    )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """404 for an address that does not exist."""
-    return refusal(request, NotFound("There is nothing at this address."))
+    return refusal(request, NotFound(_("There is nothing at this address.")))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -131,7 +148,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
         message = "The center failed to answer: its log says why."
         return JsonResponse({"code": "internal", "message": message}, status=500)
     if pages.wants_fragment(request):
-        return _notice("The center failed to answer. Try again; if it happens again, its log says why.", 500)
+        return _notice(_("The center failed to answer. Try again; if it happens again, its log says why."), 500)
     return HttpResponse(render_to_string("500.html"), status=500)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
 
 from publishing.history import Candidate
 from publishing.models import Publish
@@ -23,7 +24,9 @@ class ReplaceForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Nothing that was replaced or went away meanwhile is left out silently."""
         if not self.chosen and not self.unknown:
-            raise forms.ValidationError("Choose at least one publish, or close this and publish without replacing.")
+            raise forms.ValidationError(_("Choose at least one publish, or close this and publish without replacing."))
         if self.unknown:
-            raise forms.ValidationError("A publish that you chose can no longer be replaced: look at the list again.")
+            raise forms.ValidationError(
+                _("A publish that you chose can no longer be replaced: look at the list again.")
+            )
         return self.cleaned_data

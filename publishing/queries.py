@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from catalog import queries as catalog
 from catalog import storage
@@ -21,19 +23,22 @@ from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningK
 from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
-NOT_CONFIGURED = (
+NOT_CONFIGURED = gettext_noop(
     "No registry is configured to publish to: an administrator sets one in the admin console under Registry settings "
     "(or by OCI_REGISTRY)."
 )
-DISABLED = "Publishing is switched off: an administrator enables it in the admin console under Registry settings."
+DISABLED = gettext_noop(
+    "Publishing is switched off: an administrator enables it in the admin console under Registry settings."
+)
 
 
 def publish_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
     """The publish with this id, for a member of its workspace. Raises `NotFound`, `Forbidden`."""
     publish = _whole(Publish.objects.filter(pk=pk)).first()
+    absent = _("There is no publish %(id)s for you.") % {"id": pk}
     if publish is None:
-        raise NotFound(f"There is no publish {pk} for you.")
-    catalog.require_role(actor, publish.pipeline_version.pipeline.workspace, at_least, f"publish {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, publish.pipeline_version.pipeline.workspace, at_least, absent)
     return publish
 
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
 
 class Change(IntEnum):
     """How much a difference asks of the people around an edge; the largest decides."""
@@ -71,6 +74,19 @@ class Comparison:
 
 # numpy's lossless casts between kinds: integers up to these bits are whole in a float of that many.
 _EXACT_IN_FLOAT = {"float16": 11, "float32": 24, "float64": 53}
+
+_CHANGES = {
+    "input": _("The input %(name)s changes from %(old)s to %(new)s."),
+    "output": _("The output %(name)s changes from %(old)s to %(new)s."),
+}
+_GOES = {
+    "input": _("The input %(name)s (%(old)s) goes away."),
+    "output": _("The output %(name)s (%(old)s) goes away."),
+}
+_COMES = {
+    "input": _("The input %(name)s (%(new)s) is new."),
+    "output": _("The output %(name)s (%(new)s) is new."),
+}
 
 # The seeds' considerations, in-line model updates: what people should think of before they replace.
 LOGS = "Inference logs: rows from before stay as they are, with the pipeline that made them; "
@@ -173,20 +189,22 @@ def _fits(taker: tuple[int | None, ...] | None, given: tuple[int | None, ...] | 
 
 def _made(where: str, old: Tensor | None, new: Tensor | None, change: Change) -> Difference:
     name = (old or new).name  # type: ignore[union-attr]
+    told = {"name": name, "old": old, "new": new}
     if old and new:
-        text = f"The {where} {name} changes from {old} to {new}."
+        text = _CHANGES[where] % told
     elif old:
-        text = f"The {where} {name} ({old}) goes away."
+        text = _GOES[where] % told
     else:
-        text = f"The {where} {name} ({new}) is new."
+        text = _COMES[where] % told
     return Difference(where, name, str(old or ""), str(new or ""), change, text)
 
 
 def _renamed_input(old: Tensor, new: Tensor) -> Difference:
     change = _takes(new, old)
-    text = f"The only input, {old.name} ({old}), is called {new.name} ({new}) now."
+    told = {"name": old.name, "old": old, "new_name": new.name, "new": new}
+    text = gettext("The only input, %(name)s (%(old)s), is called %(new_name)s (%(new)s) now.") % told
     if change is not Change.BREAKING:
-        text += " Requests with this one column are taken under any name."
+        text = f"{text} {gettext('Requests with this one column are taken under any name.')}"
     return Difference("input", old.name, str(old), str(new), change, text)
 
 

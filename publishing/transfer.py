@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.translation import gettext_noop
+
 from publishing import artifact, self_contained
 from publishing.engine_image import EngineCopy
 from publishing.oci import faults, images, manifests, packages
@@ -72,12 +74,17 @@ class Transfer:
             found.append(("Looking up the engine image", self._look_up))
         if work.image:
             found.append(("Composing the image", self._compose))
-        found.append(("Pushing the pipeline", lambda: packages.push(client, pipeline, self._progress, work.sources)))
+        found.append(
+            (
+                gettext_noop("Pushing the pipeline"),
+                lambda: packages.push(client, pipeline, self._progress, work.sources),
+            )
+        )
         if work.engine:
-            found.append(("Copying the engine image", self._copy_engine))
+            found.append((gettext_noop("Copying the engine image"), self._copy_engine))
         if work.image:
-            found.append(("Pushing the image", self._push_image))
-        found.append(("Pushing the Helm chart", lambda: packages.push(client, helm, self._progress)))
+            found.append((gettext_noop("Pushing the image"), self._push_image))
+        found.append((gettext_noop("Pushing the Helm chart"), lambda: packages.push(client, helm, self._progress)))
         return found
 
     def _look_up(self) -> None:

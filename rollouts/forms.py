@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from publishing.models import Publish
@@ -12,6 +13,7 @@ from rollouts import windows
 from rollouts.plans import Strategy
 
 DEFAULTS = Strategy()
+DAYS = (_("Mon"), _("Tue"), _("Wed"), _("Thu"), _("Fri"), _("Sat"), _("Sun"))
 PERCENT = re.compile(r"([1-9][0-9]?|100)")
 TIMES = re.compile(r"\s*(\S{5})\s*(?:-|to)\s*(\S{5})\s*(\S*)\s*")
 
@@ -27,7 +29,8 @@ def _number(low: int, high: int) -> forms.NumberInput:
 def label_of(publish: Publish) -> str:
     """A publish as people tell it apart."""
     version = publish.pipeline_version
-    return f"Publish {publish.pk} of {version.pipeline.name}, version {str(version.uuid)[:8]}"
+    told = {"publish": publish.pk, "name": version.pipeline.name, "version": str(version.uuid)[:8]}
+    return gettext("Publish %(publish)s of %(name)s, version %(version)s") % told
 
 
 class RolloutForm(forms.Form):
@@ -107,7 +110,7 @@ class RolloutForm(forms.Form):
     )
     days = forms.MultipleChoiceField(
         required=False,
-        choices=[(day, day.capitalize()) for day in windows.DAYS],
+        choices=list(zip(windows.DAYS, DAYS, strict=True)),
         label=_("On these days"),
         widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}),
     )
@@ -135,7 +138,7 @@ class RolloutForm(forms.Form):
         """Whole numbers."""
         words = _words(self.cleaned_data["percents"].replace("%", ""))
         if not all(PERCENT.fullmatch(word) for word in words):
-            raise forms.ValidationError("Give whole numbers from 1 to 100, for example 10, 50.")
+            raise forms.ValidationError(gettext("Give whole numbers from 1 to 100, for example 10, 50."))
         return [int(word) for word in words]
 
     def clean_window(self) -> tuple[str, str, str] | None:
@@ -144,7 +147,9 @@ class RolloutForm(forms.Form):
             return None
         found = TIMES.fullmatch(self.cleaned_data["window"])
         if not found:
-            raise forms.ValidationError("Give two times of day and a time zone, for example 22:00-04:00 Europe/Berlin.")
+            raise forms.ValidationError(
+                gettext("Give two times of day and a time zone, for example 22:00-04:00 Europe/Berlin.")
+            )
         return found[1], found[2], found[3]
 
     @property

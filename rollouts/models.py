@@ -3,21 +3,22 @@
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from edges.models import Edge
 from publishing.models import Publish
 
 
 class State(models.TextChoices):
-    PENDING = "pending"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ABORTING = "aborting"
-    ROLLING_BACK = "rolling back"
-    SUCCEEDED = "succeeded"
-    ABORTED = "aborted"
-    ROLLED_BACK = "rolled back"
-    FAILED = "failed"
+    PENDING = "pending", _("Pending")
+    RUNNING = "running", _("Running")
+    PAUSED = "paused", _("Paused")
+    ABORTING = "aborting", _("Aborting")
+    ROLLING_BACK = "rolling back", _("Rolling back")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    ABORTED = "aborted", _("Aborted")
+    ROLLED_BACK = "rolled back", _("Rolled back")
+    FAILED = "failed", _("Failed")
 
 
 FORWARD = (State.PENDING, State.RUNNING, State.PAUSED)
@@ -138,17 +139,17 @@ class RolloutEvent(models.Model):
     """What happened to a rollout, by whom and why. Rows are only added. No actor: the center itself."""
 
     class Kind(models.TextChoices):
-        CREATED = "created"
-        STARTED = "started"
-        GROUP_OPENED = "group_opened"
-        GROUP_PASSED = "group_passed"
-        TOO_MANY_ERRORS = "too_many_errors"
-        PAUSED = "paused"
-        RESUMED = "resumed"
-        ABORTED = "aborted"
-        ROLLBACK = "rollback"
-        DEADLINE = "deadline"
-        ENDED = "ended"
+        CREATED = "created", _("Created")
+        STARTED = "started", _("Started")
+        GROUP_OPENED = "group_opened", _("Group opened")
+        GROUP_PASSED = "group_passed", _("Group passed")
+        TOO_MANY_ERRORS = "too_many_errors", _("Too many errors")
+        PAUSED = "paused", _("Paused")
+        RESUMED = "resumed", _("Resumed")
+        ABORTED = "aborted", _("Aborted")
+        ROLLBACK = "rollback", _("Rollback")
+        DEADLINE = "deadline", _("Deadline")
+        ENDED = "ended", _("Ended")
 
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, Workspace
@@ -63,19 +64,21 @@ def of_pipeline(actor: Actor, pipeline: Pipeline) -> QuerySet[Rollout]:
 def rollout_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Rollout:
     """The rollout with this id. Raises `NotFound`, `Forbidden`."""
     rollout = _whole().filter(pk=pk).first()
+    absent = _("There is no rollout %(id)s for you.") % {"id": pk}
     if rollout is None:
-        raise NotFound(f"There is no rollout {pk} for you.")
+        raise NotFound(absent)
     for workspace in {_workspace(publish) for publish in (rollout.publish, *rollout.replaced.all())}:
-        catalog.require_role(actor, workspace, at_least, f"rollout {pk}")
+        catalog.require_role(actor, workspace, at_least, absent)
     return rollout
 
 
 def publish_for(actor: Actor, pk: int, at_least: Role) -> Publish:
     """A publish to roll out, or to be replaced. Raises `NotFound`, `Forbidden`."""
     publish = Publish.objects.select_related("pipeline_version__pipeline__workspace").filter(pk=pk).first()
+    absent = _("There is no publish %(id)s for you.") % {"id": pk}
     if publish is None:
-        raise NotFound(f"There is no publish {pk} for you.")
-    catalog.require_role(actor, _workspace(publish), at_least, f"publish {pk}")
+        raise NotFound(absent)
+    catalog.require_role(actor, _workspace(publish), at_least, absent)
     return publish
 
 

@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from catalog import pages
@@ -94,14 +95,14 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
 @signed_in
 def pause(request: SignedInRequest, pk: int) -> HttpResponse:
     """Moves no further edge."""
-    return _steer(request, pk, operations.pause, "It is paused: edges on their way arrive, no other one is moved.")
+    return _steer(request, pk, operations.pause, _("It is paused: edges on their way arrive, no other one is moved."))
 
 
 @require_POST
 @signed_in
 def resume(request: SignedInRequest, pk: int) -> HttpResponse:
     """Goes on."""
-    return _steer(request, pk, operations.resume, "It goes on. Failures until now are forgiven.")
+    return _steer(request, pk, operations.resume, _("It goes on. Failures until now are forgiven."))
 
 
 @page_or_form
@@ -110,7 +111,7 @@ def abort(request: SignedInRequest, pk: int) -> HttpResponse:
     """Asks, with the effect, and stops a rollout for good."""
     if request.method == "POST":
         rollback, reason = "rollback" in request.POST, request.POST.get("reason", "")
-        done = "It is being rolled back." if rollback else "It is being aborted."
+        done = _("It is being rolled back.") if rollback else _("It is being aborted.")
         return _steer(request, pk, operations.abort, done, rollback=rollback, reason=reason)
     rollout = queries.rollout_for(request.user, pk, Role.COLLABORATOR)
     return pages.ask(request, "rollouts/_abort.html", _of(request, rollout, counts=queries.progress_of(rollout).counts))

@@ -1,7 +1,9 @@
 // Draws the figures of class "chart" with uPlot from the JSON beside them; a table of the same values is one step away.
 (() => {
   const COLORS = ["blue", "orange", "green", "purple", "red", "teal", "pink", "cyan"];
-  const HEIGHT = 230;
+  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize); // larger on very wide screens
+  const HEIGHT = 14.375 * REM;
+  const FONT = `${0.75 * REM}px system-ui, sans-serif`;
   const drawn = new Map(); // by element
 
   const probe = document.createElement("span");
@@ -13,7 +15,7 @@
   }
 
   const faded = (colour) => (colour.startsWith("rgb(") ? colour.replace("rgb(", "rgba(").replace(")", ", 0.45)") : colour.replace(")", " / 0.45)"));
-  const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+  const short = new Intl.NumberFormat(document.documentElement.lang, { maximumSignificantDigits: 4 });
   const number = (value) => (value === null || value === undefined ? "–" : short.format(value));
   const time = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
   const given = (figure) => JSON.parse(figure.querySelector("script[type='application/json']").textContent);
@@ -27,7 +29,7 @@
   }
 
   function axis(extra) {
-    return { stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
+    return { font: FONT, stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
   }
 
   function series(line, index, chart) {
@@ -53,8 +55,8 @@
       height: HEIGHT,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? (chart.labels[x] ?? "").split(" to ")[0] : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50], space: 64 } : {}) }), axis({ size: 64, values: (_, values) => values.map(number) })],
-      series: [{ label: isTime ? "Time" : "Value", value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
+      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? (chart.labels[x] ?? "").split(" … ")[0] : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50], space: 64 } : {}) }), axis({ size: 64, values: (_, values) => values.map(number) })],
+      series: [{ label: nameOfX(element.closest(".chart"), isTime), value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
     };
     if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
@@ -63,6 +65,7 @@
     drawn.set(element, new uPlot(options, data, element));
   }
 
+  const nameOfX = (figure, isTime) => (isTime ? figure.dataset.time : figure.dataset.value);
   const named = (chart) => chart.labels?.length > 0;
   const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
 
@@ -77,7 +80,7 @@
     const table = document.createElement("table");
     table.className = "table table-sm";
     const head = table.createTHead().insertRow();
-    for (const label of [chart.kind === "time" ? "Time" : "Value", ...chart.lines.map((line) => line.label)]) {
+    for (const label of [nameOfX(figure, chart.kind === "time"), ...chart.lines.map((line) => line.label)]) {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.textContent = label;

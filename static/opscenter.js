@@ -1,4 +1,5 @@
 // Small conveniences. Every page works without them, except copying and dialogs, which are then selection and pages.
+// What they say is in the pages, where it is translated.
 (() => {
   const dialog = document.getElementById("dialog");
 
@@ -32,13 +33,14 @@
     if (!button) return;
     const source = button.closest(".copyable").querySelector("pre, code");
     const label = button.querySelector("[data-copy-label]");
+    button.dataset.copy ||= label.textContent;
     try {
       await copy(source.textContent, source);
-      label.textContent = "Copied";
+      label.textContent = button.dataset.copied;
     } catch {
-      label.textContent = "Select and copy";
+      label.textContent = button.dataset.failed;
     }
-    setTimeout(() => (label.textContent = "Copy"), 2000);
+    setTimeout(() => (label.textContent = button.dataset.copy), 2000);
   });
 
   document.addEventListener("click", (event) => event.target.closest("[data-dismiss]")?.closest(".alert").remove());
@@ -66,12 +68,14 @@
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
   });
 
-  // A table that refreshes itself waits while somebody reads a row or selects some.
-  document.addEventListener("htmx:config:request", (event) => {
-    const source = event.detail.ctx.sourceElement;
-    if (!source.matches("[data-wait-for-reader]")) return;
-    if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
-  });
+  // A table that refreshes itself waits while somebody reads a row or selects some; also with an answer under way.
+  for (const moment of ["htmx:config:request", "htmx:before:swap"]) {
+    document.addEventListener(moment, (event) => {
+      const source = event.detail.ctx.sourceElement;
+      if (!source.matches("[data-wait-for-reader]")) return;
+      if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
+    });
+  }
 
   // One box for all boxes of a list.
   document.addEventListener("change", (event) => {
@@ -127,7 +131,7 @@
   function failed(form, notice) {
     form.querySelector("[data-upload-progress]").hidden = true;
     form.querySelector("button[type=submit]").disabled = false;
-    document.getElementById("toasts").innerHTML = notice || '<div class="alert alert-danger" role="alert"><div>The upload broke off. Look at the connection and try again.</div></div>';
+    document.getElementById("toasts").innerHTML = notice || form.querySelector("[data-upload-broken]").innerHTML;
   }
 
   document.addEventListener("submit", (event) => {
@@ -140,8 +144,8 @@
     const request = new XMLHttpRequest();
     request.upload.addEventListener("progress", ({ loaded, total }) => {
       line.querySelector("progress").value = (loaded * 100) / total;
-      line.querySelector("[data-upload-bytes]").textContent = `${size(loaded)} of ${size(total)}`;
-      if (loaded === total) line.querySelector("[data-upload-step]").textContent = "Reading the model";
+      line.querySelector("[data-upload-bytes]").textContent = form.dataset.of.replace("{done}", size(loaded)).replace("{all}", size(total));
+      if (loaded === total) line.querySelector("[data-upload-step]").textContent = form.dataset.reading;
     });
     request.addEventListener("load", () => uploaded(form, request));
     request.addEventListener("error", () => failed(form));

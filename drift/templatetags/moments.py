@@ -3,9 +3,16 @@
 from datetime import UTC, datetime, timedelta
 
 from django import template
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
 
 register = template.Library()
-UNITS = (("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
+UNITS = (
+    (604_800, ngettext_lazy("%d week", "%d weeks")),
+    (86_400, ngettext_lazy("%d day", "%d days")),
+    (3600, ngettext_lazy("%d hour", "%d hours")),
+    (60, ngettext_lazy("%d minute", "%d minutes")),
+)
 
 
 @register.filter
@@ -17,8 +24,7 @@ def from_ms(value: int | None) -> datetime | None:
 @register.filter
 def span(seconds: int) -> str:
     """Seconds in the largest unit that divides them."""
-    for unit, length in UNITS:
+    for length, unit in UNITS:
         if seconds % length == 0:
-            count = seconds // length
-            return f"{count} {unit}{'s' if count != 1 else ''}"
-    return f"{seconds} seconds"
+            return str(unit % (seconds // length))
+    return _("%(count)s seconds") % {"count": seconds}

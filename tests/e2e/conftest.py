@@ -12,6 +12,7 @@ from scripts import services
 from tests.e2e import centers
 from tests.e2e.browsing import FLAGS, PUBLISH, choose_step, log_in, newest, upload, weighted_sum
 
+expect.set_options(timeout=30_000)  # milliseconds: a busy machine is slow, not wrong
 SHAPES = {"embedded": centers.embedded, "production": centers.production}
 
 
@@ -52,7 +53,7 @@ def window(chromium: Browser, center: centers.RunningCenter) -> Iterator[Page]:
     """A window in which the administrator is logged in. What the browser complains of fails the test."""
     context = chromium.new_context(base_url=center.url, viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -69,6 +70,7 @@ def published(window: Page) -> str:
     window.goto("/workspaces/new")
     window.get_by_label("Name").fill(name)
     window.get_by_role("button", name="Create workspace").click()
+    expect(window.get_by_text(f"Workspace {name} is ready.")).to_be_visible()  # the page before has links too
     upload(window, "sum-once", weighted_sum(1.0))
     window.get_by_role("link", name="Pipelines", exact=True).first.click()
     window.get_by_role("link", name="Create the first pipeline").click()

@@ -1,5 +1,6 @@
 """The whole job in a browser: from an empty workspace to rows that an edge inferred, and on to a replaced publish."""
 
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,13 @@ def test_from_an_empty_workspace_to_rows_and_a_replaced_publish(
     window.get_by_role("link", name="Edges", exact=True).click()
     expect(window.get_by_role("row", name=edge).get_by_text("the same")).to_be_visible(timeout=CHECK_IN)
     window.get_by_role("link", name="Logs", exact=True).click()
-    wait_for("the new model's row", lambda: window.reload() and log.first.inner_text().find("sum-twice") >= 0)
+    window.wait_for_url("**/logs")
+
+    def is_shown() -> bool:
+        window.goto(window.url)
+        return "sum-twice" in log.first.inner_text()
+
+    wait_for("the new model's row", is_shown)
 
 
 def test_removal_is_confirmed_with_its_effect(window: Page, published: str) -> None:
@@ -88,7 +95,7 @@ def test_filter_stays_in_the_address_over_back_and_reload(window: Page, publishe
     expect(rows).to_have_count(2)
     window.get_by_label("Filter Edges").fill("oven")
     expect(rows).to_have_count(1)
-    assert "q=oven" in window.url
+    expect(window).to_have_url(re.compile("q=oven"))
     window.reload()
     expect(rows).to_have_count(1)
     expect(window.get_by_label("Filter Edges")).to_have_value("oven")
@@ -143,6 +150,7 @@ def test_everything_works_without_scripts(chromium: Browser, center: RunningCent
     window.goto("/workspaces/new")
     window.get_by_label("Name").fill(name)
     window.get_by_role("button", name="Create workspace").click()
+    expect(window.get_by_text(f"Workspace {name} is ready.")).to_be_visible()
     upload(window, "sum", weighted_sum(1.0))
     window.get_by_role("link", name="Pipelines", exact=True).first.click()
     window.get_by_role("link", name="Create the first pipeline").click()

@@ -139,7 +139,8 @@ def test_list_needs_as_many_queries_for_many_edges_as_for_one(
         )
         for number in range(10_000)
     )
-    assert counted() == few
+    many = counted()  # fewer: the figures of a large fleet are kept for some seconds
+    assert all(later <= first for first, later in zip(few, many, strict=True)), (few, many)
     assert max(few) <= 15
 
 

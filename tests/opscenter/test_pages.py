@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from catalog.models import PipelineVersion, User, Workspace
+from catalog.models import Model, Pipeline, PipelineVersion, User, Workspace
 
 PROGRAMS = ("api/", "edge/", "v1/", "v2/", "admin/", "healthz", "readyz", "metrics")
 SOME = {"int": "1", "uuid": "11111111-1111-4111-8111-111111111111"}
@@ -155,7 +155,7 @@ def test_fault_of_ours_is_a_page_that_needs_no_database(
 
     client = Client(raise_request_exception=False)
     client.force_login(owner)
-    monkeypatch.setattr("opscenter.overview.pipelines_of", broken)
+    monkeypatch.setattr("opscenter.overview.rows_of", broken)
     answer = client.get(f"/workspaces/{workspace.pk}/pipelines")
     assert answer.status_code == 500
     assert "The center failed to answer" in answer.content.decode()
@@ -196,3 +196,26 @@ def test_list_needs_as_many_queries_for_many_pipelines_as_for_one(
         page = client.get(address).content.decode()
     assert len(many) == len(one)
     assert "pipeline-19" in page
+
+
+def test_request_for_another_host_is_told_so_on_a_page_and_as_json_to_programs() -> None:
+    page = Client().get("/login", headers={"host": "elsewhere.example"})
+    assert page.status_code == 400
+    assert "cannot be taken as it is" in page.content.decode()
+    told = Client().get("/api/v1/workspaces", headers={"host": "elsewhere.example"})
+    assert (told.status_code, told.json()["code"]) == (400, "invalid")
+
+
+def test_pipelines_models_and_workspaces_come_in_pages(
+    browser: Callable[..., Client], owner: User, workspace: Workspace
+) -> None:
+    Pipeline.objects.bulk_create(
+        Pipeline(workspace=workspace, name=f"line-{n:03}", created_by=owner) for n in range(51)
+    )
+    Model.objects.bulk_create(Model(workspace=workspace, name=f"model-{n:03}", created_by=owner) for n in range(51))
+    client = browser(owner)
+    for part, last in (("pipelines", "line-050"), ("models", "model-050")):
+        first = client.get(f"/workspaces/{workspace.pk}/{part}").content.decode()
+        assert last not in first
+        assert "Page 1 of 2, 51 in all" in first
+        assert last in client.get(f"/workspaces/{workspace.pk}/{part}?page=2").content.decode()

@@ -1,0 +1,191 @@
+"""The measurements of `bench.pages`, once Django is set up on a database of its own."""
+
+import statistics
+import time
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from bench.logs.measure import made_page
+from catalog.models import (
+    Membership,
+    Model,
+    ModelVersion,
+    Pipeline,
+    PipelineVersion,
+    Role,
+    User,
+    Workspace,
+)
+from drift.models import Assay
+from edges.models import Assignment, Edge, FleetToken
+from logs import operations as logs
+from logs import pages, rollups
+from publishing.models import Publish
+
+FEW, FULL, MANY = 10, 50, 10_000  # FULL is what a page shows at most, which draws as much as with MANY
+REPEATS = 9
+WORST = 1.5  # the target: times as long
+PAGES = {
+    "pipelines": "/workspaces/{workspace}/pipelines",
+    "models": "/workspaces/{workspace}/models",
+    "versions of a model": "/models/{model}",
+    "Version History": "/pipelines/{pipeline}",
+    "edges": "/pipelines/{pipeline}/edges",
+    "edges, filtered": "/pipelines/{pipeline}/edges?q=edge-00&state=never+joined",
+    "fleet": "/workspaces/{workspace}/edges",
+    "rows": "/pipelines/{pipeline}/logs",
+    "charts": "/pipelines/{pipeline}/logs/charts",
+    "fleet tokens": "/pipelines/{pipeline}/fleet-tokens",
+    "assays": "/pipelines/{pipeline}/drift",
+}
+
+
+class Filled:
+    """A workspace with so many of everything, and the addresses of its pages."""
+
+    def __init__(self, owner: User, count: int) -> None:
+        self.owner, self.count = owner, count
+        self.workspace = Workspace.objects.create(name=f"of {count}", created_by=owner)
+        Membership.objects.create(workspace=self.workspace, user=owner, role=Role.OWNER)
+        self.models = self._models()
+        self.pipeline = self._pipelines()
+        publishes = self._versions()
+        self._edges(publishes[0])
+        self._fleet_tokens(publishes[0])
+        self._assays()
+        self._rows()
+
+    def address(self, page: str) -> str:
+        places = {"workspace": self.workspace.pk, "model": self.models[0].model_id, "pipeline": self.pipeline.pk}
+        return PAGES[page].format(**places)
+
+    def _models(self) -> list[ModelVersion]:
+        made = Model.objects.bulk_create(
+            Model(workspace=self.workspace, name=f"model-{n:05}", created_by=self.owner) for n in range(self.count)
+        )
+        like = {"sha256": "0" * 64, "size": 1, "file_name": "m.onnx", "status": "ready", "created_by": self.owner}
+        of = [made[0]] * self.count + made[1:]
+        return ModelVersion.objects.bulk_create(ModelVersion(model=model, **like) for model in of)
+
+    def _pipelines(self) -> Pipeline:
+        made = Pipeline.objects.bulk_create(
+            Pipeline(workspace=self.workspace, name=f"line-{n:05}", created_by=self.owner) for n in range(self.count)
+        )
+        return made[0]
+
+    def _versions(self) -> list[Publish]:
+        model = self.models[0]
+        steps = [{"ModelInference": {"models": [{"name": "m", "version": str(model.uuid), "sha": model.sha256}]}}]
+        definition = {"id": self.pipeline.name, "steps": steps}
+        others = self.workspace.pipelines.exclude(pk=self.pipeline.pk)
+        of = [self.pipeline] * self.count + list(others)
+        versions = PipelineVersion.objects.bulk_create(
+            PipelineVersion(pipeline=one, definition=definition, created_by=self.owner) for one in of
+        )
+        like = {"status": "Published", "created_by": self.owner, "pipeline_digest": "sha256:" + "0" * 64}
+        return Publish.objects.bulk_create(
+            Publish(pipeline_version=version, published_at=timezone.now(), **like) for version in versions
+        )
+
+    def _edges(self, publish: Publish) -> None:
+        now = timezone.now()
+        report = {"health": {}, "update": {"state": "idle"}, "counters": {f"counter_{n}": n for n in range(12)}}
+        joined = {"joined_at": now, "last_contact": now, "session_lapses_at": now + timedelta(days=7)}
+        Edge.objects.bulk_create(
+            Edge(
+                name=f"edge-{n:05}-of-{self.count}",
+                tags=["north"] if n % 2 else [],
+                publish=publish,
+                created_by=self.owner,
+                serving_digest=publish.pipeline_digest,
+                report=report,
+                **(joined if n % 3 else {}),
+            )
+            for n in range(self.count)
+        )
+        Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in publish.edges.all())
+
+    def _fleet_tokens(self, publish: Publish) -> None:
+        FleetToken.objects.bulk_create(
+            FleetToken(
+                publish=publish,
+                digest=uuid.uuid4().hex,
+                pattern="shop-{n}",
+                max_edges=5,
+                expires_at=timezone.now() + timedelta(days=1),
+                created_by=self.owner,
+            )
+            for _ in range(self.count)
+        )
+
+    def _assays(self) -> None:
+        like = {
+            "model": "m",
+            "field": "out.y[0]",
+            "baseline_stats": {},
+            "bin_mode": "equal",
+            "bin_edges": [],
+            "aggregation": "density",
+            "baseline_parts": [],
+            "metric": "psi",
+            "alert": 0.25,
+            "min_records": 1,
+            "width": 3600,
+            "interval": 3600,
+            "wait": 60,
+            "next_start": 0,
+            "created_by": self.owner,
+        }
+        Assay.objects.bulk_create(
+            Assay(pipeline=self.pipeline, name=f"assay-{n:05}", **like) for n in range(self.count)
+        )
+
+    def _rows(self) -> None:
+        edge = Edge.objects.filter(publish__pipeline_version__pipeline=self.pipeline).earliest("name")
+        version, now = edge.publish.pipeline_version.uuid, timezone.now()
+        body = pages.encode(made_page(self.count, int(now.timestamp() * 1000) - self.count, str(version), edge.name))
+        logs.store_page(edge=edge, epoch=uuid.uuid4(), first=1, pipeline_version_uuid=version, body=body, now=now)
+
+
+def took(client: Client, address: str) -> float:
+    """Milliseconds. Fails on an answer that is no page."""
+    started = time.perf_counter()
+    answer = client.get(address)
+    spent = (time.perf_counter() - started) * 1000
+    assert answer.status_code == 200, f"{address}: {answer.status_code}"
+    return spent
+
+
+def main() -> int:
+    call_command("migrate", verbosity=0)
+    settings.ALLOWED_HOSTS.append("testserver")
+    owner = User.objects.create_user("bench@example.com", "bench-password-1")
+    filled = [Filled(owner, count) for count in (FEW, FULL, MANY)]
+    rollups.roll_up_waiting(timezone.now)
+    if connection.vendor == "postgresql":  # as it does by itself
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+    client = Client()
+    client.force_login(owner)
+    print(f"ms of a page with {FEW}, {FULL} and {MANY} of everything on {connection.vendor}, medians of {REPEATS}")
+    worst = 0.0
+    for page in PAGES:
+        addresses = [one.address(page) for one in filled]
+        turns = [[took(client, address) for address in addresses] for _ in range(REPEATS + 1)][1:]
+        few, full, many = (statistics.median(column) for column in zip(*turns, strict=True))
+        with CaptureQueriesContext(connection) as queries:
+            client.get(addresses[-1])
+        worst = max(worst, many / full)
+        print(
+            f"  {page:20} {few:7.1f} {full:7.1f} {many:7.1f}  {many / full:5.2f} times a full page, "
+            f"{many / few:5.2f} times {FEW}, {len(queries)} queries",
+            flush=True,
+        )
+    return int(worst > WORST)
