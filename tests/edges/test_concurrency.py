@@ -1,12 +1,8 @@
-"""What happens at once, by threads with connections of their own, on the database that is configured.
+"""What happens at once, by threads with connections of their own, on the database that is configured."""
 
-SQLite's test database is in memory, which its connections cannot share like a file: these tests use a file instead.
-"""
-
-import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +18,7 @@ from edges.models import Edge, JoinToken, SigningKey, UsedAssertion
 from publishing.models import Publish
 from tests.edges.conftest import ENGINE, Device, join_token_in
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
-    """A database that many threads can use, configured as in production."""
-    if connection.vendor != "sqlite":
-        yield
-        return
-    connection.ensure_connection()
-    memory, name = connection.connection, connection.settings_dict["NAME"]
-    file = tmp_path / "shared.sqlite3"
-    copy = sqlite3.connect(file)
-    memory.backup(copy)
-    copy.close()
-    connection.connection, connection.settings_dict["NAME"] = None, str(file)
-    yield
-    connection.close()
-    connection.connection, connection.settings_dict["NAME"] = memory, name
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_database")]
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:

@@ -15,7 +15,6 @@ from edges import contacts, operations, pending, sessions, states
 from edges.models import Edge
 from publishing.models import Publish
 from tests.edges.conftest import Clock, Device, golden, join_token_in
-from tests.edges.test_concurrency import shared_database  # noqa: F401 a fixture
 
 
 @pytest.fixture(autouse=True)

@@ -82,6 +82,7 @@ def test_a_publish_whose_worker_is_gone_is_taken_and_the_old_one_may_not_write(m
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("shared_database")
 def test_two_workers_at_once_push_once(to_fake: FakeRegistry, make_publish: Callable[..., Publish]):
     waiting = make_publish()
     to_fake.gate = threading.Event()

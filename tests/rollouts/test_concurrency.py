@@ -12,10 +12,10 @@ from publishing.models import Publish
 from rollouts import jobs, operations
 from rollouts.models import Rollout, RolloutMember, State
 from rollouts.plans import Strategy
-from tests.edges.test_concurrency import at_once, shared_database  # noqa: F401 a fixture
+from tests.edges.test_concurrency import at_once
 from tests.rollouts.conftest import Fleet, buckets
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_database")]
 MakeFleet = Callable[..., Fleet]
 RollOut = Callable[..., Rollout]
 
