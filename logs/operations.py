@@ -27,7 +27,7 @@ from edges import limits
 from edges import queries as edge_queries
 from edges.hot import Caller
 from edges.models import Edge
-from logs import commits, observability, pages, records
+from logs import arrivals, observability, pages, records
 from logs.arrivals import Arrival, Owner
 from logs.errors import LogHole
 from logs.models import SOURCE_LENGTH, SOURCE_PREFIX, LogGap, LogMark, LogSource
@@ -62,7 +62,6 @@ def store_page(*, edge: Edge | Caller, epoch: UUID, first: int, pipeline_version
 
     `first` is the sequence of the page's first row. Raises `PipelineNotAssigned`, `InvalidPage`, `PageTooLarge`,
     `LogHole` when rows before `first` are missing, `StorageFull`, `ObservabilityOff`; in each case nothing was stored.
-    Also `RateLimited` when the database does not answer.
     """
     observability.require_on()
     version_pk, pipeline_pk = _assigned(edge.pk, pipeline_version_uuid)
@@ -167,7 +166,7 @@ def _stored(sent: Arrival) -> int:
     while True:
         fresh = replace(sent, begin=begin, page=sent.page.after(begin - sent.begin))
         with _full_disk_told():
-            if commits.store(fresh):
+            if arrivals.store(fresh):
                 return sent.last
         acked = _acked(sent.owner, sent.epoch, sent.now, first=sent.begin, what="page")
         if sent.last <= acked:

@@ -6,12 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,10 @@ import psycopg
 import pyarrow as pa
 import urllib3
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection
 
-from bench.fleet import cpu
 from bench.logs.measure import START, Center, Report, made_page, newest, timed
-from logs import arrivals, commits, formats, pages
+from logs import formats, pages
 from logs.models import LogPage
 
 Calls = list[Callable[[], object]]
@@ -147,56 +144,6 @@ def four_writers(center: Center, report: Report, count: int) -> None:
     )
 
 
-def shared_commits(center: Center, report: Report, count: int) -> None:
-    """Threads that store pages of edges of their own: each commit for itself, or shared."""
-    edges = [center.edge(f"thread-{number}")[0] for number in range(THREADS)]
-    body = pages.encode(made_page(1000, START, str(center.version.uuid), "thread"))
-    checked = pages.check(body, pipeline_version=str(center.version.uuid), partition="thread")
-    ways = {"a commit each": arrivals.store, "shared commits": commits.store}
-    spent: dict[str, float] = dict.fromkeys(ways, 0.0)
-    worked: dict[str, float] = dict.fromkeys(ways, 0.0)
-    for turn in range(TURNS + 1):
-        for name, way in ways.items():
-            batches = [
-                [center.arrival(edge, uuid.uuid5(edge.pk, f"{name}{turn}"), checked, 1000 * n) for n in range(count)]
-                for edge in edges
-            ]
-            before = cpu.used(0)["postgres"]
-            wall = storing(way, batches)
-            spent[name] += wall if turn else 0  # the first opens connections
-            worked[name] += cpu.used(0)["postgres"] - before if turn else 0
-    rows = 1000 * count * THREADS * TURNS
-    for name, wall in spent.items():
-        report.rate(f"{THREADS} threads, {name}", rows, [wall * 1000])
-        print(f"{name}: {worked[name] / rows * 1_000_000:.2f} ms of PostgreSQL's CPU a page", flush=True)
-    gained = report.ratio(f"{THREADS} threads, shared commits", f"{THREADS} threads, a commit each")
-    print(f"shared commits: {gained:.2f}x of a commit each, in pages a second", flush=True)
-
-
-def storing(way: Callable[[arrivals.Arrival], bool], batches: list[list[arrivals.Arrival]]) -> float:
-    """Seconds in which threads store a batch each; every page must be stored."""
-    ready = threading.Barrier(len(batches) + 1)
-
-    def run(batch: list[arrivals.Arrival]) -> None:
-        try:
-            connection.ensure_connection()
-            ready.wait()
-            if not all(way(one) for one in batch):
-                raise SystemExit("a page in line was not stored")
-        finally:
-            connections.close_all()
-
-    connection.close()  # the pool has just one for each thread
-    with ThreadPoolExecutor(len(batches)) as pool:
-        futures = [pool.submit(run, batch) for batch in batches]
-        ready.wait()
-        begin = time.perf_counter()
-        for future in futures:
-            future.result()
-        return time.perf_counter() - begin
-
-
-@contextmanager
 def served() -> Iterator[str]:
     """The center's web server on a free port."""
     with socket.socket() as probe:
@@ -273,10 +220,8 @@ def main() -> None:
         ingest(center, report, size, given.pages * 1_000 // size * (1 if size == 1_000 else 3))
     stored_size(report)
     four_writers(center, report, given.pages // 4)
-    if connection.vendor == "postgresql":
-        shared_commits(center, report, given.pages // 5)
-        if not given.no_jsonb:
-            jsonb(center, report, 10_000, 200_000)
+    if connection.vendor == "postgresql" and not given.no_jsonb:
+        jsonb(center, report, 10_000, 200_000)
     if not given.no_reads:
         newest(center, report)
     report.summary()
