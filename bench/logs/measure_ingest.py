@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,6 @@ from logs.models import LogPage
 Calls = list[Callable[[], object]]
 BLOCK = 10  # calls of a case before the next one's turn, so that a busy machine slows all cases alike
 WRITERS = 4
-TURNS = 4
-THREADS = 8  # that store at once: as many as the web server has
 
 
 def in_turns(cases: dict[str, Calls]) -> dict[str, list[float]]:
@@ -144,6 +143,7 @@ def four_writers(center: Center, report: Report, count: int) -> None:
     )
 
 
+@contextmanager
 def served() -> Iterator[str]:
     """The center's web server on a free port."""
     with socket.socket() as probe:
