@@ -28,6 +28,13 @@
     });
   }
 
+  // Of texts on an axis: closer to each other than this they would run into one.
+  function widest(texts) {
+    const canvas = document.createElement("canvas").getContext("2d");
+    canvas.font = FONT;
+    return Math.ceil(Math.max(...texts.map((text) => canvas.measureText(text).width)));
+  }
+
   function axis(extra) {
     return { font: FONT, stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
   }
@@ -55,7 +62,7 @@
       height: HEIGHT,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? (chart.labels[x] ?? "").split(" … ")[0] : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50], space: 64 } : {}) }), axis({ size: 64, values: (_, values) => values.map(number) })],
+      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], space: widest(chart.labels.map(begin)) + REM } : {}) }), axis({ size: 4 * REM, values: (_, values) => values.map(number) })],
       series: [{ label: nameOfX(element.closest(".chart"), isTime), value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
     };
@@ -66,6 +73,7 @@
   }
 
   const nameOfX = (figure, isTime) => (isTime ? figure.dataset.time : figure.dataset.value);
+  const begin = (label) => label.split(" … ")[0]; // of a bin, where it is marked
   const named = (chart) => chart.labels?.length > 0;
   const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
 

@@ -19,10 +19,9 @@ from edges import contacts, operations, tokens
 from edges.models import Edge
 from logs import formats, merge, pages, queries
 from logs import operations as logs
-from logs.arrivals import Arrival, Owner
 from logs.columns import Selection
 from logs.live import LivePages
-from logs.models import LogMark, LogPage
+from logs.models import LogPage
 from logs.query import Query
 from publishing.models import Publish
 
@@ -109,21 +108,6 @@ class Center:
             first=first,
             pipeline_version_uuid=self.version.uuid,
             page=logs.SentPage(body, timezone.now()),
-        )
-
-    def arrival(self, edge: Edge, epoch: uuid.UUID, page: pages.Page, stored: int) -> Arrival:
-        """A checked page behind the `stored` rows of a log store, which is made known before the first."""
-        if not stored:
-            LogMark.objects.get_or_create(edge=edge, epoch=epoch, defaults={"updated_at": timezone.now()})
-        return Arrival(
-            owner=Owner(edge_id=edge.pk),
-            partition=edge.name,
-            epoch=epoch,
-            begin=stored + 1,
-            version_pk=self.version.pk,
-            pipeline_pk=self.pipeline.pk,
-            page=page,
-            now=timezone.now(),
         )
 
 
