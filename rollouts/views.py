@@ -31,7 +31,8 @@ def rollouts(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's rollouts, newest first."""
     pipeline = catalog.pipeline_for(request.user, pk)
     page = Paginator(queries.of_pipeline(request.user, pipeline), PAGE_LENGTH).get_page(request.GET.get("page"))
-    rows = [(rollout, queries.progress_of(rollout)) for rollout in page]
+    progress = queries.progress_of_all(page)
+    rows = [(rollout, progress[rollout.pk]) for rollout in page]
     context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, rows=rows, page=page)
     context["can_roll_out"] = queries.targets_for(request.user, pipeline).exists()
     return render(request, "rollouts/rollouts.html", context)
