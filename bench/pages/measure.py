@@ -151,7 +151,9 @@ class Filled:
         edge = Edge.objects.filter(publish__pipeline_version__pipeline=self.pipeline).earliest("name")
         version, now = edge.publish.pipeline_version.uuid, timezone.now()
         body = pages.encode(made_page(self.count, int(now.timestamp() * 1000) - self.count, str(version), edge.name))
-        logs.store_page(edge=edge, epoch=uuid.uuid4(), first=1, pipeline_version_uuid=version, body=body, now=now)
+        logs.store_page(
+            edge=edge, epoch=uuid.uuid4(), first=1, pipeline_version_uuid=version, page=logs.SentPage(body, now)
+        )
 
 
 def took(client: Client, address: str) -> float:
