@@ -26,6 +26,7 @@ from edges.states import State
 from publishing import queries as publishing
 
 PAGE_LENGTH = 50
+NAMED = 10  # edges of a publish, before the rest are only counted
 LARGE_FLEET, SUMMARY_SECONDS = 1000, 5  # so long the page itself waits before it asks again
 LAPSE_HOURS = states.LAPSING / timedelta(hours=1)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
@@ -57,8 +58,9 @@ def of_publish(request: SignedInRequest, pk: int) -> HttpResponse:
     publish = publishing.publish_for(request.user, pk)
     if not pages.wants_fragment(request):
         return redirect("edges:edges", publish.pipeline_version.pipeline_id)
-    names = list(queries.edges_for(request.user, publish=publish).values_list("name", flat=True))
-    context = {"names": names[:10], "more": len(names) - 10, "count": len(names)}
+    names = queries.edges_for(request.user, publish=publish).values_list("name", flat=True)
+    count = names.count()
+    context = {"names": list(names[:NAMED]), "more": count - NAMED, "count": count}
     return render(request, "edges/_of_publish.html", context)
 
 
