@@ -44,10 +44,13 @@ class RunningCenter:
     log: Path
     commands: dict[str, list[str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _api: Api | None = None
 
     def api(self) -> Api:
-        """The REST API, logged in as the administrator."""
-        return Api(self.url, self.admin_email, self.admin_password)
+        """The REST API, logged in as the administrator: once, for a center lets nobody log in twenty times a minute."""
+        if self._api is None:
+            self._api = Api(self.url, self.admin_email, self.admin_password)
+        return self._api
 
     def start(self, role: str) -> subprocess.Popen[bytes]:
         """Starts a role's process (`run`, the supervisor of all roles, in the embedded shape)."""
