@@ -149,10 +149,10 @@ class Agent:
     def _note_contact(self, center: Center, answer: dict[str, Any]) -> None:
         session = answer.get("session")
         lapses_at = session.get("lapses_at") if isinstance(session, dict) else answer.get("lapses_at")
-        self.contact.last, self.contact.problem = int(time.time() * 1000), None
         if isinstance(lapses_at, int):
             self.contact.lapses_at = lapses_at
             center.keep_lapse(lapses_at)
+        self.contact.last, self.contact.problem = int(time.time() * 1000), None
 
     def _note_held(self, why: str | None) -> None:
         self.contact.held = why

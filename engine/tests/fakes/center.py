@@ -153,7 +153,7 @@ class FakeCenter(LoopbackServer):
     def _grant(self):
         token = f"access-{uuid.uuid4()}"
         self.valid.add(token)
-        return {"access_token": token}
+        return {"access_token": token, "lapses_at": self.lapses_at}
 
     def _token(self, told):
         check_shape(told, golden("token.request.json"))
