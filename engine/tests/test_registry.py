@@ -10,7 +10,8 @@ from opsengine import registry as client
 from opsengine import store as content
 from opsengine import transport
 from opsengine.errors import RegistryError, RegistryUnavailable
-from opsengine.registry import RegistryClient, parse_reference
+from opsengine.locations import parse_reference
+from opsengine.registry import RegistryClient
 from opsengine.settings import RegistrySettings
 
 DATA = os.urandom(3 * 2**20)

@@ -43,13 +43,39 @@ def test_only_a_pipeline_is_needed():
         ({"EDGE_BUNDLE": packed("export EDGE_NAME=x")}, "EDGE_BUNDLE lacks JOIN_TOKEN, OPSCENTER_HOST"),
         ({"CHECKIN_SECONDS": "-1"}, "CHECKIN_SECONDS"),
         ({"MAX_BODY": "64"}, "MAX_BODY"),
+        ({"LOCAL_INFERENCE_STORAGE": "999999999Ti", "PLATEAU_PAGE_SIZE": "1"}, "at most 1024 Ti"),
+        ({"PLATEAU_PAGE_SIZE": "0", "LOCAL_INFERENCE_STORAGE": "1Gi"}, "from 1 to 10000"),
+        ({"MAX_QUEUE": "-1"}, "MAX_QUEUE is '-1'"),
+        ({"LOG_FIELD_LIMIT": "1"}, "LOG_FIELD_LIMIT is '1'"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml': give text or json"),
+        ({"OCI_PLAIN_HTTP": "http"}, "OCI_PLAIN_HTTP is 'http'"),
+        ({"PIPELINE_URL": "not a location"}, "PIPELINE_URL is wrong: 'not a location'"),
+        ({"PIPELINE_URL": "http://two words/p:1"}, "PIPELINE_URL is wrong"),
+        ({"PIPELINE_URL": "r.io/p:tag with blanks"}, "PIPELINE_URL is wrong"),
+        ({"OCI_REGISTRY": "ftp://r.io"}, "OCI_REGISTRY is 'ftp://r.io'"),
+        ({"OCI_REGISTRY": "r.io:99999"}, "OCI_REGISTRY is 'r.io:99999'"),
+        ({"OCI_REGISTRY": "[::"}, "OCI_REGISTRY is '[::'"),
+        ({"OCI_CA_FILE": __file__}, "no certificate in PEM"),
+        ({"SSL_CERT_FILE": "/no/such"}, "SSL_CERT_FILE is '/no/such'"),
+        ({"https_proxy": "socks5://me:hush@proxy"}, "https_proxy is not a proxy's address"),
+        ({"HTTP_PROXY": "proxy:99999"}, "HTTP_PROXY is not a proxy's address"),
     ],
 )
 def test_wrong_value_is_named(env, said):
     with pytest.raises(SettingsError) as caught:
         settings.read({**URL, **env})
     assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["ghcr.io", "https://ghcr.io/", "http://[::1]:5000", "localhost:5000/org/team"])
+def test_registrys_address_is_taken_with_and_without_scheme_and_path(address):
+    read = settings.read({**URL, "OCI_REGISTRY": address})
+    assert read.registry.address == address
+
+
+def test_location_may_leave_the_registry_to_its_own_setting():
+    assert settings.read({"PIPELINE_URL": "pipelines/p:1", "OCI_REGISTRY": "r.io"}).pipeline_url == "pipelines/p:1"
 
 
 def test_sizes_cpus_and_flags():

@@ -15,7 +15,8 @@ from engine.tests.fakes.registry import FakeRegistry, publish
 from engine.tests.test_main_job import V1, V2
 from opsengine import evidence, signatures
 from opsengine.errors import RegistryUnavailable, SettingsError, SignatureError
-from opsengine.registry import RegistryClient, parse_reference
+from opsengine.locations import parse_reference
+from opsengine.registry import RegistryClient
 from opsengine.settings import RegistrySettings
 
 REPOSITORY = "ml/pipelines/scale"

@@ -13,7 +13,8 @@ import pytest
 from catalog.models import ModelVersion, PipelineVersion
 from opsengine import evidence, signatures
 from opsengine.errors import SignatureError
-from opsengine.registry import RegistryClient, parse_reference
+from opsengine.locations import parse_reference
+from opsengine.registry import RegistryClient
 from opsengine.settings import RegistrySettings as EngineRegistry
 from publishing import jobs, operations, signing
 from publishing.models import Publish, RegistrySettings

@@ -2,11 +2,12 @@
 
 import logging
 
-from opsengine import golden, pipeline, registry
+from opsengine import golden, locations, pipeline, registry
 from opsengine.definition import ModelEntry
 from opsengine.errors import PipelineError
+from opsengine.locations import Reference
 from opsengine.pipeline import Artifact
-from opsengine.registry import Reference, RegistryClient
+from opsengine.registry import RegistryClient
 from opsengine.settings import RegistrySettings
 from opsengine.signatures import Proofs
 from opsengine.store import ContentStore
@@ -84,7 +85,7 @@ def is_intact(digest: str, store: ContentStore) -> bool:
 
 def _reference(location: str, digest: str | None, settings: RegistrySettings) -> Reference:
     default = (settings.address or "").split("://")[-1].rstrip("/") or None
-    found = registry.parse_reference(location, default)
+    found = locations.parse_reference(location, default)
     return Reference(found.host, found.repository, found.tag, digest or found.digest)
 
 

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import orjson
@@ -17,8 +16,9 @@ import urllib3
 
 from opsengine import transport
 from opsengine.errors import RegistryError, RegistryUnavailable
+from opsengine.locations import Reference
 from opsengine.settings import RegistrySettings
-from opsengine.store import DIGEST, ContentStore
+from opsengine.store import ContentStore
 
 logger = logging.getLogger(__name__)
 
@@ -34,41 +34,6 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_PAGES = 100  # of one list; more is a registry that links in a circle
 NEXT_PAGE = re.compile(r'<(?P<url>[^>]+)>\s*;[^,]*rel="?next"?')
 CHALLENGE = re.compile(r'([a-zA-Z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """`host/repository[:tag][@digest]`."""
-
-    host: str
-    repository: str
-    tag: str | None
-    digest: str | None
-
-    @property
-    def wanted(self) -> str:
-        """What to ask the registry for: the digest if known, else the tag."""
-        return self.digest or self.tag or "latest"
-
-    def __str__(self) -> str:
-        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
-        return f"{self.host}/{self.repository}{tag}{digest}"
-
-
-def parse_reference(text: str, default_host: str | None = None) -> Reference:
-    """Read a pipeline location; `default_host` is put before one that names no registry. Raises RegistryError."""
-    rest = re.sub(r"^(oci|https?)://", "", text.strip())
-    head = rest.split("/", 1)[0]
-    if not ("." in head or ":" in head or head == "localhost") and default_host:
-        rest = f"{default_host}/{rest}"
-    host, _, path = rest.partition("/")
-    path, _, digest = path.partition("@")
-    repository, _, tag = path.partition(":")
-    if not host or not re.fullmatch(r"[a-z0-9._/-]+", repository) or (digest and not DIGEST.fullmatch(digest)):
-        raise RegistryError(
-            f"{text!r} is not a pipeline location: it must look like registry.example.com/ml/pipelines/name:version."
-        )
-    return Reference(host, repository, tag or None, digest or None)
 
 
 def digest_of(data: bytes) -> str:

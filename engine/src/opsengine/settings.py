@@ -3,16 +3,18 @@
 import math
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsengine import bundle, evidence, included
+from opsengine import bundle, evidence, included, locations
 from opsengine.bundle import Bundle
-from opsengine.errors import SettingsError
+from opsengine.errors import RegistryError, SettingsError
 
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 SMALLEST_STORAGE = 2**20  # below this a single page of rows may not fit
+LARGEST_SIZE = 2**50  # more is a slip of the pen, and some of it no file system could count
 SMALLEST_FIELD = 64  # bytes; a limit below would drop single numbers
 LARGEST_PAGE = 10_000  # rows; the center refuses larger pages (contract/README.md)
 
@@ -83,7 +85,11 @@ def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
             "The pipeline in PIPELINE_DIR has no signature of its own: check the image's with cosign where it is "
             "pulled and set REQUIRE_SIGNATURE=false, or give PIPELINE_URL."
         )
-    defaults = Settings(pipeline_url or "", _registry(env, edge))
+    registry = _registry(env, edge)
+    if given:
+        _check_location(given, registry)
+    _check_transport(env)
+    defaults = Settings(pipeline_url or "", registry)
     return Settings(
         pipeline_url=defaults.pipeline_url,
         registry=defaults.registry,
@@ -125,16 +131,34 @@ def _registry(env: "_Environment", edge: Bundle | None) -> RegistrySettings:
         raise SettingsError(
             "OCI_USERNAME and OCI_PASSWORD go together: set both, or none for a registry without login."
         )
-    ca_file = env.text("OCI_CA_FILE")
-    if ca_file and not Path(ca_file).is_file():
-        raise SettingsError(f"OCI_CA_FILE is {ca_file!r}, but there is no such file.")
+    address = env.text("OCI_REGISTRY")
+    if address and not locations.registry_host(address):
+        raise SettingsError(f"OCI_REGISTRY is {address!r}: give a registry's address, like registry.example.com:5000.")
     return RegistrySettings(
-        address=env.text("OCI_REGISTRY") or (edge.oci_registry if edge else None),
+        address=address or (edge.oci_registry if edge else None),
         username=username,
         password=password,
         plain_http=env.flag("OCI_PLAIN_HTTP"),
-        ca_file=ca_file,
+        ca_file=env.certificates("OCI_CA_FILE"),
     )
+
+
+def _check_location(given: str, registry: RegistrySettings) -> None:
+    host = locations.registry_host(registry.address) if registry.address else None
+    try:
+        locations.parse_reference(given, host)
+    except RegistryError as error:
+        raise SettingsError(f"PIPELINE_URL is wrong: {error}") from None
+
+
+def _check_transport(env: "_Environment") -> None:
+    """What Python and OpenSSL read by themselves, and pass over or fail on much later where it is wrong."""
+    env.certificates("SSL_CERT_FILE")
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        for written in (name, name.lower()):
+            proxy = env.text(written)
+            if proxy and not locations.proxy(proxy):  # not repeated: a password may be in it
+                raise SettingsError(f"{written} is not a proxy's address: give one like http://proxy.example.com:3128.")
 
 
 class _Environment:
@@ -157,6 +181,19 @@ class _Environment:
             return Path(path).read_text(encoding="utf-8").strip() or None
         except (OSError, UnicodeDecodeError):
             raise SettingsError(f"{name}_FILE is {path!r}, but that file cannot be read.") from None
+
+    def certificates(self, name: str) -> str | None:
+        """The path of a file with certificates in PEM."""
+        path = self.text(name)
+        if path is None:
+            return None
+        if not Path(path).is_file():
+            raise SettingsError(f"{name} is {path!r}, but there is no such file.")
+        try:
+            ssl.create_default_context(cafile=path)
+        except (ssl.SSLError, OSError):
+            raise SettingsError(f"{name} is {path!r}, but no certificate in PEM can be read there.") from None
+        return path
 
     def flag(self, name: str) -> bool:
         value = (self.text(name) or "false").lower()
@@ -201,4 +238,6 @@ class _Environment:
         size = int(float(match[1]) * UNITS[match[2]])
         if size < low:
             raise SettingsError(f"{name} is {value!r}: it must be at least {low // 2**10} Ki.")
+        if size > LARGEST_SIZE:
+            raise SettingsError(f"{name} is {value!r}: it must be at most {LARGEST_SIZE // 2**40} Ti.")
         return size

@@ -18,7 +18,8 @@ import orjson
 
 from opsengine.errors import RegistryError, SignatureError
 from opsengine.evidence import Evidence, PublicKey, holds
-from opsengine.registry import MANIFEST_TYPE, Reference, RegistryClient
+from opsengine.locations import Reference
+from opsengine.registry import MANIFEST_TYPE, RegistryClient
 from opsengine.store import DIGEST, write_file
 
 SIMPLE_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from opsengine import locations
+
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 
@@ -20,9 +22,11 @@ def pool(url: str, ca_file: str | None = None) -> urllib3.PoolManager:
     parts = urlsplit(url)
     context = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
-    proxy = urllib.request.getproxies().get(parts.scheme)
+    proxy = locations.proxy(urllib.request.getproxies().get(parts.scheme, ""))
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        return urllib3.ProxyManager(proxy, ssl_context=context, timeout=timeout, retries=False)
+        address, login = proxy
+        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+        return urllib3.ProxyManager(address, proxy_headers=headers, ssl_context=context, timeout=timeout, retries=False)
     return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False)
 
 
