@@ -200,3 +200,29 @@ def test_body_over_the_limit_is_413_and_names_the_limit(serve):
         had = heard(line)
     assert had.startswith(b"HTTP/1.1 413 ") and b"larger than 1000 bytes" in had and b"MAX_BODY" in had
     assert app.inside == 0
+
+
+def test_caller_who_sends_once_more_at_the_end_is_answered_and_told_to_close(serve, monkeypatch):
+    monkeypatch.setattr(server, "GRACE_SECONDS", NEVER)
+    running, _, dial = serve()
+    lines = [dial(), dial()]
+    assert all(is_fine(line) for line in lines)
+    ended = []
+    stopping = threading.Thread(target=lambda: ended.append(running.stop(NEVER)))
+    stopping.start()
+    eventually(lambda: running.is_draining, 60)
+    for line in [*lines, dial()]:  # one more comes before the word is out
+        line.sendall(GET)
+        had = heard(line)
+        assert had.startswith(b"HTTP/1.1 200 ") and b"connection: close" in had
+    stopping.join(60)
+    assert ended == [True]
+
+
+def test_idle_lines_hold_up_no_end(serve, monkeypatch):
+    monkeypatch.setattr(server, "GRACE_SECONDS", SOON)
+    running, _, dial = serve()
+    line = dial()
+    assert is_fine(line)
+    assert running.stop(60.0)
+    assert heard(line) == b""
