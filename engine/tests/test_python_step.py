@@ -207,6 +207,23 @@ def test_zip_that_would_write_elsewhere_is_refused(tmp_path, name):
         pypackage.read(path, "prepare")
 
 
+def statuses(engine):
+    (pipeline,) = engine.get("/pipelines")[1]["pipelines"]
+    (model,) = engine.get("/models")[1]["models"]
+    return pipeline["status"], model["status"]
+
+
+def test_process_that_was_killed_while_idle_costs_no_request(make_model):
+    model = make_model()
+    assert run(model, 2) == [[6.0, 6.0]]
+    process = model._held[0].process
+    process.kill()
+    process.wait(60)
+    assert not model.is_running
+    assert run(model, 3) == [[9.0, 9.0]]
+    assert model.is_running
+
+
 def test_server_outlives_its_python_step(registry, start_engine):
     parts = [("prepare", "p1", zipped(), ["tensor"], {"framework": "python", "runtime": "python"})]
     location, _ = publish(registry, "prepared", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", parts)
@@ -214,7 +231,9 @@ def test_server_outlives_its_python_step(registry, start_engine):
     for deadly, status in ((666, 500), (667, 504), (666, 500)):
         assert engine.post("/infer", [{"tensor": [deadly, 1]}])[0] == status
         assert engine.get("/healthz")[0] == 200
+        assert statuses(engine) == ("Error", "Error")
         answered, rows = engine.post("/infer", [{"tensor": [1.0, 2.0]}])
         assert (answered, rows[0]["out"]) == (200, {"y": [3.0, 6.0]})
+        assert statuses(engine) == ("Running", "Running")
     assert engine.stop()[0] == 0
     assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []

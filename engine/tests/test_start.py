@@ -78,6 +78,18 @@ def test_registry_that_comes_late_is_waited_for(start_engine, registry):
     assert "answered 503" in engine.log
 
 
+def test_pipeline_that_cannot_be_fetched_yet_is_listed_with_its_error(start_engine, registry):
+    url, _ = published(registry)
+    registry.statuses = [503] * 10_000
+    engine = start_engine(PIPELINE_URL=url)
+    wanted = {"id": "scale", "version": V1, "status": "Error"}
+    eventually(lambda: _pipelines(engine) == (200, {"pipelines": [wanted]}), 60)
+    assert engine.get("/models") == (200, {"models": []})
+    registry.statuses = []
+    engine.ready(60)
+    assert engine.get("/pipelines") == (200, {"pipelines": [{**wanted, "status": "Running"}]})
+
+
 def test_changed_pipeline_url_is_served_after_a_restart(start_engine, registry):
     engine = start_engine(PIPELINE_URL=published(registry)[0]).ready()
     assert engine.stop()[0] == 0

@@ -7,8 +7,8 @@ from functools import partial
 
 import orjson
 
-from opsengine import encode, rows, selection
-from opsengine.errors import RequestError
+from opsengine import encode, locations, rows, selection
+from opsengine.errors import RegistryError, RequestError
 from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
@@ -24,6 +24,7 @@ MOST_LOG_ROWS = 10_000
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
 NAMED = "/pipelines/"
+RUNNING, ERROR = "Running", "Error"  # the documented values of `status`
 
 
 class App:
@@ -110,16 +111,23 @@ class App:
         return Reply(200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer)
 
     def _pipelines(self, request: Request) -> Reply:
+        """What is served, or, while nothing is, what should be and could not be brought in yet."""
         current = self._plane.current
-        told = (
-            [{"id": current.facts.pipeline, "version": current.facts.version, "status": "Running"}] if current else []
-        )
+        if current:
+            facts = current.facts
+            told = [{"id": facts.pipeline, "version": facts.version, "status": ERROR if current.down() else RUNNING}]
+        else:
+            location = self._views.failed()
+            told = [_wanted(location)] if location else []
         return Reply(200, JSON, orjson.dumps({"pipelines": told}))
 
     def _models(self, request: Request) -> Reply:
         current = self._plane.current
-        models = current.definition.models if current else ()
-        told = [{"name": m.name, "sha": m.sha, "status": "Running", "version": m.version} for m in models]
+        models, down = (current.definition.models, current.down()) if current else ((), frozenset[str]())
+        told = [
+            {"name": m.name, "sha": m.sha, "status": ERROR if m.version in down else RUNNING, "version": m.version}
+            for m in models
+        ]
         return Reply(200, JSON, orjson.dumps({"models": told}))
 
     def _logs(self, request: Request) -> Reply:
@@ -139,6 +147,14 @@ class App:
         if warnings := self._views.warnings():
             return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": warnings}))
         return Reply(200, JSON, b'{"status":"ready"}')
+
+
+def _wanted(location: str) -> dict[str, str | None]:
+    try:
+        reference = locations.parse_reference(location)
+    except RegistryError:
+        return {"id": location, "version": None, "status": ERROR}
+    return {"id": reference.name, "version": reference.tag, "status": ERROR}
 
 
 def _log_query(body: bytes) -> tuple[int, int | None, int | None]:

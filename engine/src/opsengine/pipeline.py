@@ -92,12 +92,17 @@ class LoadedPipeline:
             version: Node(named[version], model, signatures[version], _runner(entries[version], model))
             for version, model in models.items()
         }
+        self._models = models
         self._parts = _loaded_parts(definition, nodes)
         self.facts = _facts(definition, entries, partition)
         # Requests run together (opsengine.batching): all that were let in must then be able to meet.
         self.gathers = any(entry.batching for entry in definition.models)
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
+
+    def down(self) -> frozenset[str]:
+        """Versions of the models that cannot answer now: Python steps whose process ended."""
+        return frozenset(version for version, model in self._models.items() if not model.is_running)
 
     def answer(self, batch: Batch, began: int) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.

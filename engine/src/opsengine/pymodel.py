@@ -132,6 +132,12 @@ class PythonModel:
         self._held: list[_Worker] = []
         weakref.finalize(self, _clean_up, self._held, folder)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives. One that ended is started again by the next request."""
+        held = self._held[:1]  # a copy: another thread may be ending it
+        return bool(held) and held[0].process.poll() is None
+
     def warm(self) -> None:
         """Start the process and load the class. Raises PipelineError if that fails."""
         try:
@@ -164,7 +170,8 @@ class PythonModel:
         return self._outputs(header, body, count)
 
     def _worker(self) -> _Worker:
-        if not self._held:
+        if not self.is_running:  # not started yet, or killed since: the system does that where memory is short
+            self._end()
             self._held.append(_Worker(self._manifest, self._folder))
         return self._held[0]
 

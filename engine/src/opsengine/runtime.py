@@ -74,6 +74,11 @@ class Model(Protocol):
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it can answer now without being started first."""
+        ...
+
     def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
         """Outputs by name, one row for each row of `columns` (by input name). Raises RequestError."""
         ...
@@ -104,6 +109,11 @@ class OnnxModel:
         self.outputs = tuple(_output(name, node) for node in self._session.get_outputs())
         self._names = [node.name for node in self.outputs]
         self._batch = next((node.batch for node in self.inputs if node.batch), None)
+
+    @property
+    def is_running(self) -> bool:
+        """Always: it is part of this process."""
+        return True
 
     def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
         """Outputs by name, one row for each row of `columns` (by input name, of the inputs' shapes).

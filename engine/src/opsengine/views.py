@@ -62,6 +62,11 @@ class Views:
         held = f"Log rows are held here: {logs['held']}" if logs["held"] else None
         return [text for text in (logs["fault"], held) if text]
 
+    def failed(self) -> str | None:
+        """Location of the pipeline that should be served, where the last try to bring it in failed."""
+        told = self._facts()
+        return str(told["wanted"]["location"]) if told["update"]["error"] else None
+
     def page(self) -> Reply:
         """The facts in words."""
         return 200, HTML, page(self._facts()).encode()
