@@ -115,7 +115,7 @@ class App:
         current = self._plane.current
         if current:
             facts = current.facts
-            told = [{"id": facts.pipeline, "version": facts.version, "status": ERROR if current.down() else RUNNING}]
+            told = [_listed(facts.pipeline, facts.version, ERROR if current.down() else RUNNING)]
         else:
             location = self._views.failed()
             told = [_wanted(location)] if location else []
@@ -149,12 +149,16 @@ class App:
         return Reply(200, JSON, b'{"status":"ready"}')
 
 
+def _listed(name: str, version: str | None, status: str) -> dict[str, str | None]:
+    return {"id": name, "version": version, "status": status}
+
+
 def _wanted(location: str) -> dict[str, str | None]:
     try:
         reference = locations.parse_reference(location)
     except RegistryError:
-        return {"id": location, "version": None, "status": ERROR}
-    return {"id": reference.name, "version": reference.tag, "status": ERROR}
+        return _listed(location, None, ERROR)
+    return _listed(reference.name, reference.tag, ERROR)
 
 
 def _log_query(body: bytes) -> tuple[int, int | None, int | None]:

@@ -58,7 +58,7 @@ def parse_reference(text: str, default_host: str | None = None) -> Reference:
 def is_host(text: str) -> bool:
     """Whether this can be `host[:port]`."""
     found = HOST.fullmatch(text)
-    return bool(found) and int(found["port"] or 1) in range(1, HIGHEST_PORT + 1)
+    return found is not None and 1 <= int(found["port"] or 1) <= HIGHEST_PORT
 
 
 def registry_host(address: str) -> str | None:
