@@ -39,6 +39,8 @@ Serve a published pipeline on this machine. Everything is set by the environment
   LOG_FORMAT               text or json (default text)
   DEBUG                    true: more log lines
   RUN_AS                   number of the user to become when started as root (the image sets it)
+  SSL_CERT_FILE            certificate authorities for all that the engine calls
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY  the way out of this network, as for other programs
 
 OCI_PASSWORD, EDGE_BUNDLE and COSIGN_PUBLIC_KEY may also be given as files: OCI_PASSWORD_FILE and so on.
 
