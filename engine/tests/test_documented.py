@@ -101,3 +101,11 @@ def test_every_command_is_documented_and_no_other(capsys):
     helped = set(re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.M))
     told = re.search(r"`opsengine (serve[^`]+)`, each with `--help`", PAGE)
     assert set(told[1].split(" | ")) == helped
+
+
+def test_compose_file_sets_only_what_the_engine_reads(read_variables):
+    text = (ROOT / "examples" / "compose.yaml").read_text()
+    block = text.partition("    environment:\n")[2].partition("\n\n")[0]
+    told = re.findall(r"^      ([A-Z_]+):", block, re.M)
+    assert "PIPELINE_URL" in told and set(told) <= read_variables
+    assert "- persist:/persist" in text and '"8080:8080"' in text

@@ -123,6 +123,14 @@ def test_logs_are_limited_and_cut_by_time(engine):
         assert engine.post("/logs", wrong)[0] == 400
 
 
+def test_logs_are_the_newest_thousand_unless_more_is_asked_for(engine):
+    for first in (0, 600):
+        engine.post("/infer", [{"tensor": [first + n, 0.5]} for n in range(600)])
+    numbers = [row["in"]["tensor"][0] for row in engine.post("/logs", {})[1]]
+    assert numbers == [float(n) for n in range(200, 1200)]
+    assert [row["in"]["tensor"][0] for row in engine.post("/logs", {"limit": 1200})[1]] == list(range(1200))
+
+
 def test_query_narrows_answers_and_logs(engine):
     query = "?dataset%5B%5D=out&dataset%5B%5D=anomaly.count"
     _, rows = engine.post(f"/infer{query}", [{"tensor": [1.0, 2.0]}])

@@ -1,11 +1,12 @@
 """The environment: what is read, and what stops the start with one sentence."""
 
 import base64
+import socket
 
 import pytest
 
 from engine.tests.fakes.center import CONTRACT, golden
-from opsengine import bundle, settings
+from opsengine import bundle, privileges, server, settings
 from opsengine.errors import SettingsError
 
 URL = {"PIPELINE_URL": "registry.example.com/ml/pipelines/p:1"}
@@ -141,7 +142,27 @@ def test_center_address(host, url):
     assert bundle.center_url(host) == url
 
 
-@pytest.mark.parametrize("host", ["", "ftp://center", "https://user:pw@center/edge"])
+@pytest.mark.parametrize(
+    "host", ["", "ftp://center", "https://user:pw@center/edge", "center:99999", "two words/edge", "[::/edge", "http://"]
+)
 def test_wrong_center_address_is_refused(host):
     with pytest.raises(SettingsError):
         bundle.center_url(host)
+
+
+@pytest.mark.parametrize("wrong", ["me", "0", "-1", "1.5", "99999999999"])
+def test_wrong_user_to_become_is_named_whoever_starts_it(tmp_path, wrong):
+    with pytest.raises(SettingsError, match=f"RUN_AS is '{wrong}'"):
+        privileges.drop(wrong, tmp_path)
+
+
+def test_address_that_is_not_this_machines_is_named(monkeypatch):
+    with pytest.raises(SettingsError, match=r"ENGINE_HOST is '192\.0\.2\.1'"):  # of nobody (RFC 5737)
+        server.bound("192.0.2.1", 0)
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(SettingsError, match="ENGINE_HOST is 'nowhere'"):
+        server.bound("nowhere", 0)

@@ -81,6 +81,14 @@ def test_golden_tolerance_is_the_publishs_own(load_pipeline):
         golden_request.check(golden_request._read({**GOLDEN, "input": [{"tensor": [1.0]}]}), pipeline, 2**20)
 
 
+def test_models_get_the_cpus_of_the_settings(make_updater, registry):
+    url, digest = publish(registry, "scale", V1, [("by-two", "m1", models.scale(2.0), ["tensor"])])
+    made, plane = make_updater(cpus=3)
+    bring(made, Wanted(url, digest))
+    (model,) = plane.current._models.values()
+    assert model._session.get_session_options().intra_op_num_threads == 3
+
+
 @pytest.mark.parametrize("wrong", [{}, [], {"input": []}, {"input": [{}], "output": {"y": []}}, {"input": 1}])
 def test_golden_request_that_cannot_be_read_is_refused(store, load_pipeline, wrong):
     pipeline = load_pipeline(("new", "m2", models.scale(9.0), ["tensor"]), golden=wrong)

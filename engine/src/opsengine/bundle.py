@@ -5,6 +5,7 @@ import binascii
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from opsengine import locations
 from opsengine.errors import SettingsError
 
 REQUIRED = ("EDGE_NAME", "JOIN_TOKEN", "OPSCENTER_HOST")
@@ -50,8 +51,11 @@ def parse(text: str) -> Bundle:
 
 def center_url(host: str) -> str:
     """The base URL for OPSCENTER_HOST: `host[:port]/edge`, a bare host gets `/edge`, no scheme means https."""
-    parts = urlsplit(host if "://" in host else f"https://{host}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+    try:
+        parts = urlsplit(host if "://" in host else f"https://{host}")
+    except ValueError:  # a bracket that is not closed
+        parts = urlsplit("")
+    if parts.scheme not in locations.SCHEMES or not locations.is_host(parts.netloc) or parts.query:
         raise SettingsError(f"OPSCENTER_HOST is {host!r}: it must look like opscenter.example.com/edge.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/edge'}"
 

@@ -13,10 +13,12 @@ def drop(run_as: str | None, folder: Path) -> None:
 
     Raises SettingsError for a wrong number, StateError where the system does not allow it.
     """
-    if run_as is None or os.geteuid() != 0:
+    if run_as is None:
         return
-    if not run_as.isdigit() or not 0 < int(run_as) < 2**31:
+    if not (run_as.isascii() and run_as.isdigit()) or not 0 < int(run_as) < 2**31:
         raise SettingsError(f"RUN_AS is {run_as!r}: give the number of a user other than root.")
+    if os.geteuid() != 0:
+        return
     user = int(run_as)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ seen to take long goes to the threads.
 """
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
@@ -21,7 +22,7 @@ from typing import Protocol
 
 import uvloop
 
-from opsengine.errors import RequestError, StateError
+from opsengine.errors import RequestError, SettingsError, StateError
 from opsengine.http1 import Connection, Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ class Server:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket on this address. Raises StateError if it cannot be had."""
+    """A socket on this address. Raises SettingsError where the machine has none such, StateError if it is taken."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind)
@@ -238,6 +239,10 @@ def bound(host: str, port: int) -> socket.socket:
             made.close()
             raise
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(
+                f"ENGINE_HOST is {host!r}, which is no address of this machine: give one, or 0.0.0.0 for all."
+            ) from error
         raise StateError(
             f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set ENGINE_PORT."
         ) from error
