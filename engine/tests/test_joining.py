@@ -116,6 +116,33 @@ def test_removed_edge_keeps_serving(start_engine, center, pipeline_url):
     assert engine.stop()[0] == 0
 
 
+def test_damaged_session_keeps_serving_and_a_new_bundle_mends_it(start_engine, center, pipeline_url):
+    engine = start_engine(EDGE_BUNDLE=center.add_edge(pipeline_url=pipeline_url)).ready()
+    engine.stop()
+    session = engine.folder / "persist" / "identity" / "session.json"
+    session.write_bytes(session.read_bytes()[:20])
+    center.refuse["/edge/v1/join"] = [Refuse("join_token_used", "This token was used.")]
+    again = start_engine(**engine.env).ready()
+    assert again.post("/infer", [{"tensor": [1.0, 1.0]}])[0] == 200
+    assert "session.json is damaged" in again.log and "Traceback" not in again.log
+    again.stop()
+    count = len(center.checkins)
+    start_engine(EDGE_BUNDLE=center.add_edge("edge-1", pipeline_url=pipeline_url)).ready()
+    eventually(lambda: len(center.checkins) > count, 30)
+
+
+def test_damaged_key_keeps_serving_and_says_what_to_do(start_engine, center, pipeline_url):
+    engine = start_engine(EDGE_BUNDLE=center.add_edge(pipeline_url=pipeline_url)).ready()
+    engine.stop()
+    (key,) = (engine.folder / "persist" / "identity").glob("key-*.pem")
+    key.write_text("-----BEGIN PRIVATE KEY-----")
+    again = start_engine(**engine.env).ready()
+    assert again.post("/infer", [{"tensor": [1.0, 1.0]}])[0] == 200
+    problem = eventually(lambda: again.get("/status.json")[1]["contact"]["problem"], 30)
+    assert "is damaged: delete it and start with a new EDGE_BUNDLE" in problem
+    assert "Traceback" not in again.log
+
+
 def test_refused_new_bundle_goes_on_with_the_old_session(start_engine, center, pipeline_url):
     engine = start_engine(EDGE_BUNDLE=center.add_edge(pipeline_url=pipeline_url)).ready()
     engine.stop()

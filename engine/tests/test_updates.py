@@ -255,6 +255,18 @@ def test_damaged_file_is_found_at_the_start_and_fetched_again(start_engine, regi
         assert len(registry.pulled("/blobs/")) == 1  # only what was damaged
 
 
+@pytest.mark.parametrize("damaged", [b"", b'{"active":', b"[]", b'{"active":{"location":1}}'])
+def test_damaged_note_of_what_was_served_is_read_from_its_copy(make_updater, registry, tmp_path, damaged):
+    url, digest = publish(registry, "scale", V1, [("by-two", "m1", models.scale(2.0), ["tensor"])])
+    bring(make_updater()[0], Wanted(url, digest))
+    registry.stop()
+    (tmp_path / "served.json").write_bytes(damaged)
+    made, plane = make_updater()
+    assert made.serve_last() and plane.current.digest == digest
+    (tmp_path / "served.copy.json").write_bytes(damaged)
+    assert not make_updater()[0].serve_last()
+
+
 def test_half_written_files_never_load(start_engine, registry):
     url, digest = publish(registry, "scale", V1, [("by-two", "m1", models.scale(2.0), ["tensor"])])
     engine = start_engine(PIPELINE_URL=url).ready()

@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 
 import orjson
 import urllib3
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from opsengine import identity, transport
 from opsengine.bundle import Bundle
-from opsengine.errors import CenterRefused, CenterUnavailable
+from opsengine.errors import CenterRefused, CenterUnavailable, StateError
 from opsengine.identity import Identity, Session
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Center:
         self._identity = keys
         self._base = f"{bundle.center_url}/v1"
         self._http = transport.pool(self._base)
-        self._session = keys.session()
+        self._session = _session(keys)
         self._offset = self._session.clock_offset if self._session else 0
         self._access: tuple[str, float] | None = None
         self._renewing = threading.Lock()
@@ -67,7 +68,7 @@ class Center:
         token_hash = identity.hash_token(self._bundle.join_token)
         body = {
             "join_token": self._bundle.join_token,
-            "public_key": identity.public_jwk(self._identity.key(token_hash)),
+            "public_key": identity.public_jwk(self._key(token_hash)),
             "engine": identity.engine_facts(),
         }
         answer = self._post("/join", orjson.dumps(body))
@@ -151,7 +152,7 @@ class Center:
     def _token_request(self) -> bytes:
         if self._session is None:
             raise CenterUnavailable("This edge has not joined yet.")
-        key = self._identity.key(self._session.token_hash)
+        key = self._key(self._session.token_hash)
         return orjson.dumps(
             {
                 "grant_type": "client_credentials",
@@ -159,6 +160,12 @@ class Center:
                 "client_assertion": identity.assertion(key, self._session, self._offset),
             }
         )
+
+    def _key(self, token_hash: str) -> ec.EllipticCurvePrivateKey:
+        try:
+            return self._identity.key(token_hash)
+        except StateError as error:  # what is served needs no center
+            raise CenterUnavailable(str(error)) from None
 
     def _take_token(self, answer: object) -> None:
         if not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
@@ -207,6 +214,15 @@ class Center:
             if self._session and abs(self._offset - self._session.clock_offset) > 60_000:
                 self._session = replace(self._session, clock_offset=self._offset)
                 self._identity.keep(self._session)
+
+
+def _session(keys: Identity) -> Session | None:
+    """The session of the last join. A damaged one is none: what is served last is served without it."""
+    try:
+        return keys.session()
+    except StateError as error:
+        logger.error("%s The engine serves on what it has.", error)
+        return None
 
 
 def _object(data: bytes) -> dict[str, object] | None:

@@ -40,20 +40,33 @@ class Served:
 
 
 def load(path: Path) -> Served:
-    """Read the file; a missing or damaged one counts as nothing served yet."""
+    """Read the file, or its copy where it is damaged; a missing one counts as nothing served yet."""
     try:
-        told = orjson.loads(path.read_bytes())
-        return Served(_publish(told["active"]), _publish(told["previous"]), told["given"])
+        return _read(path)
     except FileNotFoundError:
         return Served()
-    except (ValueError, KeyError, TypeError):
-        logger.exception("%s is damaged: the pipeline is fetched again", path)
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.error("%s is damaged: its copy is used", path)
+    try:
+        return _read(_copy(path))
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.error("%s is damaged too: the pipeline is fetched again", _copy(path))
         return Served()
 
 
 def save(path: Path, served: Served) -> None:
-    """Write the file durably."""
-    write_file(path, orjson.dumps(asdict(served)))
+    """Write the file durably, twice: without it a start without a network would not know what to serve."""
+    for one in (_copy(path), path):
+        write_file(one, orjson.dumps(asdict(served)))
+
+
+def _copy(path: Path) -> Path:
+    return path.with_suffix(".copy.json")
+
+
+def _read(path: Path) -> Served:
+    told = orjson.loads(path.read_bytes())
+    return Served(_publish(told["active"]), _publish(told["previous"]), told["given"])
 
 
 def _publish(told: dict[str, str] | None) -> Publish | None:
