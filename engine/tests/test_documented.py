@@ -109,3 +109,9 @@ def test_compose_file_sets_only_what_the_engine_reads(read_variables):
     told = re.findall(r"^      ([A-Z_]+):", block, re.M)
     assert "PIPELINE_URL" in told and set(told) <= read_variables
     assert "- persist:/persist" in text and '"8080:8080"' in text
+
+
+def test_chart_sets_only_what_the_engine_reads(read_variables):
+    text = (ROOT / "publishing" / "chart" / "templates" / "deployment.yaml").read_text()
+    told = re.findall(r"- name: ([A-Z_]+)$", text, re.M)
+    assert "PIPELINE_URL" in told and set(told) <= read_variables

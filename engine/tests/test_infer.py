@@ -303,6 +303,15 @@ def test_model_that_cannot_be_loaded_says_why(load_pipeline):
         load_pipeline(("by-two", "m1", models.scale(2.0), ["a", "b"]))
 
 
+def test_fault_that_nobody_expects_counts_as_an_error(load_pipeline, monkeypatch):
+    plane = DataPlane(lambda _: None, 2**26)
+    plane.swap(load_pipeline(BY_TWO))
+    monkeypatch.setattr(plane, "_run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        plane.infer(orjson.dumps(TWO), JSON, as_arrow=False)
+    assert (plane.counters.requests, plane.counters.rows, plane.counters.errors) == (1, 0, 1)
+
+
 def test_nothing_loaded_yet_is_503():
     with pytest.raises(RequestError) as caught:
         DataPlane(lambda _: None, 1).infer(b"[]", JSON, as_arrow=False)

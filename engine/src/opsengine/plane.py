@@ -53,7 +53,7 @@ class DataPlane:
         try:
             result = self._run(self._pipeline(pipeline), body, content_type)
             answer = encode.answer_arrow(result, selection) if as_arrow else encode.answer_json(result, selection)
-        except RequestError:
+        except Exception:
             self._count(errors=1)
             raise
         self._record(result)
