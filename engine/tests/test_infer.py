@@ -303,6 +303,11 @@ def test_model_that_cannot_be_loaded_says_why(load_pipeline):
         load_pipeline(("by-two", "m1", models.scale(2.0), ["a", "b"]))
 
 
+def test_model_is_run_once_before_it_serves_and_refused_where_that_fails(load_pipeline):
+    with pytest.raises(PipelineError, match="Model odd fails on its first run"):
+        load_pipeline(("odd", "m1", models.fails_on_rows(but=2), ["x"]))
+
+
 def test_fault_that_nobody_expects_counts_as_an_error(load_pipeline, monkeypatch):
     plane = DataPlane(lambda _: None, 2**26)
     plane.swap(load_pipeline(BY_TWO))

@@ -46,11 +46,11 @@ def class_and_scores():
     return _model(nodes, [value("x", FLOAT, ["N", 3])], outputs)
 
 
-def fails_on_rows():
-    """y = x for a single row; with more rows the model itself fails (a Reshape that cannot be)."""
-    shape = numpy_helper.from_array(np.array([1, 2], dtype=np.int64), "one_row")
+def fails_on_rows(but=1):
+    """y = x for `but` rows; with others the model itself fails (a Reshape that cannot be)."""
+    shape = numpy_helper.from_array(np.array([but, 2], dtype=np.int64), "rows")
     value = helper.make_tensor_value_info
-    node = helper.make_node("Reshape", ["x", "one_row"], ["y"])
+    node = helper.make_node("Reshape", ["x", "rows"], ["y"])
     return _model([node], [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", 2])], [shape])
 
 
