@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 
+import orjson
 import pytest
 
 from engine.tests.conftest import ROOT
+from engine.tests.fakes import models
 from engine.tests.test_site import _facts
-from opsengine import cli, settings
+from opsengine import cli, encode, rows, settings
 from opsengine.app import App
 from opsengine.metrics import Metrics
 from opsengine.views import Views
@@ -115,3 +117,11 @@ def test_chart_sets_only_what_the_engine_reads(read_variables):
     text = (ROOT / "publishing" / "chart" / "templates" / "deployment.yaml").read_text()
     told = re.findall(r"- name: ([A-Z_]+)$", text, re.M)
     assert "PIPELINE_URL" in told and set(told) <= read_variables
+
+
+def test_every_field_of_a_record_is_documented_and_no_other(infer):
+    (row,) = infer([{"tensor": [1.0, 2.0]}], ("by-two", "m1", models.scale(2.0), ["tensor"]))
+    told = [names(cells[0]) for cells in table("| field of a record | |")]
+    assert sorted(name for line in told for name in line) == sorted(row)
+    logged = orjson.loads(b"[%b]" % encode.log_json(rows.of_result(infer.logged[0]), None))
+    assert sorted(name for line in told[:4] for name in line) == sorted(logged[0])
