@@ -7,13 +7,16 @@ import uuid
 import zlib
 
 import numpy as np
+import orjson
 import pytest
 
-from opsengine import journal
+from opsengine import app, journal
 from opsengine import logwriter as writing
+from opsengine.http1 import Request
 from opsengine.logstore import Gap, LogStore, Lost, NewPage, Shipment
 from opsengine.logwriter import LogWriter
 from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
+from opsengine.views import Views
 
 FACTS = Facts("p", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", "{}", "m", "m1", "edge-1")
 CAP = 8 * 2**20
@@ -200,6 +203,30 @@ def test_newest_rows_oldest_first(log):
     assert found == [4, 5, 6]
     within = log.newest(10, 10, 30)
     assert [row for batch in within for row in from_batch(batch).groups["out"]["y"].tolist()] == [1, 2, 3, 4]
+
+
+def test_newest_rows_end_where_they_take_the_memory_they_may(log):
+    log.append([page(n, n, width=1000) for n in range(10)])
+    two = sum(batch.nbytes for batch in log.newest(4))
+    assert [batch.num_rows for batch in log.newest(20, room=two)] == [2, 2]
+    assert [batch.num_rows for batch in log.newest(20, room=1)] == [2]
+    assert sum(batch.num_rows for batch in log.newest(20)) == 20
+
+
+def test_answer_of_the_log_that_was_cut_short_says_so(log, make_writer, monkeypatch):
+    log.append([page(n, n, moment=n, width=1000) for n in range(10)])
+    views = Views(dict, bytes)
+    served = app.App(None, None, (log, make_writer()), views, 1)
+
+    def asked(body):
+        reply = served.respond(Request(method="POST", path="/logs", body=body))
+        return [row["time"] for row in orjson.loads(reply.body)], reply.headers
+
+    assert asked(b"{}") == ([n for n in range(10) for _ in range(2)], ())
+    monkeypatch.setattr(app, "MOST_LOG_BYTES", sum(batch.nbytes for batch in log.newest(6)))
+    assert asked(b"{}") == ([7, 7, 8, 8, 9, 9], (("Log-Status", "ByteLimited"),))
+    assert asked(b'{"end": 7}') == ([4, 4, 5, 5, 6, 6], (("Log-Status", "ByteLimited"),))
+    assert asked(b'{"limit": 6}') == ([7, 7, 8, 8, 9, 9], ())
 
 
 def test_damaged_file_does_not_stop_the_engine(make, tmp_path):

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LOG_ROWS = 1000  # what POST /logs answers when it is not asked for more
 MOST_LOG_ROWS = 10_000
+MOST_LOG_BYTES = 16 * 2**20  # in memory, of one answer of POST /logs; as text it is up to five times as much, twice
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
 NAMED = "/pipelines/"
@@ -131,12 +132,19 @@ class App:
         return Reply(200, JSON, orjson.dumps({"models": told}))
 
     def _logs(self, request: Request) -> Reply:
-        """The newest rows, oldest of them first; `limit`, `start` and `end` in the body are optional."""
+        """The newest rows, oldest of them first; `limit`, `start` and `end` in the body are optional.
+
+        Fewer of them, and a header that says so, where they would take too much memory.
+        """
         limit, start, end = _log_query(request.body)
         chosen = selection.parse(request.query)
         self._writer.flush(FLUSH_SECONDS)  # what was answered can be read at once
-        pages = [encode.log_json(rows.from_batch(batch), chosen) for batch in self._log_store.newest(limit, start, end)]
-        return Reply(200, encode.JSON_TYPE, b"[" + b",".join(pages) + b"]")
+        batches = self._log_store.newest(limit, start, end, MOST_LOG_BYTES)
+        is_cut = sum(batch.nbytes for batch in batches) >= MOST_LOG_BYTES
+        is_cut = is_cut and sum(batch.num_rows for batch in batches) < limit
+        pages = [encode.log_json(rows.from_batch(batch), chosen) for batch in batches]
+        told = (("Log-Status", "ByteLimited"),) if is_cut else ()
+        return Reply(200, encode.JSON_TYPE, b"".join((b"[", b",".join(pages), b"]")), told)
 
     def _healthz(self, request: Request) -> Reply:
         return Reply(200, JSON, b'{"status":"alive"}')

@@ -249,8 +249,13 @@ class LogStore:
             if owner is not None:
                 self._set("owner", owner)
 
-    def newest(self, limit: int, start: int | None = None, end: int | None = None) -> list[pa.RecordBatch]:
-        """The newest pages that hold `limit` rows with start <= time < end (epoch ms), oldest first."""
+    def newest(
+        self, limit: int, start: int | None = None, end: int | None = None, room: int = 2**62
+    ) -> list[pa.RecordBatch]:
+        """The newest pages that hold `limit` rows with start <= time < end (epoch ms), oldest first.
+
+        Fewer where they take `room` bytes in memory: the page that reaches it is the last.
+        """
         found: list[pa.RecordBatch] = []
         with self._lock:
             query = (
@@ -264,8 +269,8 @@ class LogStore:
                     batch = batch.slice(max(0, batch.num_rows - limit))
                     if batch.num_rows:
                         found.append(batch)
-                        limit -= batch.num_rows
-                    if limit <= 0:
+                        limit, room = limit - batch.num_rows, room - batch.nbytes
+                    if min(limit, room) <= 0:
                         break
         return found[::-1]
 
