@@ -12,6 +12,7 @@ from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, start_joined
 from engine.tests.test_updates import wish
+from opsengine import health
 
 
 @pytest.fixture
@@ -107,6 +108,17 @@ def test_status_asks_the_running_engine(run, start_engine, registry, center):
     assert code == 0 and out.startswith("Serving.\n") and "Identity: Edge edge-1, id" in out
     code, out, _ = run("status", "--json", ENGINE_PORT=engine.port)
     assert code == 0 and orjson.loads(out)["serving"]["pipeline"] == "scale"
+
+
+def test_engine_that_listens_on_one_address_only_is_found_there(run, start_engine, location, monkeypatch):
+    engine = start_engine(PIPELINE_URL=location[0], ENGINE_HOST="127.0.0.2")
+    monkeypatch.setenv("ENGINE_PORT", str(engine.port))
+    monkeypatch.setenv("ENGINE_HOST", "127.0.0.2")
+    eventually(lambda: health.main() == 0, 60)
+    assert "No engine answers" not in run("status", ENGINE_HOST="127.0.0.2", ENGINE_PORT=engine.port)[1]
+    monkeypatch.setenv("ENGINE_HOST", "")
+    assert health.main() == 1
+    assert health.near("0.0.0.0") == health.near("::") == "127.0.0.1"
 
 
 def test_status_of_an_engine_that_is_down_reads_what_it_left(run, start_engine, registry, center):

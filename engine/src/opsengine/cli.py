@@ -51,7 +51,7 @@ Join the ops center with EDGE_BUNDLE and exit: the session is kept in PERSIST_DI
 For machines that are prepared at one place and serve at another. Does nothing when this bundle was used here already.
 """
 STATUS = """\
-Tell what the engine on this machine does: ask it on ENGINE_PORT (default 8080), or, when it is down, read PERSIST_DIR.
+Tell what the engine on this machine does: ask it on ENGINE_HOST and ENGINE_PORT, or, when it is down, read PERSIST_DIR.
 Exit codes: 0 when it serves, 1 when it runs without a pipeline, 3 when it is down.
 """
 PULL = """\
@@ -198,7 +198,7 @@ def verify() -> int:
 def status(*, as_json: bool) -> int:
     """The state in words, or as JSON."""
     chosen = settings.read(os.environ, serves=False)
-    told = local.ask(chosen.port)
+    told = local.ask(chosen)
     if told is None:
         lines = [f"No engine answers on port {chosen.port}.", *local.remembered(Path(chosen.persist_dir))]
         print(orjson.dumps({"running": False, "told": lines}).decode() if as_json else "\n".join(lines))

@@ -8,12 +8,19 @@ import os
 import sys
 
 SECONDS = 4.0
+EVERYWHERE = ("", "0.0.0.0", "::")
+
+
+def near(host: str) -> str:
+    """Where on this machine an engine is asked that listens on `host`."""
+    return "127.0.0.1" if host in EVERYWHERE else host
 
 
 def main() -> int:
     """0 when `/healthz` answers 200."""
     port = int(os.environ.get("ENGINE_PORT") or 8080)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    host = near(os.environ.get("ENGINE_HOST", "").strip())
+    connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
     try:
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == 200 else 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from opsengine import fetch, included, state, trial
+from opsengine import fetch, health, included, state, trial
 from opsengine.center import Center
 from opsengine.errors import EngineError, PipelineError, SettingsError, StateError
 from opsengine.identity import Identity
@@ -79,7 +79,7 @@ def roll_back_running(settings: Settings, process: int) -> str:
 
     Raises StateError if it does not within some seconds: its log says why.
     """
-    before = (ask(settings.port) or {}).get("serving") or {}
+    before = (ask(settings) or {}).get("serving") or {}
     try:
         os.kill(process, ROLL_BACK)
     except OSError as error:
@@ -87,7 +87,7 @@ def roll_back_running(settings: Settings, process: int) -> str:
     end = time.monotonic() + ROLL_BACK_SECONDS
     while time.monotonic() < end:
         time.sleep(0.2)
-        now = (ask(settings.port) or {}).get("serving") or {}
+        now = (ask(settings) or {}).get("serving") or {}
         if now.get("digest") and now["digest"] != before.get("digest"):
             return str(now["digest"])
     raise StateError(f"The engine did not roll back within {ROLL_BACK_SECONDS:g} seconds: see its log.")
@@ -115,9 +115,9 @@ def _fault(publish: str, store: ContentStore, proofs: Proofs, damaged: set[str])
     return None if proofs.has(publish) else "it has no signature that holds, and one is required"
 
 
-def ask(port: int) -> dict[str, Any] | None:
+def ask(settings: Settings) -> dict[str, Any] | None:
     """`/status.json` of the engine that runs on this machine, None when none answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_SECONDS)
+    connection = http.client.HTTPConnection(health.near(settings.host), settings.port, timeout=ASK_SECONDS)
     try:
         connection.request("GET", "/status.json")
         answer = connection.getresponse()
