@@ -85,6 +85,19 @@ def test_sizes_cpus_and_flags():
     assert (read.storage_bytes, read.page_rows, read.cpus, read.debug) == (3 * 2**19, 50, 2, True)
 
 
+@pytest.mark.parametrize(
+    ("size", "bytes_"), [("2048Ki", 2**21), ("512Mi", 2**29), ("3Gi", 3 * 2**30), ("1Ti", 2**40), ("0.5 Gi", 2**29)]
+)
+def test_units_are_those_of_kubernetes(size, bytes_):
+    read = settings.read({**URL, "LOCAL_INFERENCE_STORAGE": size, "PLATEAU_PAGE_SIZE": "1"})
+    assert read.storage_bytes == bytes_
+
+
+@pytest.mark.parametrize(("cpus", "used"), [("1", 1), ("1.0", 1), ("4", 4), ("0.25", 1), ("2.5", 3)])
+def test_fractions_of_cpus_are_rounded_up(cpus, used):
+    assert settings.read({**URL, "CONFIG_CPUS": cpus}).cpus == used
+
+
 def test_secret_from_a_file_and_not_in_its_text(tmp_path):
     path = tmp_path / "password"
     path.write_text("hush-hush\n")
