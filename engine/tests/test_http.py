@@ -95,6 +95,18 @@ def test_chunked_body_is_read_and_bounded(engine):
             assert connection.getresponse().status == status
 
 
+@pytest.mark.parametrize(("size", "status"), [(1_000, 200), (20_000, 413)])
+def test_only_inferences_may_have_large_bodies(engine, size, status):
+    body = orjson.dumps({"limit": 1, "note": "x" * size})
+    found, told = engine.post("/logs", body)
+    assert found == status and (status == 200 or "larger than 16384 bytes: send less" in told["error"])
+    with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
+        pieces = [body[at : at + 500] for at in range(0, len(body), 500)]
+        connection.request("POST", "/logs", iter(pieces), {"Content-Type": JSON}, encode_chunked=True)
+        assert connection.getresponse().status == status
+    assert engine.call("POST", "/nothing", body)[0] == (404 if status == 200 else 413)
+
+
 def test_arrow_comes_back_when_it_is_asked_for(engine):
     status, headers, body = engine.call(
         "POST", "/infer", orjson.dumps([{"tensor": [1.0, 2.0]}]), {"Content-Type": JSON, "Accept": ARROW}

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 LOG_ROWS = 1000  # what POST /logs answers when it is not asked for more
 MOST_LOG_ROWS = 10_000
 MOST_LOG_BYTES = 16 * 2**20  # in memory, of one answer of POST /logs; as text it is up to five times as much, twice
+LARGEST_QUESTION = 16 * 2**10  # bytes of a body that holds no inferences
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
 NAMED = "/pipelines/"
@@ -53,8 +54,9 @@ class App:
         }
 
     def admit(self, request: Request) -> Reply | None:
-        """Let an inference in, or say why not; what else is asked takes next to no memory."""
+        """Let an inference in, or say why not; what else is asked is not counted, so it may take next to no memory."""
         if request.path != "/infer" and not request.path.startswith(NAMED):
+            request.size = min(request.size, LARGEST_QUESTION)
             return None
         try:
             self._traffic.admit(request.size)

@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         is_chunked = length is None and b"transfer-encoding" in headers
         request.size = self._owner.largest_body if is_chunked else int(length or 0)
         if request.size > self._owner.largest_body:
-            self._refuse_size()
+            self._refuse_size(self._owner.largest_body)
             return
         request.reply = self._owner.admit(request)
         if b"expect" in headers and request.reply is None:
@@ -220,8 +220,8 @@ class Connection(asyncio.Protocol):
         if request is None or self._is_ending:
             return
         request.had += len(body)
-        if request.had > self._owner.largest_body:
-            self._refuse_size()
+        if request.had > request.size:
+            self._refuse_size(request.size)
         elif request.reply is None:  # else it is read past, so that the caller hears the answer
             request.pieces.append(body)
 
@@ -301,9 +301,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
 
-    def _refuse_size(self) -> None:
-        limit = self._owner.largest_body
-        self._refuse(f"The body is larger than {limit} bytes: send fewer rows at a time, or raise MAX_BODY.", 413)
+    def _refuse_size(self, limit: int) -> None:
+        is_ours = limit == self._owner.largest_body  # else the address takes no more
+        help_text = "send fewer rows at a time, or raise MAX_BODY" if is_ours else "send less"
+        self._refuse(f"The body is larger than {limit} bytes: {help_text}.", 413)
 
     def _refuse(self, message: str, status: int) -> None:
         self._end_with(self._owner.fault(RequestError(message, status)))
