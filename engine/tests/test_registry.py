@@ -60,9 +60,21 @@ def test_missing_login_says_what_to_set(registry):
 def test_login_is_only_for_the_registry_it_was_given_for(registry, store):
     registry.auth = "basic"
     given = {**credentials(registry), "address": "other.example.com"}
-    with pytest.raises(RegistryError):
+    with pytest.raises(RegistryError, match=f"is for OCI_REGISTRY=other.example.com, set that to {registry.host}"):
         pull(registry, store, **given)
     assert not any("Authorization" in headers for _, _, headers in registry.requests)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (RegistrySettings(), "No registry login is set: pulling without"),
+        (RegistrySettings("https://GHCR.io", "me", "pw"), "Login Succeeded"),
+        (RegistrySettings("r.io", "me", "pw"), "The registry login is for r.io, not for ghcr.io: pulling without"),
+    ],
+)
+def test_account_of_the_start_says_what_the_login_is_for(settings, said):
+    assert RegistryClient("ghcr.io", settings).credentials == said
 
 
 def test_unknown_pipeline_says_so(registry):

@@ -27,7 +27,7 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
         return digest
     client = RegistryClient(reference.host, settings)
     client.login(reference)
-    logger.info("Login Succeeded" if client.has_credentials else "No registry login is set: pulling without")
+    logger.info("%s", client.credentials)
     logger.info("Fetching manifest and config for pipeline: %s", location)
     manifest = client.manifest(reference)
     found = registry.digest_of(manifest)

@@ -65,7 +65,16 @@ class RegistryClient:
         """Whether a login is sent at all: only to the registry that OCI_REGISTRY names."""
         address = self._settings.address
         named = urlsplit(address if "://" in address else f"//{address}").netloc if address else self._host
-        return self._settings.username is not None and named == self._host
+        return self._settings.username is not None and named.lower() == self._host.lower()
+
+    @property
+    def credentials(self) -> str:
+        """What is said of the login before anything is pulled."""
+        if self.has_credentials:
+            return "Login Succeeded"
+        if self._settings.username is None:
+            return "No registry login is set: pulling without"
+        return f"The registry login is for {self._settings.address}, not for {self._host}: pulling without"
 
     def login(self, reference: Reference) -> None:
         """Prove the credentials before anything is pulled. Raises RegistryError where they are refused."""
@@ -266,12 +275,11 @@ class RegistryClient:
 
     def _refusal(self, status: int, reference: Reference) -> RegistryError:
         if status in (401, 403):
-            given = "the login in OCI_USERNAME and OCI_PASSWORD" if self.has_credentials else "a pull without login"
-            hint = (
-                "check OCI_USERNAME and OCI_PASSWORD"
-                if self.has_credentials
-                else "set OCI_REGISTRY, OCI_USERNAME and OCI_PASSWORD"
-            )
+            given, hint = "a pull without login", "set OCI_REGISTRY, OCI_USERNAME and OCI_PASSWORD"
+            if self.has_credentials:
+                given, hint = "the login in OCI_USERNAME and OCI_PASSWORD", "check OCI_USERNAME and OCI_PASSWORD"
+            elif self._settings.username is not None:
+                hint = f"the login set is for OCI_REGISTRY={self._settings.address}, set that to {self._host}"
             return RegistryError(
                 f"The registry {self._host} refused {given} for {reference.repository} ({status}): {hint}."
             )
