@@ -36,6 +36,11 @@ def test_it_serves_with_no_other_setting_and_asks_no_registry(start_engine, regi
     assert registry.requests == []
 
 
+def test_any_path_will_do(start_engine, folder):
+    engine = start_engine(PIPELINE_DIR=folder.rename(folder.parent / "My Models: für alle")).ready()
+    assert engine.post("/infer", [{"tensor": [1.0, 2.0]}])[1][0]["out"] == {"y": [2.0, 4.0]}
+
+
 def test_it_serves_again_after_a_restart(start_engine, folder):
     engine = start_engine(PIPELINE_DIR=folder).ready()
     engine.stop()

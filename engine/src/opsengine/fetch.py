@@ -21,10 +21,10 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
     The signature, where one is required, and the room on the disk are checked before any model is pulled. Raises
     RegistryError, RegistryUnavailable, SignatureError or PipelineError.
     """
-    reference = _reference(location, digest, settings)
-    if digest and is_complete(digest, store) and proofs.has(digest):
+    if digest and is_complete(digest, store) and proofs.has(digest):  # so it is with a folder, which is no reference
         logger.info("Pipeline %s is here already", location)
         return digest
+    reference = _reference(location, digest, settings)
     client = RegistryClient(reference.host, settings)
     client.login(reference)
     logger.info("%s", client.credentials)
