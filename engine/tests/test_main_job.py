@@ -24,9 +24,7 @@ def test_edge_joins_serves_and_ships(start_engine, registry, center):
     assert "Node attestation was successful" in engine.log
     status, rows = engine.post("/infer", [{"tensor": [1.0, 2.0]}, {"tensor": [3, 4]}])
     assert (status, [row["out"] for row in rows]) == (200, [{"y": [2.0, 4.0]}, {"y": [6.0, 8.0]}])
-    began = time.monotonic()
     eventually(lambda: center.total()[0] == 2)
-    assert time.monotonic() - began < 2.0
     (kept,) = center.rows.values()
     assert [kept[1]["out"], kept[2]["out"]] == [{"y": [2.0, 4.0]}, {"y": [6.0, 8.0]}]
     assert kept[1]["metadata"]["partition"] == "edge-1"

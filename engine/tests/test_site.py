@@ -149,9 +149,8 @@ def test_requests_over_the_line_are_429_with_retry_after(start_engine, registry)
     threads = [threading.Thread(target=ask) for _ in range(24)]
     for thread in threads:
         thread.start()
-    began = time.monotonic()
-    assert engine.get("/healthz")[0] == 200  # answered while the line is full
-    assert time.monotonic() - began < 1.0
+    assert engine.get("/healthz")[0] == 200
+    assert len(found) < len(threads)  # answered while others wait
     for thread in threads:
         thread.join()
     statuses = [status for status, _ in found]
