@@ -40,7 +40,7 @@ class LogMark(models.Model):
     epoch = models.UUIDField(help_text="the log store")
     acked = models.BigIntegerField(default=0, help_text="sequence of the last row that is durable here")
     rows = models.BigIntegerField(default=0, help_text="rows received")
-    shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
+    shed = models.BigIntegerField(default=0, help_text="rows that their sender had to drop")
     updated_at = models.DateTimeField(help_text="when rows or a gap last arrived")
     time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time: of the newest row received")
 
@@ -181,9 +181,10 @@ class LogRetention(models.Model):
 
 
 class LogGap(models.Model):
-    """Rows that an edge had to drop before they were shipped, told by the edge."""
+    """Rows that an edge or a source had to drop before they were sent, told by itself."""
 
-    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="log_gaps")
+    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, null=True, related_name="log_gaps")
+    source = models.ForeignKey(LogSource, on_delete=models.CASCADE, null=True, related_name="log_gaps", db_index=False)
     epoch = models.UUIDField()
     first = models.BigIntegerField()
     last = models.BigIntegerField()
@@ -195,10 +196,21 @@ class LogGap(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_gap_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_gap_once"),
+            models.UniqueConstraint(
+                fields=["source", "epoch", "first"],
+                condition=models.Q(source__isnull=False),
+                name="log_gap_of_source_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(edge=None, source__isnull=False) | models.Q(edge__isnull=False, source=None),
+                name="log_gap_of_one",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.count} rows of {self.edge} dropped: {self.reason}"
+        return f"{self.count} rows of {self.edge or self.source} dropped: {self.reason}"
 
 
 class LogSeries(models.Model):
