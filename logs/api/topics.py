@@ -25,10 +25,12 @@ from logs.api.renderers import ARROW_FILE, Whatever
 from logs.columns import DEFAULT_SEPARATOR, Selection
 from logs.filters import COUNT, Filters, moment
 from logs.query import MAX_LIMIT, Answer, Order, Query, Status
+from logs.schemas import TIME
 
 END = 2**40  # of every partition: rows are counted back from it
 MAX_RAW = 1_000_000  # the most that the SDK's raw logs ask for
 SEARCHES = 20  # of bounded scans, so that an answer without rows is the last: the SDK stops at it
+NOTHING = Answer(pa.table({"time": pa.array([], TIME)}), Status.ALL, None)
 _TOPIC = re.compile(r"pipeline-(\d{1,18})(-failures)?")
 
 
@@ -66,6 +68,8 @@ class TopicRecords(APIView):
     def post(self, request: Request, topic: str) -> HttpResponse:
         """Rows of one schema; the schema's metadata key `status` says why they end and with what to go on."""
         pipeline, filters = _opened(request, topic)
+        if request.data is None:  # the `next` of the last answer: who goes on until there are no rows has them all
+            return HttpResponse(formats.arrow_file(NOTHING, {"status": "All", "next": None}), content_type=ARROW_FILE)
         place = _Place.of(request.data)
         while True:
             query = _asked(request, filters, pipeline, place)
