@@ -68,9 +68,10 @@ class TopicRecords(APIView):
     def post(self, request: Request, topic: str) -> HttpResponse:
         """Rows of one schema; the schema's metadata key `status` says why they end and with what to go on."""
         pipeline, filters = _opened(request, topic)
-        if request.data is None:  # the `next` of the last answer: who goes on until there are no rows has them all
+        iterator: Any = request.data
+        if iterator is None:  # the `next` of the last answer: who goes on until there are no rows has them all
             return HttpResponse(formats.arrow_file(NOTHING, {"status": "All", "next": None}), content_type=ARROW_FILE)
-        place = _Place.of(request.data)
+        place = _Place.of(iterator)
         while True:
             query = _asked(request, filters, pipeline, place)
             answer = _searched(cast(User, request.user), pipeline, query)

@@ -179,7 +179,8 @@ def test_partitions_are_read_from_their_offset_on_until_there_are_no_rows(
     client = api(viewer)
     topic = topic_of(client, shipped)
     iterator: Any = offsets(client, topic)
-    found, sizes = [], []
+    found: list[int] = []
+    sizes: list[int] = []
     while len(sizes) < 10 and 0 not in sizes:
         table, status = page(client, topic, iterator, page_size=70, order="asc")
         sizes.append(len(table))
