@@ -19,6 +19,7 @@ import psycopg
 from django.conf import settings
 from django.db import OperationalError, transaction
 from django.db.models import F
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
@@ -93,8 +94,11 @@ def store_source_page(
     version_pk = _version_of(pipeline, pipeline_version_uuid)
     if not SOURCE_NAME.fullmatch(source):
         raise Invalid(
-            f"A source's name has 1 to {SOURCE_LENGTH} letters, digits, dots, hyphens and underscores, beginning and "
-            "ending with a letter or digit."
+            _(
+                "A source's name has 1 to %(most)s letters, digits, dots, hyphens and underscores, beginning and "
+                "ending with a letter or digit."
+            )
+            % {"most": SOURCE_LENGTH}
         )
     partition = f"{SOURCE_PREFIX}{source}"
     checked = page.checked(pipeline_version_uuid, partition)
@@ -180,7 +184,9 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
     if source:
         return source
     if LogSource.objects.filter(pipeline=pipeline).count() >= MOST_SOURCES:
-        raise Conflict(f"This pipeline has {MOST_SOURCES} sources already: use the name of one of them.")
+        raise Conflict(
+            _("This pipeline has %(count)s sources already: use the name of one of them.") % {"count": MOST_SOURCES}
+        )
     made = {"created_by": actor, "created_at": now}
     with _full_disk_told():
         return LogSource.objects.get_or_create(pipeline=pipeline, name=name, defaults=made)[0]
@@ -189,7 +195,9 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
 def _version_of(pipeline: Pipeline, version_uuid: UUID) -> int:
     version = pipeline.versions.filter(uuid=version_uuid).values_list("pk", flat=True).first()
     if version is None:
-        raise NotFound(f"Pipeline {pipeline.pk} has no version {version_uuid}.")
+        raise NotFound(
+            _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version_uuid}
+        )
     return version
 
 
