@@ -5,7 +5,7 @@ English whatever the page before it was in.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -99,7 +99,16 @@ def filled(given: Any, things: dict[str, Any]) -> Any:  # noqa: F811
     return re.sub(r"\{([a-z-]+)\}", lambda found: str(things[found[1]]), given) if isinstance(given, str) else given
 
 
-@pytest.mark.usefixtures("bracketed")
+@pytest.fixture
+def other_language(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """German puts everything in brackets."""
+    settings.LANGUAGES = [("en", "English"), ("de", "German")]
+    monkeypatch.setitem(trans_real._translations, "de", Bracketed())  # type: ignore[attr-defined]
+    yield
+    trans_real.deactivate()
+
+
+@pytest.mark.usefixtures("other_language")
 def test_what_operations_refuse_is_whole_in_the_language_that_is_asked_for(
     api: Callable[..., APIClient],
     owner: User,
@@ -111,8 +120,9 @@ def test_what_operations_refuse_is_whole_in_the_language_that_is_asked_for(
     people, wrong = {"owner": owner, "viewer": viewer}, {}
     known = things | {"owner": owner.public_id}
     for who, method, where, body, code in REFUSALS:
-        client = api(people[who])
-        answer = getattr(client, method)(f"/api/v1/{filled(where, known)}", filled(body, known), format="json")
+        client, address = api(people[who]), f"/api/v1/{filled(where, known)}"
+        client.credentials(HTTP_ACCEPT_LANGUAGE="de")
+        answer = getattr(client, method)(address, filled(body, known), format="json")
         told = answer.json()
         if told.get("code") != code or without_brackets(told["message"]):
             wrong[f"{method} {where} {body}"] = (answer.status_code, told)
@@ -179,15 +189,9 @@ def test_no_page_of_the_console_has_a_text_of_ours_that_cannot_be_translated(
     assert not missing and not sentences, "\n".join(sorted(missing | sentences))
 
 
-def test_engines_are_told_english_after_a_page_in_another_language(
-    monkeypatch: pytest.MonkeyPatch,
-    settings: Any,
-    browser: Callable[..., Client],
-    db: None,
-) -> None:
+@pytest.mark.usefixtures("db", "other_language")
+def test_engines_are_told_english_after_a_page_in_another_language(browser: Callable[..., Client]) -> None:
     """A thread answers one after the other, and keeps the language of the one before."""
-    settings.LANGUAGES = [("en", "English"), ("de", "German")]
-    monkeypatch.setitem(trans_real._translations, "de", Bracketed())  # type: ignore[attr-defined]
     browser().get("/login", headers={"Accept-Language": "de"})
     assert gettext("Edges") == "⟦Edges⟧"
     refused = browser().post("/edge/v1/logs", b"", content_type="text/plain", headers={"Accept-Language": "de"})

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,12 @@ def untranslated(page: str, names: set[str]) -> list[str]:
 
 
 @pytest.fixture
-def bracketed(monkeypatch: pytest.MonkeyPatch) -> None:
+def bracketed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(trans_real._translations, "en", Bracketed())  # type: ignore[attr-defined]
     monkeypatch.setattr(trans_real, "_default", None)
     trans_real.deactivate()
+    yield
+    trans_real.deactivate()  # the thread keeps the language of the last answer
 
 
 @pytest.fixture
