@@ -18,20 +18,18 @@ from catalog.models import ModelVersion, PipelineVersion, Role, User
 from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
 from publishing import golden as goldens
-from publishing import queries, schema_changes, signing, tasks
+from publishing import queries, schema_changes, settling, signing, tasks
 from publishing.errors import (
     BreakingChange,
     ModelsNotReady,
     NotFailed,
     NotPublished,
     NotRunning,
-    OtherGolden,
     UnusableEngineImage,
     UnusableRegistry,
     UnusableSigningKey,
 )
-from publishing.golden import Golden
-from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
+from publishing.models import Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -93,7 +91,7 @@ def publish(
     )
     _refuse_without_engine(made, registry)
     with transaction.atomic():
-        made.golden = _settled_golden(version, request)
+        made.golden = settling.settled(version, request)
         made.save()
         made.replaces.set(replaced)
         _enqueue(made.pk)
@@ -115,7 +113,7 @@ def retry(*, actor: User, publish: Publish) -> Publish:
     queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
     queries.registry_in_use()
     with transaction.atomic():
-        _refuse_other_golden(publish)
+        settling.refuse_other(publish)
         changed = Publish.objects.filter(pk=publish.pk, status=Publish.Status.ERROR).update(
             status=Publish.Status.PENDING,
             error="",
@@ -323,55 +321,6 @@ def _save(row: RegistrySettings, fields: Mapping[str, Any]) -> None:
         raise UnusableRegistry(f"{name}: {messages[0]}", field=name) from exc
     check_certificate(row.ca_certificate)
     row.save()
-
-
-def _settled_golden(version: PipelineVersion, request: Golden | None) -> GoldenRequest | None:
-    """What this version ships. The first publish settles it: a published artifact and its tag never change."""
-    PipelineVersion.objects.select_for_update().get(pk=version.pk)  # two publishes at once settle it once
-    before = queries.settled_by(version)
-    if before is None:
-        return _stored_golden(version, request) if request else None
-    if request and (before.golden is None or before.golden.digest != request.digest):
-        raise OtherGolden(_settled_already(version, with_golden=before.golden is not None), publish=before.pk)
-    return before.golden
-
-
-def _settled_already(version: PipelineVersion, *, with_golden: bool) -> str:
-    if with_golden:
-        words = gettext(
-            "%(version)s is published with another golden request, and what is published never changes: make a new "
-            "version of the pipeline and publish that with this one."
-        )
-    else:
-        words = gettext(
-            "%(version)s is published without a golden request, and what is published never changes: make a new "
-            "version of the pipeline and publish that with this one."
-        )
-    return words % {"version": version}
-
-
-def _stored_golden(version: PipelineVersion, request: Golden) -> GoldenRequest:
-    kept, _ = GoldenRequest.objects.get_or_create(
-        pipeline_version=version,
-        digest=request.digest,
-        defaults={"records": request.records, "content": request.content},
-    )
-    return kept
-
-
-def _refuse_other_golden(publish: Publish) -> None:
-    """Another publish may have settled meanwhile what the version ships."""
-    PipelineVersion.objects.select_for_update().get(pk=publish.pipeline_version_id)
-    before = queries.settled_by(publish.pipeline_version)
-    if before is not None and before.golden_id != publish.golden_id:
-        raise OtherGolden(
-            gettext(
-                "Publish %(before)s brought this version with another golden request, or without one: publish "
-                "it again instead of trying this one."
-            )
-            % {"before": before.pk},
-            publish=before.pk,
-        )
 
 
 def ready_models(version: PipelineVersion) -> list[ModelVersion]:
