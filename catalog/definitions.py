@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from catalog import expressions
 from catalog.errors import UnusableDefinition
@@ -216,7 +216,11 @@ class _Reader:
             places[value] = models.index(model)
         if len(models) > MODEL_LIMIT:
             raise UnusableDefinition(
-                gettext("Step %(number)s routes to %(count)s models, at most %(model_limit)s are possible.")
+                ngettext(
+                    "Step %(number)s routes to %(count)s models, at most %(model_limit)s are possible.",
+                    "Step %(number)s routes to %(count)s models, at most %(model_limit)s are possible.",
+                    len(models),
+                )
                 % {"number": number, "count": len(models), "model_limit": MODEL_LIMIT}
             )
         self._add(number, models, Split(key, routes=places))

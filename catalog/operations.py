@@ -8,7 +8,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from catalog import connections, definitions, model_configs, onnx_files, python_files, queries, storage
 from catalog.errors import NameTaken, UnusableDefinition
@@ -34,8 +34,16 @@ UNUSABLE_NAMES = {
     "pipeline": gettext_lazy("The pipeline's name %(name)r cannot be used. %(reason)s"),
 }
 LONG_NAMES = {
-    "model": gettext_lazy("The model's name has %(count)s characters, at most 63 are possible."),
-    "pipeline": gettext_lazy("The pipeline's name has %(count)s characters, at most 63 are possible."),
+    "model": ngettext_lazy(
+        "The model's name has %(count)s characters, at most 63 are possible.",
+        "The model's name has %(count)s characters, at most 63 are possible.",
+        "count",
+    ),
+    "pipeline": ngettext_lazy(
+        "The pipeline's name has %(count)s characters, at most 63 are possible.",
+        "The pipeline's name has %(count)s characters, at most 63 are possible.",
+        "count",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import RestrictedError
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
@@ -321,7 +322,11 @@ def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
 def _enough(values: Floats) -> Floats:
     if len(values) < LEAST_NUMBERS:
         raise NoBaseline(
-            _("The baseline has %(count)s numbers; it needs at least %(least_numbers)s.")
-            % {"count": len(values), "least_numbers": LEAST_NUMBERS}
+            ngettext(
+                "The baseline has %(count)s numbers; it needs at least %(least)s.",
+                "The baseline has %(count)s numbers; it needs at least %(least)s.",
+                len(values),
+            )
+            % {"count": len(values), "least": LEAST_NUMBERS}
         )
     return values

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from catalog import queries as catalog
 from catalog.models import Role, User
@@ -37,8 +38,12 @@ def create_export(*, actor: User, pipeline_pk: int, format: str, asked: Asked, d
         waiting = pipeline.log_exports.filter(status__in=UNFINISHED).count()
         if waiting >= MOST_UNFINISHED:
             raise Conflict(
-                _("%(waiting)s exports of this pipeline are not finished: wait for them, or cancel some.")
-                % {"waiting": waiting}
+                ngettext(
+                    "%(count)s exports of this pipeline are not finished: wait for them, or cancel some.",
+                    "%(count)s exports of this pipeline are not finished: wait for them, or cancel some.",
+                    waiting,
+                )
+                % {"count": waiting}
             )
         export = LogExport.objects.create(
             pipeline=pipeline,

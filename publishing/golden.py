@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from publishing.errors import UnusableGolden
 from publishing.schema_changes import Interface
@@ -97,7 +98,11 @@ def _packed(given: Mapping[str, Any]) -> str:
         raise UnusableGolden(_("The golden request has a number or text that JSON cannot hold, such as NaN.")) from exc
     if size > MOST_BYTES:
         raise UnusableGolden(
-            _("The golden request has %(size)s bytes, more than %(most_bytes)s: take fewer records.")
+            ngettext(
+                "The golden request has %(size)s bytes, more than %(most_bytes)s: take fewer records.",
+                "The golden request has %(size)s bytes, more than %(most_bytes)s: take fewer records.",
+                size,
+            )
             % {"size": size, "most_bytes": MOST_BYTES}
         )
     return content
