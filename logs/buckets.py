@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from catalog.models import Pipeline
 from common.errors import Invalid, NotFound
@@ -65,9 +66,9 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.end <= self.start:
-            raise Invalid("The time range is empty: end must be after start.")
+            raise Invalid(gettext("The time range is empty: end must be after start."))
         if not 1 <= self.points <= MAX_POINTS:
-            raise Invalid(f"points must be from 1 to {MAX_POINTS}.")
+            raise Invalid(gettext("points must be from 1 to %(max_points)s.") % {"max_points": MAX_POINTS})
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,10 @@ class Reading:
             return found
         chosen = {pk: uuid for pk, uuid in found.items() if uuid == str(self.asked.pipeline_version)}
         if not chosen:
-            raise NotFound(f"Pipeline {self.pipeline.pk} has no version {self.asked.pipeline_version}.")
+            raise NotFound(
+                gettext("Pipeline %(pipeline)s has no version %(version)s.")
+                % {"pipeline": self.pipeline.pk, "version": self.asked.pipeline_version}
+            )
         return chosen
 
     def _owners(self) -> dict[int, _Owner]:

@@ -155,19 +155,23 @@ class LogRetention(models.Model):
     pipeline = models.OneToOneField(
         "catalog.Pipeline", on_delete=models.CASCADE, null=True, blank=True, related_name="log_retention"
     )
-    days = models.PositiveIntegerField(null=True, blank=True, help_text="rows that are older, by edge time, may go")
-    rows = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many rows the oldest go")
-    size = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many stored bytes the oldest go")
+    days = models.PositiveIntegerField(null=True, blank=True, help_text=_("rows that are older, by edge time, may go"))
+    rows = models.PositiveBigIntegerField(null=True, blank=True, help_text=_("beyond so many rows the oldest go"))
+    size = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text=_("beyond so many stored bytes the oldest go")
+    )
     sums_days = models.PositiveIntegerField(
-        "days of sums",
+        _("days of sums"),
         null=True,
         blank=True,
-        help_text="charts keep counting rows that are gone for so long, by edge time; empty: sums go with their rows",
+        help_text=_(
+            "charts keep counting rows that are gone for so long, by edge time; empty: sums go with their rows"
+        ),
     )
 
     class Meta:
-        verbose_name = "retention of logs"
-        verbose_name_plural = "retention of logs"
+        verbose_name = _("retention of logs")
+        verbose_name_plural = _("retention of logs")
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(workspace=None, pipeline__isnull=False)
@@ -344,14 +348,14 @@ class LogExportFile(models.Model):
 class ObservabilityChange(models.Model):
     """An administrator switched observability. The newest row is in force; without one the environment is."""
 
-    enabled = models.BooleanField(null=True, blank=True, help_text="null: from now on as the environment says")
+    enabled = models.BooleanField(null=True, blank=True, help_text=_("null: from now on as the environment says"))
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]
-        verbose_name = "switch of observability"
-        verbose_name_plural = "observability"
+        verbose_name = _("switch of observability")
+        verbose_name_plural = _("observability")
 
     def __str__(self) -> str:
         return {True: "on", False: "off", None: "as the environment says"}[self.enabled]

@@ -19,6 +19,7 @@ import psycopg
 from django.conf import settings
 from django.db import OperationalError, transaction
 from django.db.models import F
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
@@ -199,8 +200,11 @@ def _writable(actor: User, pipeline_pk: int, source: str) -> Pipeline:
     pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
     if not SOURCE_NAME.fullmatch(source):
         raise Invalid(
-            f"A source's name has 1 to {SOURCE_LENGTH} letters, digits, dots, hyphens and underscores, beginning and "
-            "ending with a letter or digit."
+            _(
+                "A source's name has 1 to %(most)s letters, digits, dots, hyphens and underscores, beginning and "
+                "ending with a letter or digit."
+            )
+            % {"most": SOURCE_LENGTH}
         )
     limits.spend(limits.Count("pages of this source", f"{pipeline_pk}/{source}", settings.EDGE_CALLS_PER_MINUTE))
     return pipeline
@@ -212,7 +216,9 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
     if source:
         return source
     if LogSource.objects.filter(pipeline=pipeline).count() >= MOST_SOURCES:
-        raise Conflict(f"This pipeline has {MOST_SOURCES} sources already: use the name of one of them.")
+        raise Conflict(
+            _("This pipeline has %(count)s sources already: use the name of one of them.") % {"count": MOST_SOURCES}
+        )
     made = {"created_by": actor, "created_at": now}
     with _full_disk_told():
         return LogSource.objects.get_or_create(pipeline=pipeline, name=name, defaults=made)[0]
@@ -221,7 +227,9 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
 def _version_of(pipeline: Pipeline, version_uuid: UUID) -> int:
     version = pipeline.versions.filter(uuid=version_uuid).values_list("pk", flat=True).first()
     if version is None:
-        raise NotFound(f"Pipeline {pipeline.pk} has no version {version_uuid}.")
+        raise NotFound(
+            _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version_uuid}
+        )
     return version
 
 

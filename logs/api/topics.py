@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 from django.http import HttpResponse
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -93,11 +94,11 @@ class _Place:
     def of(cls, iterator: Any) -> "_Place":
         """Raises `Invalid`."""
         if not isinstance(iterator, dict):
-            raise Invalid("The body must be an iterator: {} at first, then `next` of the answer before.")
+            raise Invalid(gettext("The body must be an iterator: {} at first, then `next` of the answer before."))
         is_own = "cursor" in iterator
         partitions = iterator.get("partitions", {}) if is_own else iterator
         if not isinstance(partitions, dict) or not all(type(offset) is int for offset in partitions.values()):
-            raise Invalid("An iterator has a number for each partition, or is `next` of an answer.")
+            raise Invalid(gettext("An iterator has a number for each partition, or is `next` of an answer."))
         cursor = iterator["cursor"] if is_own else None
         return cls(str(cursor) if cursor is not None else None, dict(sorted(partitions.items())))
 
@@ -113,7 +114,7 @@ class _Place:
 def _opened(request: Request, topic: str) -> tuple[Pipeline, Filters]:
     found = _TOPIC.fullmatch(topic)
     if found is None:
-        raise NotFound(f"There is no topic {topic}.")
+        raise NotFound(gettext("There is no topic %(topic)s.") % {"topic": topic})
     pipeline = catalog.pipeline_for(cast(User, request.user), int(found[1]))
     return pipeline, Filters(anomalies=(COUNT,) if found[2] else ())
 
@@ -185,7 +186,7 @@ def _page_size(request: Request) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and int(given[:18]) > 0):
-        raise Invalid("page_size must be a whole number of rows, at least 1.")
+        raise Invalid(gettext("page_size must be a whole number of rows, at least 1."))
     return int(given[:18])
 
 
@@ -193,4 +194,4 @@ def _moment(text: str | None) -> Any:
     try:
         return moment(text) if text else None
     except (ValueError, OverflowError) as exc:
-        raise Invalid("time.start and time.end must be ISO 8601.") from exc
+        raise Invalid(gettext("time.start and time.end must be ISO 8601.")) from exc
