@@ -118,9 +118,9 @@ def whole(pipeline_pk: int, read: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class _Owner:
-    """Whose rows: `version` is the id of the pipeline version."""
+    """Whose rows: `version` is the pipeline version's UUID where rows are grouped by it, and empty elsewhere."""
 
-    version: int
+    version: str
     partition: str
     model: str
     sha: str
@@ -144,30 +144,30 @@ class Reading:
         return whole(self.pipeline.pk, self._rows)
 
     def _parts(self) -> tuple[Span, list[Part]]:
-        versions = self._versions()
-        owners = self._owners()
+        version = self._version()
+        owners = self._owners(version)
         active = self._active(owners)
         span = self._span(len(active))
-        fresh, rows_left = self._fresh(span, versions)
+        fresh, rows_left = self._fresh(span, version)
         rows: dict[str, int] = {}
         for group, count in [
-            *((self._group(owners[pk], versions), count) for pk, count in active.items()),
+            *((self._group(owners[pk]), count) for pk, count in active.items()),
             *((part.group, part.summary.rows) for part in fresh),
         ]:
             rows[group] = rows.get(group, 0) + count
         chosen = set(sorted(rows, key=lambda group: (-rows[group], group))[:MAX_GROUPS])
-        wanted = {pk: group for pk in active if (group := self._group(owners[pk], versions)) in chosen}
+        wanted = {pk: group for pk in active if (group := self._group(owners[pk])) in chosen}
         parts = [*self._rolled(span, wanted), *(part for part in fresh if part.group in chosen)]
         return replace(span, pending_rows=rows_left, groups_left_out=len(rows) - len(chosen)), parts
 
     def _rows(self) -> tuple[Span, dict[str, int]]:
-        versions = self._versions()
-        owners = self._owners()
+        version = self._version()
+        owners = self._owners(version)
         span = _span(self.asked, self._coarse())
-        fresh, rows_left = self._fresh(span, versions)
+        fresh, rows_left = self._fresh(span, version)
         rows: dict[str, int] = {}
         for pk, count in self._active(owners).items():
-            group = self._group(owners[pk], versions)
+            group = self._group(owners[pk])
             rows[group] = rows.get(group, 0) + count
         for part in fresh:
             rows[part.group] = rows.get(part.group, 0) + part.summary.rows
@@ -176,30 +176,37 @@ class Reading:
     def _is_by_edge(self) -> bool:
         return bool(self.asked.edges) or self.asked.group_by is Group.EDGE
 
-    def _versions(self) -> dict[int, str]:
-        """The UUIDs of the pipeline's versions that are asked for, by id. Raises `NotFound`."""
-        found = {pk: str(uuid) for pk, uuid in self.pipeline.versions.order_by().values_list("pk", "uuid")}
+    def _version(self) -> int | None:
+        """The id of the pipeline version that is asked for, if one is. Raises `NotFound`."""
         if self.asked.pipeline_version is None:
-            return found
-        chosen = {pk: uuid for pk, uuid in found.items() if uuid == str(self.asked.pipeline_version)}
-        if not chosen:
+            return None
+        found = self.pipeline.versions.filter(uuid=self.asked.pipeline_version).values_list("pk", flat=True).first()
+        if found is None:
             raise NotFound(f"Pipeline {self.pipeline.pk} has no version {self.asked.pipeline_version}.")
-        return chosen
+        return found
 
-    def _owners(self) -> dict[int, _Owner]:
+    def _uuids(self, versions: Iterable[int]) -> dict[int, str]:
+        """The UUIDs of pipeline versions by id, where rows are grouped by them: a pipeline may have thousands."""
+        if self.asked.group_by is not Group.VERSION:
+            return {}
+        found = self.pipeline.versions.filter(pk__in=set(versions)).order_by().values_list("pk", "uuid")
+        return {pk: str(uuid) for pk, uuid in found}
+
+    def _owners(self, version: int | None) -> dict[int, _Owner]:
         """The series that are asked for, by id: those of single edges only where these matter."""
         found = LogSeries.objects.filter(pipeline=self.pipeline)
         found = found.exclude(partition="") if self._is_by_edge() else found.filter(partition="")
         if self.asked.edges:
             found = found.filter(partition__in=self.asked.edges)
-        if self.asked.pipeline_version:
-            found = found.filter(pipeline_version__uuid=self.asked.pipeline_version)
+        if version is not None:
+            found = found.filter(pipeline_version=version)
         if self.asked.model:
             found = found.filter(model=self.asked.model)
-        listed = found.values_list("pk", "pipeline_version", "partition", "model", "model_sha")
-        return {pk: _Owner(version, partition, model, sha) for pk, version, partition, model, sha in listed}
+        listed = list(found.values_list("pk", "pipeline_version", "partition", "model", "model_sha"))
+        uuids = self._uuids(row[1] for row in listed)
+        return {pk: _Owner(uuids.get(of, ""), partition, model, sha) for pk, of, partition, model, sha in listed}
 
-    def _group(self, owner: _Owner, versions: Mapping[int, str]) -> str:
+    def _group(self, owner: _Owner) -> str:
         match self.asked.group_by:
             case Group.EDGE:
                 return owner.partition
@@ -208,7 +215,7 @@ class Reading:
             case Group.MODEL_VERSION:
                 return f"{owner.model}:{owner.sha[:8]}" if owner.model else ""
             case Group.VERSION:
-                return versions[owner.version]
+                return owner.version
         return ""
 
     def _coarse(self) -> int:
@@ -259,13 +266,13 @@ class Reading:
             fields=sketches.unpacked(row.fields, only) if self.only is not None else {},
         )
 
-    def _fresh(self, span: Span, versions: Mapping[int, str]) -> tuple[list[Part], int]:
+    def _fresh(self, span: Span, version: int | None) -> tuple[list[Part], int]:
         """Parts of pages that are not rolled up, and how many rows such pages have beyond what can be read at once."""
         found = LogPage.objects.filter(pipeline=self.pipeline, time_max__gte=span.start, time_min__lt=span.end)
         if self.asked.edges:
             found = found.filter(partition__in=self.asked.edges)
-        if self.asked.pipeline_version:
-            found = found.filter(pipeline_version__in=list(versions))
+        if version is not None:
+            found = found.filter(pipeline_version=version)
         listed = rollups.list_pending(found, PENDING_PAGES + 1)
         pages = rollups.bounded(listed[:PENDING_PAGES], PENDING_BYTES)
         rows_left = 0
@@ -273,11 +280,13 @@ class Reading:
             later = rollups.pending(found).filter(pk__gt=pages[-1].pk)
             rows_left = later.order_by().aggregate(rows=Sum("rows"))["rows"] or 0
         parts = []
-        for version, minutes in rollups.summarised(pages, with_fields=self.only is not None).items():
+        summarised = rollups.summarised(pages, with_fields=self.only is not None)
+        uuids = self._uuids(summarised)
+        for of, minutes in summarised.items():
             for key, summary in minutes.items():
                 if span.start <= key.start < span.end and self.asked.model in ("", key.model):
-                    owner = _Owner(version, key.partition, key.model, key.sha)
-                    parts.append(Part(self._group(owner, versions), span.step_of(key.start), summary))
+                    owner = _Owner(uuids.get(of, ""), key.partition, key.model, key.sha)
+                    parts.append(Part(self._group(owner), span.step_of(key.start), summary))
         return parts, rows_left
 
 
