@@ -13,7 +13,7 @@ import numpy as np
 from catalog import queries as catalog
 from common.errors import Invalid
 from logs import buckets, sketches, summaries
-from logs.buckets import Asked, Part, Span
+from logs.buckets import Asked, Part, Rank, Span
 from logs.sketches import Floats, Sketch
 from logs.summaries import Summary
 
@@ -125,6 +125,14 @@ def time_series(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> TimeSer
     span, parts = buckets.Reading(pipeline, asked).parts()
     found = [_series(group, given, span) for group, given in _groups(parts, asked).items()]
     return TimeSeries(span, tuple(sorted(found, key=lambda one: (-one.total.rows, one.group))))
+
+
+def failures(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> TimeSeries:
+    """As `time_series`, of the groups with failed validations only, the one with most such rows first."""
+    pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    span, parts = buckets.Reading(pipeline, asked, rank=Rank.FAILED).parts()
+    found = [_series(group, given, span) for group, given in _groups(parts, asked).items()]
+    return TimeSeries(span, tuple(sorted(found, key=lambda one: (-one.total.anomalous, one.group))))
 
 
 def distribution(actor: catalog.Actor, pipeline_pk: int, asked: Asked, field: str, bins: int = 40) -> Distribution:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from catalog.models import Pipeline
@@ -46,6 +46,13 @@ class Group(StrEnum):
     MODEL = "model"
     MODEL_VERSION = "model_version"
     VERSION = "pipeline_version"
+
+
+class Rank(StrEnum):
+    """Which groups come first, and which are left out when there are too many: what is counted of their rows."""
+
+    ROWS = "rows"
+    FAILED = "anomalous"  # groups of which no row failed a validation are left out as well
 
 
 @dataclass(frozen=True)
@@ -128,15 +135,16 @@ class _Owner:
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read what was asked for. `only` is the field to read as well, or `ALL_FIELDS`."""
+    """How to read what was asked for. `only` is the field to read as well, or `ALL_FIELDS`, `rank` who comes first."""
 
     pipeline: Pipeline
     asked: Asked
     now: datetime = field(default_factory=timezone.now)
     only: str | None = None
+    rank: Rank = Rank.ROWS
 
     def parts(self) -> tuple[Span, list[Part]]:
-        """The span that is answered, and the parts of the groups with most rows in it. Raises `NotFound`."""
+        """The span that is answered, and the parts of the groups that come first in it. Raises `NotFound`."""
         return whole(self.pipeline.pk, self._parts)
 
     def rows(self) -> tuple[Span, dict[str, int]]:
@@ -145,29 +153,29 @@ class Reading:
 
     def _parts(self) -> tuple[Span, list[Part]]:
         version = self._version()
-        owners = self._owners(version)
-        active = self._active(owners)
+        active = self._failing(version) if self.rank is Rank.FAILED else self._active(version)
+        groups = {pk: self._group(owner) for pk, (owner, _) in active.items()}
         span = self._span(len(active))
         fresh, rows_left = self._fresh(span, version)
-        rows: dict[str, int] = {}
+        counted: dict[str, int] = {}
         for group, count in [
-            *((self._group(owners[pk]), count) for pk, count in active.items()),
-            *((part.group, part.summary.rows) for part in fresh),
+            *((groups[pk], count) for pk, (_, count) in active.items()),
+            *((part.group, getattr(part.summary, self.rank)) for part in fresh),
         ]:
-            rows[group] = rows.get(group, 0) + count
-        chosen = set(sorted(rows, key=lambda group: (-rows[group], group))[:MAX_GROUPS])
-        wanted = {pk: group for pk in active if (group := self._group(owners[pk])) in chosen}
+            counted[group] = counted.get(group, 0) + count
+        ranked = [group for group, count in counted.items() if count or self.rank is Rank.ROWS]
+        chosen = set(sorted(ranked, key=lambda group: (-counted[group], group))[:MAX_GROUPS])
+        wanted = {pk: group for pk, group in groups.items() if group in chosen}
         parts = [*self._rolled(span, wanted), *(part for part in fresh if part.group in chosen)]
-        return replace(span, pending_rows=rows_left, groups_left_out=len(rows) - len(chosen)), parts
+        return replace(span, pending_rows=rows_left, groups_left_out=len(ranked) - len(chosen)), parts
 
     def _rows(self) -> tuple[Span, dict[str, int]]:
         version = self._version()
-        owners = self._owners(version)
         span = _span(self.asked, self._coarse())
         fresh, rows_left = self._fresh(span, version)
         rows: dict[str, int] = {}
-        for pk, count in self._active(owners).items():
-            group = self._group(owners[pk])
+        for owner, count in self._active(version).values():
+            group = self._group(owner)
             rows[group] = rows.get(group, 0) + count
         for part in fresh:
             rows[part.group] = rows.get(part.group, 0) + part.summary.rows
@@ -192,9 +200,11 @@ class Reading:
         found = self.pipeline.versions.filter(pk__in=set(versions)).order_by().values_list("pk", "uuid")
         return {pk: str(uuid) for pk, uuid in found}
 
-    def _owners(self, version: int | None) -> dict[int, _Owner]:
+    def _owners(self, version: int | None, among: Iterable[int] | None = None) -> dict[int, _Owner]:
         """The series that are asked for, by id: those of single edges only where these matter."""
         found = LogSeries.objects.filter(pipeline=self.pipeline)
+        if among is not None:
+            found = found.filter(pk__in=list(among))
         found = found.exclude(partition="") if self._is_by_edge() else found.filter(partition="")
         if self.asked.edges:
             found = found.filter(partition__in=self.asked.edges)
@@ -223,13 +233,26 @@ class Reading:
         is_short = self.asked.end - self.asked.start <= FINE
         return HOUR if is_short and _ms(self.asked.start) >= rollups.oldest_kept(HOUR, self.now) else DAY
 
-    def _active(self, owners: Iterable[int]) -> dict[int, int]:
+    def _active(self, version: int | None) -> dict[int, tuple[_Owner, int]]:
         """How many rows each of the series has in the range, those with none left out."""
+        owners = self._owners(version)
+        found = self._ranked().filter(series__in=list(owners)).values_list("series").annotate(Sum("rows"))
+        return {pk: (owners[pk], rows) for pk, rows in found}
+
+    def _failing(self, version: int | None) -> dict[int, tuple[_Owner, int]]:
+        """How many rows of each of the series failed a validation in the range, those with none left out.
+
+        These are looked for among what failed at all, which has an index: most of ten thousand edges do not fail.
+        """
+        of = LogSeries.objects.filter(pk=OuterRef("series")).values("pipeline")
+        found = self._ranked().alias(of=Subquery(of)).filter(anomalous__gt=0, of=self.pipeline.pk)
+        failed = dict(found.values_list("series").annotate(Sum("anomalous")))
+        return {pk: (owner, failed[pk]) for pk, owner in self._owners(version, failed).items()}
+
+    def _ranked(self) -> QuerySet[LogRollup]:
+        """The rollups by which it is found out who has rows at all."""
         span = _span(self.asked, self._coarse())
-        found = LogRollup.objects.filter(
-            series__in=list(owners), grain=span.step, start__gte=span.start, start__lt=span.end
-        )
-        return dict(found.order_by().values_list("series").annotate(Sum("rows")))
+        return LogRollup.objects.filter(grain=span.step, start__gte=span.start, start__lt=span.end).order_by()
 
     def _span(self, series: int) -> Span:
         """The range in the smallest steps that make neither too many points nor too many rollups to read."""
