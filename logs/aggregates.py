@@ -6,7 +6,7 @@ epoch milliseconds of edge time, latency is milliseconds; a number that there is
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,6 +161,8 @@ def fields(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> list[str]:
     """The numeric fields of the rows in the range, outputs first (`logs.summaries` says how they are named). Raises
     `NotFound`."""
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    # Of all groups as one, because no group has other fields than all of them.
+    asked = replace(asked, group_by=None)
     _, parts = buckets.Reading(pipeline, asked, only=buckets.ALL_FIELDS).parts()
     return sorted({name for part in parts for name in part.summary.fields}, key=summaries.field_order)
 

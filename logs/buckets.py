@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import OuterRef, QuerySet, Subquery, Sum
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from catalog.models import Pipeline
@@ -153,10 +153,15 @@ class Reading:
 
     def _parts(self) -> tuple[Span, list[Part]]:
         version = self._version()
-        active = self._failing(version) if self.rank is Rank.FAILED else self._active(version)
-        groups = {pk: self._group(owner) for pk, (owner, _) in active.items()}
+        active, others = self._first(version)
         span = self._span(len(active))
         fresh, rows_left = self._fresh(span, version)
+        if others:
+            late = {part.group for part in fresh} - {self._group(owner) for owner, _ in active.values()}
+            found = self._active(version, late)
+            active |= found
+            others -= len({self._group(owner) for owner, _ in found.values()})
+        groups = {pk: self._group(owner) for pk, (owner, _) in active.items()}
         counted: dict[str, int] = {}
         for group, count in [
             *((groups[pk], count) for pk, (_, count) in active.items()),
@@ -167,7 +172,8 @@ class Reading:
         chosen = set(sorted(ranked, key=lambda group: (-counted[group], group))[:MAX_GROUPS])
         wanted = {pk: group for pk, group in groups.items() if group in chosen}
         parts = [*self._rolled(span, wanted), *(part for part in fresh if part.group in chosen)]
-        return replace(span, pending_rows=rows_left, groups_left_out=len(ranked) - len(chosen)), parts
+        left_out = len(ranked) - len(chosen) + others
+        return replace(span, pending_rows=rows_left, groups_left_out=left_out), parts
 
     def _rows(self) -> tuple[Span, dict[str, int]]:
         version = self._version()
@@ -200,18 +206,21 @@ class Reading:
         found = self.pipeline.versions.filter(pk__in=set(versions)).order_by().values_list("pk", "uuid")
         return {pk: str(uuid) for pk, uuid in found}
 
-    def _owners(self, version: int | None, among: Iterable[int] | None = None) -> dict[int, _Owner]:
-        """The series that are asked for, by id: those of single edges only where these matter."""
-        found = LogSeries.objects.filter(pipeline=self.pipeline)
-        if among is not None:
-            found = found.filter(pk__in=list(among))
-        found = found.exclude(partition="") if self._is_by_edge() else found.filter(partition="")
+    def _asked_for(self, version: int | None, at: str = "") -> Q:
+        """The series that are asked for: those of single edges only where these matter. `at` is the way to them."""
+        found = Q((f"{at}pipeline", self.pipeline.pk))
+        found &= ~Q((f"{at}partition", "")) if self._is_by_edge() else Q((f"{at}partition", ""))
         if self.asked.edges:
-            found = found.filter(partition__in=self.asked.edges)
+            found &= Q((f"{at}partition__in", self.asked.edges))
         if version is not None:
-            found = found.filter(pipeline_version=version)
+            found &= Q((f"{at}pipeline_version", version))
         if self.asked.model:
-            found = found.filter(model=self.asked.model)
+            found &= Q((f"{at}model", self.asked.model))
+        return found
+
+    def _owners(self, version: int | None, **among: Any) -> dict[int, _Owner]:
+        """Whose the series are that are asked for, by id; `among` limits it to some."""
+        found = LogSeries.objects.filter(self._asked_for(version), **among)
         listed = list(found.values_list("pk", "pipeline_version", "partition", "model", "model_sha"))
         uuids = self._uuids(row[1] for row in listed)
         return {pk: _Owner(uuids.get(of, ""), partition, model, sha) for pk, of, partition, model, sha in listed}
@@ -233,9 +242,25 @@ class Reading:
         is_short = self.asked.end - self.asked.start <= FINE
         return HOUR if is_short and _ms(self.asked.start) >= rollups.oldest_kept(HOUR, self.now) else DAY
 
-    def _active(self, version: int | None) -> dict[int, tuple[_Owner, int]]:
-        """How many rows each of the series has in the range, those with none left out."""
-        owners = self._owners(version)
+    def _first(self, version: int | None) -> tuple[dict[int, tuple[_Owner, int]], int]:
+        """What is counted of series in the range, those with nothing left out, and of how many groups it is not told.
+
+        Edges are ranked by the database: a pipeline may have ten thousand, of which few are answered.
+        """
+        if self.rank is Rank.FAILED:
+            return self._failing(version), 0
+        if self.asked.group_by is not Group.EDGE:
+            return self._active(version), 0
+        name = "series__partition"
+        edges = self._ranked().filter(self._asked_for(version, "series__")).values_list(name)
+        first = edges.annotate(total=Sum("rows")).order_by("-total", name)[:MAX_GROUPS]
+        names = [edge for edge, _ in first]
+        others = edges.distinct().count() - len(names) if len(names) == MAX_GROUPS else 0
+        return self._active(version, names), others
+
+    def _active(self, version: int | None, edges: Iterable[str] | None = None) -> dict[int, tuple[_Owner, int]]:
+        """How many rows each of the series has in the range, those with none left out; only of some edges if told."""
+        owners = self._owners(version) if edges is None else self._owners(version, partition__in=list(edges))
         found = self._ranked().filter(series__in=list(owners)).values_list("series").annotate(Sum("rows"))
         return {pk: (owners[pk], rows) for pk, rows in found}
 
@@ -247,7 +272,7 @@ class Reading:
         of = LogSeries.objects.filter(pk=OuterRef("series")).values("pipeline")
         found = self._ranked().alias(of=Subquery(of)).filter(anomalous__gt=0, of=self.pipeline.pk)
         failed = dict(found.values_list("series").annotate(Sum("anomalous")))
-        return {pk: (owner, failed[pk]) for pk, owner in self._owners(version, failed).items()}
+        return {pk: (owner, failed[pk]) for pk, owner in self._owners(version, pk__in=list(failed)).items()}
 
     def _ranked(self) -> QuerySet[LogRollup]:
         """The rollups by which it is found out who has rows at all."""

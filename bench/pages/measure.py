@@ -6,6 +6,7 @@ import uuid
 from datetime import timedelta
 
 from django.conf import settings
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -26,7 +27,8 @@ from catalog.models import (
 from drift.models import Assay
 from edges.models import Assignment, Edge, FleetToken
 from logs import operations as logs
-from logs import pages, rollups
+from logs import pages, rollups, sketches
+from logs.models import LogRollup, LogSeries
 from publishing.models import Publish
 
 FEW, FULL, MANY = 10, 50, 10_000  # FULL is what a page shows at most, which draws as much as with MANY
@@ -38,10 +40,11 @@ PAGES = {
     "versions of a model": "/models/{model}",
     "Version History": "/pipelines/{pipeline}",
     "edges": "/pipelines/{pipeline}/edges",
-    "edges, filtered": "/pipelines/{pipeline}/edges?q=edge-00&state=never+joined",
+    "edges, filtered": "/pipelines/{pipeline}/edges?q=edge-00&state=online",
     "fleet": "/workspaces/{workspace}/edges",
     "rows": "/pipelines/{pipeline}/logs",
     "charts": "/pipelines/{pipeline}/logs/charts",
+    "charts by edge": "/pipelines/{pipeline}/logs/charts?by=edge",
     "fleet tokens": "/pipelines/{pipeline}/fleet-tokens",
     "assays": "/pipelines/{pipeline}/drift",
 }
@@ -106,11 +109,42 @@ class Filled:
                 created_by=self.owner,
                 serving_digest=publish.pipeline_digest,
                 report=report,
-                **(joined if n % 3 else {}),
+                # The first page is filled by those that joined, with few as with many.
+                **(joined if n < FULL or n % 3 else {}),
             )
             for n in range(self.count)
         )
         Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in publish.edges.all())
+
+    def log_everywhere(self) -> None:
+        """The rows of the one edge that logged, as if every edge had them; `FEW` of them had rows that failed."""
+        own = LogSeries.objects.filter(pipeline=self.pipeline).exclude(partition="").get()
+        counted = list(own.rollups.all())
+        edges = Edge.objects.filter(publish__pipeline_version__pipeline=self.pipeline).exclude(name=own.partition)
+        others = LogSeries.objects.bulk_create(
+            LogSeries(
+                pipeline=self.pipeline,
+                pipeline_version_id=own.pipeline_version_id,
+                partition=name,
+                model=own.model,
+                model_sha=own.model_sha,
+            )
+            for name in edges.values_list("name", flat=True)
+        )
+        nothing = {"anomalies": 0, "failures": {}, "fields": sketches.packed({})}
+        LogRollup.objects.bulk_create(
+            LogRollup(
+                series=series,
+                grain=one.grain,
+                start=one.start,
+                rows=one.rows,
+                anomalous=one.rows if at < FEW - 1 else 0,
+                latency=one.latency,
+                **nothing,
+            )
+            for at, series in enumerate(others)
+            for one in counted
+        )
 
     def _fleet_tokens(self, publish: Publish) -> None:
         FleetToken.objects.bulk_create(
@@ -157,7 +191,8 @@ class Filled:
 
 
 def took(client: Client, address: str) -> float:
-    """Milliseconds. Fails on an answer that is no page."""
+    """Milliseconds, with nothing kept of an earlier look. Fails on an answer that is no page."""
+    cache.clear()
     started = time.perf_counter()
     answer = client.get(address)
     spent = (time.perf_counter() - started) * 1000
@@ -171,6 +206,8 @@ def main() -> int:
     owner = User.objects.create_user("bench@example.com", "bench-password-1")
     filled = [Filled(owner, count) for count in (FEW, FULL, MANY)]
     rollups.roll_up_waiting(timezone.now)
+    for one in filled:
+        one.log_everywhere()
     if connection.vendor == "postgresql":  # as it does by itself
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
