@@ -30,6 +30,7 @@ from logs import operations as logs
 from logs import pages, rollups, sketches
 from logs.models import LogRollup, LogSeries
 from publishing.models import Publish
+from rollouts.models import Rollout, RolloutGroup, RolloutMember
 
 FEW, FULL, MANY = 10, 50, 10_000  # FULL is what a page shows at most, which draws as much as with MANY
 REPEATS = 9
@@ -47,6 +48,9 @@ PAGES = {
     "charts by edge": "/pipelines/{pipeline}/logs/charts?by=edge",
     "fleet tokens": "/pipelines/{pipeline}/fleet-tokens",
     "assays": "/pipelines/{pipeline}/drift",
+    "rollouts": "/pipelines/{pipeline}/rollouts",
+    "a rollout": "/rollouts/{rollout}",
+    "a rollout, filtered": "/rollouts/{rollout}?bucket=waiting",
 }
 
 
@@ -61,13 +65,15 @@ class Filled:
         self.pipeline = self._pipelines()
         publishes = self._versions()
         self._edges(publishes[0])
+        self.rollout = self._rollout(publishes[1], publishes[0])
         self._fleet_tokens(publishes[0])
         self._assays()
         self._rows()
 
     def address(self, page: str) -> str:
-        places = {"workspace": self.workspace.pk, "model": self.models[0].model_id, "pipeline": self.pipeline.pk}
-        return PAGES[page].format(**places)
+        places = {"workspace": self.workspace, "model": self.models[0].model, "pipeline": self.pipeline}
+        keys = {name: place.pk for name, place in (places | {"rollout": self.rollout}).items()}
+        return PAGES[page].format(**keys)
 
     def _models(self) -> list[ModelVersion]:
         made = Model.objects.bulk_create(
@@ -115,6 +121,36 @@ class Filled:
             for n in range(self.count)
         )
         Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in publish.edges.all())
+
+    def _rollout(self, target: Publish, replaced: Publish) -> Rollout:
+        """All edges are in it."""
+        now = timezone.now()
+        strategy = {"success_percent": 95, "error_percent": 5, "healthy_seconds": 60, "answer_seconds": 900}
+        rollout = Rollout.objects.create(
+            publish=target,
+            created_by=self.owner,
+            state="running",
+            max_in_flight=self.count,
+            auto_rollback=True,
+            deadline=now + timedelta(days=1),
+            started_at=now,
+            **strategy,
+        )
+        rollout.replaced.add(replaced)
+        group = RolloutGroup.objects.create(rollout=rollout, order=1, selector={"percent": 100}, opened_at=now)
+        RolloutMember.objects.bulk_create(
+            RolloutMember(
+                rollout=rollout,
+                group=group,
+                edge=edge,
+                previous=replaced,
+                bucket="waiting" if n < FULL or n % 3 else "done",
+                since=now,
+                bytes_to_fetch=0,
+            )
+            for n, edge in enumerate(replaced.edges.order_by("name"))
+        )
+        return rollout
 
     def log_everywhere(self) -> None:
         """The rows of the one edge that logged, as if every edge had them; `FEW` of them had rows that failed."""
@@ -202,6 +238,7 @@ def took(client: Client, address: str) -> float:
 
 def main() -> int:
     call_command("migrate", verbosity=0)
+    call_command("collectstatic", interactive=False, verbosity=0)
     settings.ALLOWED_HOSTS.append("testserver")
     owner = User.objects.create_user("bench@example.com", "bench-password-1")
     filled = [Filled(owner, count) for count in (FEW, FULL, MANY)]
