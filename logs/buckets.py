@@ -271,7 +271,7 @@ class Reading:
         """
         of = LogSeries.objects.filter(pk=OuterRef("series")).values("pipeline")
         found = self._ranked().alias(of=Subquery(of)).filter(anomalous__gt=0, of=self.pipeline.pk)
-        failed = dict(found.values_list("series").annotate(Sum("anomalous")))
+        failed = dict(found.values_list("series").annotate(failed=Sum("anomalous")).order_by("-failed")[:MAX_ROLLUPS])
         return {pk: (owner, failed[pk]) for pk, owner in self._owners(version, pk__in=list(failed)).items()}
 
     def _ranked(self) -> QuerySet[LogRollup]:
