@@ -4,7 +4,8 @@
 
 On SQLite, then on PostgreSQL: the configured one, or one of its own where it is installed. Works on databases of its
 own and removes them. Each page is asked for with few and with many things in turns, in one process and without a
-network, with nothing kept of an earlier look at it; a line tells the medians, ratios and queries.
+network; a line tells the medians, ratios and queries. "Counted anew" are the figures above a list, which are kept for
+some seconds elsewhere.
 """
 
 import argparse

@@ -90,6 +90,8 @@ def test_a_page_reads_no_more_rows_when_there_are_more_pages(browser: Client, ow
 
 @pytest.mark.parametrize("is_analysed", [False, True])
 def test_no_page_walks_all_edges_for_each_version(browser: Client, owner: User, is_analysed: bool) -> None:
+    if connection.vendor == "postgresql" and not is_analysed:
+        pytest.skip("PostgreSQL analyses by itself; before, it knows nothing of any table")
     (many,) = filled(owner, MANY)
     if is_analysed:
         # All edges are on one publish of one pipeline: what is true of most pipelines is not of this one.
