@@ -59,7 +59,7 @@ def add_many(request: SignedInRequest, pk: int) -> HttpResponse:
 def fleet_tokens(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's fleet tokens, without what is secret of them."""
     pipeline, now = catalog.pipeline_for(request.user, pk), timezone.now()
-    page = pages.paged(request, queries.fleet_tokens_in(pipeline))
+    page = pages.paged_by_id(request, queries.fleet_tokens_in(pipeline), queries.whole_fleet_tokens())
     rows = [(token, states.token_state(token, now)) for token in page]
     can_add = queries.publishes_to_run(pipeline).exists()
     context = pages.in_workspace(request, pipeline.workspace, pipeline=pipeline, rows=rows, page=page, can_add=can_add)

@@ -21,6 +21,7 @@ from logs.live import LivePages
 from logs.models import LogPage, LogRollup, LogSegment
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
 from logs.segments import Segments
+from publishing.models import Publish
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
@@ -152,8 +153,10 @@ def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
 
     The first of them in order, when only so many are wanted.
     """
-    # Every edge that runs or ran it was assigned to it, so one condition finds both.
-    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__pipeline_version__pipeline=pipeline)
+    # Every edge that runs or ran it was assigned to it, so one condition finds both. The publishes are looked up once
+    # as a list: joined, they could be walked for each edge.
+    publishes = Publish.objects.filter(pipeline_version__pipeline=pipeline).order_by().values("pk")
+    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__in=publishes)
     found = Edge.objects.filter(Exists(mine)).order_by("name")
     names = {*found.values_list("name", flat=True).distinct()[:most], *map(str, pipeline.log_sources.all())}
     return sorted(names)[:most]
