@@ -31,7 +31,7 @@ def ask(traffic):
 def test_size_that_is_not_known_yet_runs_in_a_thread_and_a_quick_one_in_the_loop(made, monkeypatch):
     traffic, _ = made
     assert traffic_module.QUICK_SECONDS == 0.001
-    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 60.0)  # so that a busy machine counts as quick too
+    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)  # so that a busy machine counts as quick too
     assert traffic.lane(len(BODY)) is Lane.MODEL
     for _ in range(50):
         ask(traffic)
