@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
@@ -277,4 +278,33 @@ def test_everybody_is_answered_as_listed_by_every_call(
                 wrong[f"{verb} {address}"] = f"{found} instead of {wanted}"
         if (status := status_of(api(), name, verb, address, sent)) != 401:
             wrong[f"{verb} {address}, nobody"] = str(status)
+    assert not wrong
+
+
+def test_no_call_with_a_login_of_the_pages_changes_anything_without_their_token(
+    owner: User, parts: dict[str, Any]
+) -> None:
+    """Another site can make a browser send these with its cookie."""
+    client, wrong = Client(enforce_csrf_checks=True), {}
+    client.force_login(owner)
+    for name, verb, route in calls():
+        if verb == "get" or (name, verb) in OPEN:
+            continue
+        address = address_of(name, verb, route, parts)
+        answer = getattr(client, verb)(address, sent_by(parts, name, verb), content_type="application/json")
+        if answer.status_code != 403 or "CSRF" not in answer.content.decode():
+            wrong[f"{verb} {address}"] = answer.status_code
+    assert not wrong
+
+
+def test_no_answer_of_the_api_is_framed_or_guessed_to_be_a_page(
+    browser: Callable[..., Client], owner: User, parts: dict[str, Any]
+) -> None:
+    client, wrong = browser(owner), {}
+    for name, verb, route in calls():
+        answer = client.get(address_of(name, verb, route, parts))
+        held = (answer["X-Frame-Options"], answer["X-Content-Type-Options"])
+        if held != ("DENY", "nosniff") or "frame-ancestors 'none'" not in answer["Content-Security-Policy"]:
+            wrong[name] = dict(answer.headers)
+        answer.close()
     assert not wrong
