@@ -58,8 +58,9 @@ def create(request: SignedInRequest, pk: int) -> HttpResponse:
 @csrf_protect  # reads the body, so it comes after the permission: nobody else's file is held
 def _receive_assay(request: SignedInRequest, pk: int) -> HttpResponse:
     pipeline = catalog.pipeline_for(request.user, pk, Role.COLLABORATOR)
-    now = timezone.now()
-    initial = {"baseline_start": now - BASELINE, "baseline_end": now}
+    # The field has whole seconds: the rows of the second that runs are meant too.
+    end = timezone.now() + timedelta(seconds=1)
+    initial = {"baseline_start": end - BASELINE, "baseline_end": end}
     form = forms.AssayForm(
         queries.models_of(pipeline),
         queries.baselines_for(request.user, pk),
@@ -81,7 +82,7 @@ def _receive_assay(request: SignedInRequest, pk: int) -> HttpResponse:
         form=form,
         baseline=baseline,
         chart=charts.histogram(baseline.edges, baseline.parts) if baseline else None,
-        fields=aggregates.fields(request.user, pipeline.pk, Asked(now - 7 * BASELINE, now)),
+        fields=aggregates.fields(request.user, pipeline.pk, Asked(end - 7 * BASELINE, end)),
         edge_names=logs.partitions_of(pipeline, SUGGESTED_EDGES),
     )
     return render(request, "drift/create.html", context, status=422 if form.errors else 200)

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -180,6 +181,14 @@ def test_what_may_be_changed_is_changed_on_its_page(client: Client, member: User
     refused = client.post(address, values | {"warning": "10"})
     assert refused.status_code == 422
     assert "must not be above the alert threshold" in refused.content.decode()
+
+
+def test_the_baseline_offered_reaches_to_the_row_logged_last(client: Client, member: User, device: Device) -> None:
+    client.force_login(member)
+    before = datetime.now(UTC)
+    page = client.get(f"/pipelines/{device.version.pipeline_id}/drift/new").content.decode()
+    (offered,) = re.findall(r'name="baseline_end" value="([^"]+)"', page)
+    assert datetime.fromisoformat(f"{offered}+00:00") > before
 
 
 def test_a_file_may_be_the_baseline_and_is_kept_for_others(client: Client, member: User, device: Device) -> None:
