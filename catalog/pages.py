@@ -70,6 +70,22 @@ def paged(request: HttpRequest, rows: QuerySet[Row]) -> Page[Row]:
     return Paginator(rows, PAGE_LENGTH).get_page(request.GET.get("page"))
 
 
+def paged_by_id(
+    request: HttpRequest, found: QuerySet[Row], whole: QuerySet[Row], count: int | None = None
+) -> Page[Row]:
+    """As `paged`, for rows that are wide: sorted are only their ids, and those of the page are read from `whole`.
+
+    Sorted whole, ten thousand rows are all carried along. `count` is how many there are, when that is known.
+    """
+    ids = Paginator(found.values_list("pk", flat=True), PAGE_LENGTH)
+    if count is not None:
+        ids.count = count
+    page = ids.get_page(request.GET.get("page"))
+    rows = whole.in_bulk(list(page))
+    page.object_list = [rows[pk] for pk in page if pk in rows]  # some may have gone meanwhile
+    return page
+
+
 def remembered_workspace(request: HttpRequest) -> Workspace | None:
     """The workspace that was open last, else the first one; none for somebody who has none."""
     workspaces = queries.workspaces_for(request.user).filter(archived=False)

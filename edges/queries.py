@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet, TextField
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
@@ -77,16 +77,19 @@ def edges_for(
     publish: Publish | int | None = None,
 ) -> QuerySet[Edge]:
     """The edges that the actor may see, by name, without removed ones. One query, also for their states."""
-    found = _with_publish().filter(
-        removed_at=None, publish__pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor)
-    )
+    theirs = Q(pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor))
     if workspace is not None:
-        found = found.filter(publish__pipeline_version__pipeline__workspace=workspace)
+        theirs &= Q(pipeline_version__pipeline__workspace=workspace)
     if pipeline is not None:
-        found = found.filter(publish__pipeline_version__pipeline=pipeline)
+        theirs &= Q(pipeline_version__pipeline=pipeline)
     if publish is not None:
-        found = found.filter(publish=publish)
-    return found
+        theirs &= Q(pk=publish if isinstance(publish, int) else publish.pk)
+    return whole_edges().filter(_runs_one_of(theirs), removed_at=None)
+
+
+def whole_edges() -> QuerySet[Edge]:
+    """All edges with what their states are told from. For edges whose ids were found for an actor."""
+    return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
 
 
 def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
@@ -100,11 +103,10 @@ def named_or_tagged(edges: QuerySet[Edge], text: str) -> QuerySet[Edge]:
 
 def serving(edges: QuerySet[Edge], what: str) -> QuerySet[Edge]:
     """The edges that serve what they should (`right`), that joined and do not (`other`), whose update `failed`."""
-    right = ~Q(serving_digest="") & Q(serving_digest=F("publish__pipeline_digest"))
     joined = edges.filter(joined_at__isnull=False)
     if what == "failed":
         return joined.filter(report__update__state="failed")
-    return joined.filter(right) if what == "right" else joined.exclude(right)
+    return joined.filter(_serves_right()) if what == "right" else joined.exclude(_serves_right())
 
 
 def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
@@ -115,10 +117,13 @@ def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
 
 def edge_counts(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     """How many edges should run each pipeline, by its id."""
-    ids = [pipeline.pk for pipeline in pipelines]
-    key = "publish__pipeline_version__pipeline"
-    counted = Edge.objects.filter(removed_at=None, **{f"{key}__in": ids}).order_by().values_list(key)
-    return dict.fromkeys(ids, 0) | dict(counted.annotate(total=Count("pk")))
+    found = {pipeline.pk: 0 for pipeline in pipelines}
+    edges = Edge.objects.filter(_runs_one_of(Q(pipeline_version__pipeline__in=list(found))), removed_at=None)
+    counts = dict(edges.order_by().values_list("publish").annotate(total=Count("pk")))
+    of = Publish.objects.filter(pk__in=list(counts)).values_list("pk", "pipeline_version__pipeline")
+    for publish, pipeline in of:
+        found[pipeline] += counts[publish]
+    return found
 
 
 def edge_counts_by_publish(publishes: Iterable[Publish]) -> dict[int, int]:
@@ -130,7 +135,7 @@ def edge_counts_by_publish(publishes: Iterable[Publish]) -> dict[int, int]:
 
 def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, removed: bool = False) -> Edge:
     """The edge with this id; with `removed`, also one that was removed. Raises `NotFound`, `Forbidden`."""
-    edge = _with_publish().filter(pk=pk).first()
+    edge = whole_edges().filter(pk=pk).first()
     absent = _("There is no edge %(id)s for you.") % {"id": pk}
     if edge is None or (edge.removed_at and not removed):
         raise NotFound(absent)
@@ -140,17 +145,17 @@ def edge_for(actor: catalog.Actor, pk: UUID, at_least: Role = Role.VIEWER, *, re
 
 def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
     """The fleet tokens of a publish, newest first. The caller has authorised the publish."""
-    return _fleet_tokens().filter(publish=publish)
+    return whole_fleet_tokens().filter(publish=publish)
 
 
 def fleet_tokens_in(pipeline: Pipeline) -> QuerySet[FleetToken]:
     """The fleet tokens of all publishes of a pipeline, newest first. The caller has authorised the pipeline."""
-    return _fleet_tokens().filter(publish__pipeline_version__pipeline=pipeline)
+    return whole_fleet_tokens().filter(_runs_one_of(Q(pipeline_version__pipeline=pipeline)))
 
 
 def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
     """The fleet token with this id. Raises `NotFound`, `Forbidden`."""
-    token = _fleet_tokens().filter(pk=pk).first()
+    token = whole_fleet_tokens().filter(pk=pk).first()
     absent = _("There is no fleet token %(id)s for you.") % {"id": pk}
     if token is None:
         raise NotFound(absent)
@@ -158,7 +163,8 @@ def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER)
     return token
 
 
-def _fleet_tokens() -> QuerySet[FleetToken]:
+def whole_fleet_tokens() -> QuerySet[FleetToken]:
+    """All fleet tokens with what is shown of them. For tokens whose ids were found for an actor."""
     return FleetToken.objects.select_related(
         "publish__pipeline_version__pipeline__workspace", "created_by", "revoked_by"
     )
@@ -188,14 +194,14 @@ def explanation_of(edge: Edge, now: datetime) -> Explanation:
     )
 
 
-def summary_for(edges: QuerySet[Edge], now: datetime, hours: float) -> FleetSummary:
-    """How the edges of a query are, in two queries however many there are."""
+def summary_for(edges: QuerySet[Edge], now: datetime, hours: float, named: int = LAPSING_SHOWN) -> FleetSummary:
+    """How the edges of a query are, in three queries however many there are. At most `named` of `lapsing` are told."""
     live = {state: states.in_state(state, now) for state in State if state is not State.REMOVED}
     joined = Q(joined_at__isnull=False, banned_at=None)
     lapsing = joined & Q(session_lapses_at__gt=now, session_lapses_at__lte=now + timedelta(hours=hours))
     counts = edges.order_by().aggregate(
         total=Count("pk"),
-        right=Count("pk", filter=joined & ~Q(serving_digest="") & Q(serving_digest=F("publish__pipeline_digest"))),
+        right=Count("pk", filter=joined & _serves_right()),
         failed=Count("pk", filter=joined & Q(report__update__state="failed")),
         lapsing=Count("pk", filter=lapsing),
         **{f"in_{state.name}": Count("pk", filter=condition) for state, condition in live.items()},
@@ -206,9 +212,16 @@ def summary_for(edges: QuerySet[Edge], now: datetime, hours: float) -> FleetSumm
         as_they_should=counts["right"],
         failed_updates=counts["failed"],
         hours=hours,
-        lapsing=tuple(edges.filter(lapsing).order_by("session_lapses_at", "name")[:LAPSING_SHOWN]),
+        lapsing=_first_to_lapse(edges.filter(lapsing), named) if counts["lapsing"] else (),
         lapsing_total=counts["lapsing"],
     )
+
+
+def _first_to_lapse(edges: QuerySet[Edge], named: int) -> tuple[Edge, ...]:
+    """Sorted are only ids: whole edges would all be carried along."""
+    ids = list(edges.order_by("session_lapses_at", "name").values_list("pk", flat=True)[:named])
+    found = whole_edges().in_bulk(ids)
+    return tuple(found[pk] for pk in ids if pk in found)
 
 
 def desired(publish_id: int) -> Desired:
@@ -305,8 +318,19 @@ def left_behind(edge: Edge) -> dict[UUID, LeftBehind]:
     return left
 
 
-def _with_publish() -> QuerySet[Edge]:
-    return Edge.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
+def _runs_one_of(publishes: Q) -> Q:
+    """That an edge, or a fleet token, is of one of these publishes.
+
+    They are looked up once, as a list. Joined instead, a pipeline with far more versions than others misleads SQLite
+    once its tables were analysed: for each of ten thousand versions it read all edges.
+    """
+    return Q(publish__in=Publish.objects.filter(publishes).order_by().values("pk"))
+
+
+def _serves_right() -> Q:
+    """That an edge serves what it should. Its publish is looked up by its key, which no planner can do otherwise."""
+    should = Publish.objects.filter(pk=OuterRef("publish")).values("pipeline_digest")
+    return ~Q(serving_digest="") & Q(serving_digest=Subquery(should))
 
 
 def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | None) -> list[str]:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.cache import cache
-from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -26,6 +25,7 @@ from edges.states import State
 from publishing import queries as publishing
 
 PAGE_LENGTH = 50
+LAPSING_NAMED = 5
 NAMED = 10  # edges of a publish, before the rest are only counted
 LARGE_FLEET, SUMMARY_SECONDS = 1000, 5  # so long the page itself waits before it asks again
 LAPSE_HOURS = states.LAPSING / timedelta(hours=1)
@@ -144,17 +144,15 @@ def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge
     form, now = forms.FilterForm(request.GET), timezone.now()
     is_filtered = any(form.data.get(name) for name in form.fields)
     summary = _summary(found, now)
-    # Sorted are only ids: whole edges, with their reports, would all be carried along.
-    pages_of_ids = Paginator(_filtered(found, form).values_list("pk", flat=True), PAGE_LENGTH)
-    if not is_filtered:
-        pages_of_ids.count = summary.total  # it was just counted
-    page = pages_of_ids.get_page(request.GET.get("page"))
-    shown = found.filter(pk__in=list(page))
+    # What no filter narrows was just counted.
+    page = pages.paged_by_id(
+        request, _filtered(found, form), queries.whole_edges(), None if is_filtered else summary.total
+    )
     return pages.in_workspace(
         request,
         workspace,
         form=form,
-        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in shown],
+        rows=[(edge, states.edge_state(edge, now), health.of_report(edge.report)) for edge in page],
         page=page,
         is_filtered=is_filtered,
         summary=summary,
@@ -166,7 +164,7 @@ def _summary(found: QuerySet[Edge], now: datetime) -> queries.FleetSummary:
     key = f"edges.summary.{hashlib.sha256(str(found.query).encode()).hexdigest()}"
     summary: queries.FleetSummary | None = cache.get(key)
     if summary is None:
-        summary = queries.summary_for(found, now, LAPSE_HOURS)
+        summary = queries.summary_for(found, now, LAPSE_HOURS, named=LAPSING_NAMED)
         if summary.total >= LARGE_FLEET:
             cache.set(key, summary, SUMMARY_SECONDS)
     return summary

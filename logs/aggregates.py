@@ -6,14 +6,15 @@ epoch milliseconds of edge time, latency is milliseconds; a number that there is
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from django.utils.translation import gettext
 
 from catalog import queries as catalog
 from common.errors import Invalid
 from logs import buckets, sketches, summaries
-from logs.buckets import Asked, Part, Span
+from logs.buckets import Asked, Part, Rank, Span
 from logs.sketches import Floats, Sketch
 from logs.summaries import Summary
 
@@ -127,10 +128,18 @@ def time_series(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> TimeSer
     return TimeSeries(span, tuple(sorted(found, key=lambda one: (-one.total.rows, one.group))))
 
 
+def failures(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> TimeSeries:
+    """As `time_series`, of the groups with failed validations only, the one with most such rows first."""
+    pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    span, parts = buckets.Reading(pipeline, asked, rank=Rank.FAILED).parts()
+    found = [_series(group, given, span) for group, given in _groups(parts, asked).items()]
+    return TimeSeries(span, tuple(sorted(found, key=lambda one: (-one.total.anomalous, one.group))))
+
+
 def distribution(actor: catalog.Actor, pipeline_pk: int, asked: Asked, field: str, bins: int = 40) -> Distribution:
     """A numeric field as `fields` names it, over time and as histograms. Raises `NotFound`, `Invalid`."""
     if not 1 <= bins <= MAX_BINS:
-        raise Invalid(f"bins must be from 1 to {MAX_BINS}.")
+        raise Invalid(gettext("bins must be from 1 to %(max_bins)s.") % {"max_bins": MAX_BINS})
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
     span, parts = buckets.Reading(pipeline, asked, only=field).parts()
     groups = _groups(parts, asked)
@@ -153,6 +162,8 @@ def fields(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> list[str]:
     """The numeric fields of the rows in the range, outputs first (`logs.summaries` says how they are named). Raises
     `NotFound`."""
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
+    # Of all groups as one, because no group has other fields than all of them.
+    asked = replace(asked, group_by=None)
     _, parts = buckets.Reading(pipeline, asked, only=buckets.ALL_FIELDS).parts()
     return sorted({name for part in parts for name in part.summary.fields}, key=summaries.field_order)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from catalog.models import Pipeline
 from common.errors import Invalid, NotFound
@@ -48,6 +49,13 @@ class Group(StrEnum):
     VERSION = "pipeline_version"
 
 
+class Rank(StrEnum):
+    """Which groups come first, and which are left out when there are too many: what is counted of their rows."""
+
+    ROWS = "rows"
+    FAILED = "anomalous"  # groups of which no row failed a validation are left out as well
+
+
 @dataclass(frozen=True)
 class Asked:
     """Which rows, in at most how many points. No edges: all.
@@ -65,9 +73,9 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.end <= self.start:
-            raise Invalid("The time range is empty: end must be after start.")
+            raise Invalid(gettext("The time range is empty: end must be after start."))
         if not 1 <= self.points <= MAX_POINTS:
-            raise Invalid(f"points must be from 1 to {MAX_POINTS}.")
+            raise Invalid(gettext("points must be from 1 to %(max_points)s.") % {"max_points": MAX_POINTS})
 
 
 @dataclass(frozen=True)
@@ -118,9 +126,9 @@ def whole(pipeline_pk: int, read: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class _Owner:
-    """Whose rows: `version` is the id of the pipeline version."""
+    """Whose rows: `version` is the pipeline version's UUID where rows are grouped by it, and empty elsewhere."""
 
-    version: int
+    version: str
     partition: str
     model: str
     sha: str
@@ -128,15 +136,16 @@ class _Owner:
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read what was asked for. `only` is the field to read as well, or `ALL_FIELDS`."""
+    """How to read what was asked for. `only` is the field to read as well, or `ALL_FIELDS`, `rank` who comes first."""
 
     pipeline: Pipeline
     asked: Asked
     now: datetime = field(default_factory=timezone.now)
     only: str | None = None
+    rank: Rank = Rank.ROWS
 
     def parts(self) -> tuple[Span, list[Part]]:
-        """The span that is answered, and the parts of the groups with most rows in it. Raises `NotFound`."""
+        """The span that is answered, and the parts of the groups that come first in it. Raises `NotFound`."""
         return whole(self.pipeline.pk, self._parts)
 
     def rows(self) -> tuple[Span, dict[str, int]]:
@@ -144,30 +153,36 @@ class Reading:
         return whole(self.pipeline.pk, self._rows)
 
     def _parts(self) -> tuple[Span, list[Part]]:
-        versions = self._versions()
-        owners = self._owners()
-        active = self._active(owners)
+        version = self._version()
+        active, others = self._first(version)
         span = self._span(len(active))
-        fresh, rows_left = self._fresh(span, versions)
-        rows: dict[str, int] = {}
+        fresh, rows_left = self._fresh(span, version)
+        if others:
+            late = {part.group for part in fresh} - {self._group(owner) for owner, _ in active.values()}
+            found = self._active(version, late)
+            active |= found
+            others -= len({self._group(owner) for owner, _ in found.values()})
+        groups = {pk: self._group(owner) for pk, (owner, _) in active.items()}
+        counted: dict[str, int] = {}
         for group, count in [
-            *((self._group(owners[pk], versions), count) for pk, count in active.items()),
-            *((part.group, part.summary.rows) for part in fresh),
+            *((groups[pk], count) for pk, (_, count) in active.items()),
+            *((part.group, getattr(part.summary, self.rank)) for part in fresh),
         ]:
-            rows[group] = rows.get(group, 0) + count
-        chosen = set(sorted(rows, key=lambda group: (-rows[group], group))[:MAX_GROUPS])
-        wanted = {pk: group for pk in active if (group := self._group(owners[pk], versions)) in chosen}
+            counted[group] = counted.get(group, 0) + count
+        ranked = [group for group, count in counted.items() if count or self.rank is Rank.ROWS]
+        chosen = set(sorted(ranked, key=lambda group: (-counted[group], group))[:MAX_GROUPS])
+        wanted = {pk: group for pk, group in groups.items() if group in chosen}
         parts = [*self._rolled(span, wanted), *(part for part in fresh if part.group in chosen)]
-        return replace(span, pending_rows=rows_left, groups_left_out=len(rows) - len(chosen)), parts
+        left_out = len(ranked) - len(chosen) + others
+        return replace(span, pending_rows=rows_left, groups_left_out=left_out), parts
 
     def _rows(self) -> tuple[Span, dict[str, int]]:
-        versions = self._versions()
-        owners = self._owners()
+        version = self._version()
         span = _span(self.asked, self._coarse())
-        fresh, rows_left = self._fresh(span, versions)
+        fresh, rows_left = self._fresh(span, version)
         rows: dict[str, int] = {}
-        for pk, count in self._active(owners).items():
-            group = self._group(owners[pk], versions)
+        for owner, count in self._active(version).values():
+            group = self._group(owner)
             rows[group] = rows.get(group, 0) + count
         for part in fresh:
             rows[part.group] = rows.get(part.group, 0) + part.summary.rows
@@ -176,30 +191,45 @@ class Reading:
     def _is_by_edge(self) -> bool:
         return bool(self.asked.edges) or self.asked.group_by is Group.EDGE
 
-    def _versions(self) -> dict[int, str]:
-        """The UUIDs of the pipeline's versions that are asked for, by id. Raises `NotFound`."""
-        found = {pk: str(uuid) for pk, uuid in self.pipeline.versions.order_by().values_list("pk", "uuid")}
+    def _version(self) -> int | None:
+        """The id of the pipeline version that is asked for, if one is. Raises `NotFound`."""
         if self.asked.pipeline_version is None:
-            return found
-        chosen = {pk: uuid for pk, uuid in found.items() if uuid == str(self.asked.pipeline_version)}
-        if not chosen:
-            raise NotFound(f"Pipeline {self.pipeline.pk} has no version {self.asked.pipeline_version}.")
-        return chosen
+            return None
+        found = self.pipeline.versions.filter(uuid=self.asked.pipeline_version).values_list("pk", flat=True).first()
+        if found is None:
+            raise NotFound(
+                gettext("Pipeline %(pipeline)s has no version %(version)s.")
+                % {"pipeline": self.pipeline.pk, "version": self.asked.pipeline_version}
+            )
+        return found
 
-    def _owners(self) -> dict[int, _Owner]:
-        """The series that are asked for, by id: those of single edges only where these matter."""
-        found = LogSeries.objects.filter(pipeline=self.pipeline)
-        found = found.exclude(partition="") if self._is_by_edge() else found.filter(partition="")
+    def _uuids(self, versions: Iterable[int]) -> dict[int, str]:
+        """The UUIDs of pipeline versions by id, where rows are grouped by them: a pipeline may have thousands."""
+        if self.asked.group_by is not Group.VERSION:
+            return {}
+        found = self.pipeline.versions.filter(pk__in=set(versions)).order_by().values_list("pk", "uuid")
+        return {pk: str(uuid) for pk, uuid in found}
+
+    def _asked_for(self, version: int | None, at: str = "") -> Q:
+        """The series that are asked for: those of single edges only where these matter. `at` is the way to them."""
+        found = Q((f"{at}pipeline", self.pipeline.pk))
+        found &= ~Q((f"{at}partition", "")) if self._is_by_edge() else Q((f"{at}partition", ""))
         if self.asked.edges:
-            found = found.filter(partition__in=self.asked.edges)
-        if self.asked.pipeline_version:
-            found = found.filter(pipeline_version__uuid=self.asked.pipeline_version)
+            found &= Q((f"{at}partition__in", self.asked.edges))
+        if version is not None:
+            found &= Q((f"{at}pipeline_version", version))
         if self.asked.model:
-            found = found.filter(model=self.asked.model)
-        listed = found.values_list("pk", "pipeline_version", "partition", "model", "model_sha")
-        return {pk: _Owner(version, partition, model, sha) for pk, version, partition, model, sha in listed}
+            found &= Q((f"{at}model", self.asked.model))
+        return found
 
-    def _group(self, owner: _Owner, versions: Mapping[int, str]) -> str:
+    def _owners(self, version: int | None, **among: Any) -> dict[int, _Owner]:
+        """Whose the series are that are asked for, by id; `among` limits it to some."""
+        found = LogSeries.objects.filter(self._asked_for(version), **among)
+        listed = list(found.values_list("pk", "pipeline_version", "partition", "model", "model_sha"))
+        uuids = self._uuids(row[1] for row in listed)
+        return {pk: _Owner(uuids.get(of, ""), partition, model, sha) for pk, of, partition, model, sha in listed}
+
+    def _group(self, owner: _Owner) -> str:
         match self.asked.group_by:
             case Group.EDGE:
                 return owner.partition
@@ -208,7 +238,7 @@ class Reading:
             case Group.MODEL_VERSION:
                 return f"{owner.model}:{owner.sha[:8]}" if owner.model else ""
             case Group.VERSION:
-                return versions[owner.version]
+                return owner.version
         return ""
 
     def _coarse(self) -> int:
@@ -216,13 +246,42 @@ class Reading:
         is_short = self.asked.end - self.asked.start <= FINE
         return HOUR if is_short and _ms(self.asked.start) >= rollups.oldest_kept(HOUR, self.now) else DAY
 
-    def _active(self, owners: Iterable[int]) -> dict[int, int]:
-        """How many rows each of the series has in the range, those with none left out."""
+    def _first(self, version: int | None) -> tuple[dict[int, tuple[_Owner, int]], int]:
+        """What is counted of series in the range, those with nothing left out, and of how many groups it is not told.
+
+        Edges are ranked by the database: a pipeline may have ten thousand, of which few are answered.
+        """
+        if self.rank is Rank.FAILED:
+            return self._failing(version), 0
+        if self.asked.group_by is not Group.EDGE:
+            return self._active(version), 0
+        name = "series__partition"
+        edges = self._ranked().filter(self._asked_for(version, "series__")).values_list(name)
+        first = edges.annotate(total=Sum("rows")).order_by("-total", name)[:MAX_GROUPS]
+        names = [edge for edge, _ in first]
+        others = edges.distinct().count() - len(names) if len(names) == MAX_GROUPS else 0
+        return self._active(version, names), others
+
+    def _active(self, version: int | None, edges: Iterable[str] | None = None) -> dict[int, tuple[_Owner, int]]:
+        """How many rows each of the series has in the range, those with none left out; only of some edges if told."""
+        owners = self._owners(version) if edges is None else self._owners(version, partition__in=list(edges))
+        found = self._ranked().filter(series__in=list(owners)).values_list("series").annotate(Sum("rows"))
+        return {pk: (owners[pk], rows) for pk, rows in found}
+
+    def _failing(self, version: int | None) -> dict[int, tuple[_Owner, int]]:
+        """How many rows of each of the series failed a validation in the range, those with none left out.
+
+        These are looked for among what failed at all, which has an index: most of ten thousand edges do not fail.
+        """
+        of = LogSeries.objects.filter(pk=OuterRef("series")).values("pipeline")
+        found = self._ranked().alias(of=Subquery(of)).filter(anomalous__gt=0, of=self.pipeline.pk)
+        failed = dict(found.values_list("series").annotate(failed=Sum("anomalous")).order_by("-failed")[:MAX_ROLLUPS])
+        return {pk: (owner, failed[pk]) for pk, owner in self._owners(version, pk__in=list(failed)).items()}
+
+    def _ranked(self) -> QuerySet[LogRollup]:
+        """The rollups by which it is found out who has rows at all."""
         span = _span(self.asked, self._coarse())
-        found = LogRollup.objects.filter(
-            series__in=list(owners), grain=span.step, start__gte=span.start, start__lt=span.end
-        )
-        return dict(found.order_by().values_list("series").annotate(Sum("rows")))
+        return LogRollup.objects.filter(grain=span.step, start__gte=span.start, start__lt=span.end).order_by()
 
     def _span(self, series: int) -> Span:
         """The range in the smallest steps that make neither too many points nor too many rollups to read."""
@@ -259,13 +318,13 @@ class Reading:
             fields=sketches.unpacked(row.fields, only) if self.only is not None else {},
         )
 
-    def _fresh(self, span: Span, versions: Mapping[int, str]) -> tuple[list[Part], int]:
+    def _fresh(self, span: Span, version: int | None) -> tuple[list[Part], int]:
         """Parts of pages that are not rolled up, and how many rows such pages have beyond what can be read at once."""
         found = LogPage.objects.filter(pipeline=self.pipeline, time_max__gte=span.start, time_min__lt=span.end)
         if self.asked.edges:
             found = found.filter(partition__in=self.asked.edges)
-        if self.asked.pipeline_version:
-            found = found.filter(pipeline_version__in=list(versions))
+        if version is not None:
+            found = found.filter(pipeline_version=version)
         listed = rollups.list_pending(found, PENDING_PAGES + 1)
         pages = rollups.bounded(listed[:PENDING_PAGES], PENDING_BYTES)
         rows_left = 0
@@ -273,11 +332,13 @@ class Reading:
             later = rollups.pending(found).filter(pk__gt=pages[-1].pk)
             rows_left = later.order_by().aggregate(rows=Sum("rows"))["rows"] or 0
         parts = []
-        for version, minutes in rollups.summarised(pages, with_fields=self.only is not None).items():
+        summarised = rollups.summarised(pages, with_fields=self.only is not None)
+        uuids = self._uuids(summarised)
+        for of, minutes in summarised.items():
             for key, summary in minutes.items():
                 if span.start <= key.start < span.end and self.asked.model in ("", key.model):
-                    owner = _Owner(version, key.partition, key.model, key.sha)
-                    parts.append(Part(self._group(owner, versions), span.step_of(key.start), summary))
+                    owner = _Owner(uuids.get(of, ""), key.partition, key.model, key.sha)
+                    parts.append(Part(self._group(owner), span.step_of(key.start), summary))
         return parts, rows_left
 
 

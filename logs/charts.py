@@ -74,10 +74,10 @@ def board(actor: catalog.Actor, pipeline_pk: int, asked: Asked, field: str = "")
     """Everything that the page of charts shows. Raises `NotFound`, `Invalid`."""
     whole = aggregates.time_series(actor, pipeline_pk, replace(asked, group_by=None))
     grouped = aggregates.time_series(actor, pipeline_pk, asked) if asked.group_by else whole
-    by_edge = aggregates.time_series(actor, pipeline_pk, replace(asked, group_by=Group.EDGE))
+    failures = aggregates.failures(actor, pipeline_pk, replace(asked, group_by=Group.EDGE))
     fields = aggregates.fields(actor, pipeline_pk, asked)
     chosen = field or (fields[0] if fields else "")
-    charts = [_requests(grouped), _latency(grouped if asked.group_by else whole), _anomalies(by_edge)]
+    charts = [_requests(grouped), _latency(grouped if asked.group_by else whole), _anomalies(failures)]
     if chosen:
         found = aggregates.distribution(actor, pipeline_pk, asked, chosen, BINS)
         charts += [_histogram(found), _over_time(found)]
@@ -103,12 +103,10 @@ def _quantile(name: str) -> Callable[[Point], float | None]:
 
 
 def _anomalies(found: TimeSeries) -> Chart:
-    failing = sorted(found.series, key=lambda one: -one.total.anomalous)
-    shown = [one for one in failing if one.total.anomalous][:LINES]
-    lines = [_line(one, lambda point: float(point.counts.anomalous)) for one in shown]
-    note = "" if lines else _("No row failed a validation in this time.")
-    title = _("Failed validations by edge")
-    return _in_time("anomalies", title, _rows_per(found.span), found.span, lines, note or _left_out(found))
+    lines = [_line(one, lambda point: float(point.counts.anomalous)) for one in found.series[:LINES]]
+    left_out = _left_out(found, _("The %(lines)s with most failed rows; %(more)s more are not drawn."))
+    note = left_out if lines else _("No row failed a validation in this time.")
+    return _in_time("anomalies", _("Failed validations by edge"), _rows_per(found.span), found.span, lines, note)
 
 
 def _histogram(found: Distribution) -> Chart:
@@ -138,10 +136,10 @@ def _in_time(key: str, title: str, unit: str, span: Span, lines: Sequence[Line],
     return Chart(key, title, "time", unit, list(x), list(lines), note)
 
 
-def _left_out(found: TimeSeries) -> str:
+def _left_out(found: TimeSeries, text: str = "") -> str:
     more = max(0, len(found.series) - LINES) + found.span.groups_left_out
-    told = {"lines": LINES, "more": more}
-    return _("The %(lines)s with most rows; %(more)s more are not drawn.") % told if more else ""
+    text = text or _("The %(lines)s with most rows; %(more)s more are not drawn.")
+    return text % {"lines": LINES, "more": more} if more else ""
 
 
 def _rows_per(span: Span) -> str:

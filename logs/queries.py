@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from django.db.models import Exists, OuterRef, Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline
@@ -20,6 +21,7 @@ from logs.live import LivePages
 from logs.models import LogPage, LogRollup, LogSegment
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
 from logs.segments import Segments
+from publishing.models import Publish
 
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
@@ -151,8 +153,10 @@ def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
 
     The first of them in order, when only so many are wanted.
     """
-    # Every edge that runs or ran it was assigned to it, so one condition finds both.
-    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__pipeline_version__pipeline=pipeline)
+    # Every edge that runs or ran it was assigned to it, so one condition finds both. The publishes are looked up once
+    # as a list: joined, they could be walked for each edge.
+    publishes = Publish.objects.filter(pipeline_version__pipeline=pipeline).order_by().values("pk")
+    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__in=publishes)
     found = Edge.objects.filter(Exists(mine)).order_by("name")
     names = {*found.values_list("name", flat=True).distinct()[:most], *map(str, pipeline.log_sources.all())}
     return sorted(names)[:most]
@@ -182,6 +186,9 @@ def _sources(pipeline: Pipeline, filters: Filters) -> list[Source]:
     if filters.pipeline_versions:
         versions = list(pipeline.versions.filter(uuid__in=filters.pipeline_versions))
         if missing := set(filters.pipeline_versions) - {version.uuid for version in versions}:
-            raise NotFound(f"Pipeline {pipeline.pk} has no version {min(missing)}.")
+            raise NotFound(
+                _("Pipeline %(pipeline)s has no version %(version)s.")
+                % {"pipeline": pipeline.pk, "version": min(missing)}
+            )
         found = found.filter(pipeline_version__in=versions)
     return [LivePages(found), Segments(LogSegment.objects.filter(pipeline=pipeline, removed_at=None))]

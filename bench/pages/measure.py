@@ -6,6 +6,7 @@ import uuid
 from datetime import timedelta
 
 from django.conf import settings
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -26,8 +27,10 @@ from catalog.models import (
 from drift.models import Assay
 from edges.models import Assignment, Edge, FleetToken
 from logs import operations as logs
-from logs import pages, rollups
+from logs import pages, rollups, sketches
+from logs.models import LogRollup, LogSeries
 from publishing.models import Publish
+from rollouts.models import Rollout, RolloutGroup, RolloutMember
 
 FEW, FULL, MANY = 10, 50, 10_000  # FULL is what a page shows at most, which draws as much as with MANY
 REPEATS = 9
@@ -38,12 +41,18 @@ PAGES = {
     "versions of a model": "/models/{model}",
     "Version History": "/pipelines/{pipeline}",
     "edges": "/pipelines/{pipeline}/edges",
-    "edges, filtered": "/pipelines/{pipeline}/edges?q=edge-00&state=never+joined",
+    "edges, filtered": "/pipelines/{pipeline}/edges?q=edge-00&state=online",
+    "edges, counted anew": "/pipelines/{pipeline}/edges",
     "fleet": "/workspaces/{workspace}/edges",
+    "fleet, counted anew": "/workspaces/{workspace}/edges",
     "rows": "/pipelines/{pipeline}/logs",
     "charts": "/pipelines/{pipeline}/logs/charts",
+    "charts by edge": "/pipelines/{pipeline}/logs/charts?by=edge",
     "fleet tokens": "/pipelines/{pipeline}/fleet-tokens",
     "assays": "/pipelines/{pipeline}/drift",
+    "rollouts": "/pipelines/{pipeline}/rollouts",
+    "a rollout": "/rollouts/{rollout}",
+    "a rollout, filtered": "/rollouts/{rollout}?bucket=waiting",
 }
 
 
@@ -58,13 +67,15 @@ class Filled:
         self.pipeline = self._pipelines()
         publishes = self._versions()
         self._edges(publishes[0])
+        self.rollout = self._rollout(publishes[1], publishes[0])
         self._fleet_tokens(publishes[0])
         self._assays()
         self._rows()
 
     def address(self, page: str) -> str:
-        places = {"workspace": self.workspace.pk, "model": self.models[0].model_id, "pipeline": self.pipeline.pk}
-        return PAGES[page].format(**places)
+        places = {"workspace": self.workspace, "model": self.models[0].model, "pipeline": self.pipeline}
+        keys = {name: place.pk for name, place in (places | {"rollout": self.rollout}).items()}
+        return PAGES[page].format(**keys)
 
     def _models(self) -> list[ModelVersion]:
         made = Model.objects.bulk_create(
@@ -106,11 +117,72 @@ class Filled:
                 created_by=self.owner,
                 serving_digest=publish.pipeline_digest,
                 report=report,
-                **(joined if n % 3 else {}),
+                # The first page is filled by those that joined, with few as with many.
+                **(joined if n < FULL or n % 3 else {}),
             )
             for n in range(self.count)
         )
         Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in publish.edges.all())
+
+    def _rollout(self, target: Publish, replaced: Publish) -> Rollout:
+        """All edges are in it."""
+        now = timezone.now()
+        strategy = {"success_percent": 95, "error_percent": 5, "healthy_seconds": 60, "answer_seconds": 900}
+        rollout = Rollout.objects.create(
+            publish=target,
+            created_by=self.owner,
+            state="running",
+            max_in_flight=self.count,
+            auto_rollback=True,
+            deadline=now + timedelta(days=1),
+            started_at=now,
+            **strategy,
+        )
+        rollout.replaced.add(replaced)
+        group = RolloutGroup.objects.create(rollout=rollout, order=1, selector={"percent": 100}, opened_at=now)
+        RolloutMember.objects.bulk_create(
+            RolloutMember(
+                rollout=rollout,
+                group=group,
+                edge=edge,
+                previous=replaced,
+                bucket="waiting" if n < FULL or n % 3 else "done",
+                since=now,
+                bytes_to_fetch=0,
+            )
+            for n, edge in enumerate(replaced.edges.order_by("name"))
+        )
+        return rollout
+
+    def log_everywhere(self) -> None:
+        """The rows of the one edge that logged, as if every edge had them; `FEW` of them had rows that failed."""
+        own = LogSeries.objects.filter(pipeline=self.pipeline).exclude(partition="").get()
+        counted = list(own.rollups.all())
+        edges = Edge.objects.filter(publish__pipeline_version__pipeline=self.pipeline).exclude(name=own.partition)
+        others = LogSeries.objects.bulk_create(
+            LogSeries(
+                pipeline=self.pipeline,
+                pipeline_version_id=own.pipeline_version_id,
+                partition=name,
+                model=own.model,
+                model_sha=own.model_sha,
+            )
+            for name in edges.values_list("name", flat=True)
+        )
+        nothing = {"anomalies": 0, "failures": {}, "fields": sketches.packed({})}
+        LogRollup.objects.bulk_create(
+            LogRollup(
+                series=series,
+                grain=one.grain,
+                start=one.start,
+                rows=one.rows,
+                anomalous=one.rows if at < FEW - 1 else 0,
+                latency=one.latency,
+                **nothing,
+            )
+            for at, series in enumerate(others)
+            for one in counted
+        )
 
     def _fleet_tokens(self, publish: Publish) -> None:
         FleetToken.objects.bulk_create(
@@ -156,8 +228,10 @@ class Filled:
         )
 
 
-def took(client: Client, address: str) -> float:
-    """Milliseconds. Fails on an answer that is no page."""
+def took(client: Client, address: str, *, anew: bool) -> float:
+    """Milliseconds, with nothing kept of an earlier look if `anew`. Fails on an answer that is no page."""
+    if anew:
+        cache.clear()
     started = time.perf_counter()
     answer = client.get(address)
     spent = (time.perf_counter() - started) * 1000
@@ -167,10 +241,13 @@ def took(client: Client, address: str) -> float:
 
 def main() -> int:
     call_command("migrate", verbosity=0)
+    call_command("collectstatic", interactive=False, verbosity=0)
     settings.ALLOWED_HOSTS.append("testserver")
     owner = User.objects.create_user("bench@example.com", "bench-password-1")
     filled = [Filled(owner, count) for count in (FEW, FULL, MANY)]
     rollups.roll_up_waiting(timezone.now)
+    for one in filled:
+        one.log_everywhere()
     if connection.vendor == "postgresql":  # as it does by itself
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
@@ -180,7 +257,8 @@ def main() -> int:
     worst = 0.0
     for page in PAGES:
         addresses = [one.address(page) for one in filled]
-        turns = [[took(client, address) for address in addresses] for _ in range(REPEATS + 1)][1:]
+        anew = page.endswith("counted anew")
+        turns = [[took(client, address, anew=anew) for address in addresses] for _ in range(REPEATS + 1)][1:]
         few, full, many = (statistics.median(column) for column in zip(*turns, strict=True))
         with CaptureQueriesContext(connection) as queries:
             client.get(addresses[-1])

@@ -322,6 +322,25 @@ def test_summary_counts_states_and_tells_of_sessions_that_end(
     assert "1 edge needs a new bundle unless heard of within 36 hours: ending" in text
 
 
+def test_few_of_many_sessions_that_end_are_read_and_named(
+    browser: Callable[..., Client], viewer: User, pipeline: Pipeline, make_edges: Callable[..., list[Edge]]
+) -> None:
+    now = timezone.now()
+    for hours, edge in enumerate(make_edges(*(f"shop-{number}" for number in range(8))), 1):
+        edge.joined_at = edge.last_contact = now
+        edge.session_lapses_at = now + timedelta(hours=hours)
+        edge.save()
+    with CaptureQueriesContext(connection) as queries:
+        page = browser(viewer).get(f"/pipelines/{pipeline.pk}/edges").text
+    warning = page.partition("alert-warning")[2].partition("</div></div>")[0]
+    assert "8 edges need a new bundle" in warning
+    assert re.findall(r"shop-\d", warning) == [f"shop-{number}" for number in range(5)]
+    assert "and more" in warning
+    [soon] = [query["sql"] for query in queries if 'ORDER BY "edges_edge"."session_lapses_at"' in query["sql"]]
+    assert soon.endswith("LIMIT 5")
+    assert soon.startswith('SELECT "edges_edge"."id" AS "pk" FROM')
+
+
 def test_first_edge_brings_the_filter_into_the_open_page(
     browser: Callable[..., Client], pipeline: Pipeline, member: User, make_edges: Callable[..., list[Edge]]
 ) -> None:

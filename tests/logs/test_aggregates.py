@@ -1,15 +1,18 @@
 """Charts count every row from the moment it is acknowledged, and read little whatever was inferred."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from catalog.models import User
+from catalog.models import PipelineVersion, User
 from common.errors import Invalid, NotFound
 from logs import aggregates, buckets, rollups
 from logs.buckets import Asked, Group
@@ -89,6 +92,69 @@ def test_the_smallest_groups_are_left_out_and_counted(
     found = aggregates.time_series(owner, device.version.pipeline_id, asked(begin, 3, group_by=Group.EDGE))
     assert [(one.group, one.total.rows) for one in found.series] == [("edge-3", 40), ("edge-2", 30)]
     assert found.span.groups_left_out == 2
+
+
+def test_an_edge_comes_first_by_all_its_rows_whenever_they_are_summed_up(
+    device: Device, make_device: Callable[..., Device], owner: User, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(buckets, "MAX_GROUPS", 2)
+    begin = minutes_ago(3)
+    shippers = [Shipper(make_device(f"edge-{number}", device.version)) for number in range(4)]
+    for shipper, count in zip(shippers, (30, 20, 10, 5), strict=True):
+        shipper.run(begin, count)
+    rollups.roll_up_waiting(timezone.now)
+    shippers[2].run(begin + MINUTE, 15)
+    found = aggregates.time_series(owner, device.version.pipeline_id, asked(begin, 3, group_by=Group.EDGE))
+    assert [(one.group, one.total.rows) for one in found.series] == [("edge-0", 30), ("edge-2", 25)]
+    assert found.span.groups_left_out == 2
+
+
+def test_few_rows_that_fail_come_before_many_that_do_not(
+    device: Device, make_device: Callable[..., Device], owner: User, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(buckets, "MAX_GROUPS", 2)
+    begin, pipeline = minutes_ago(3), device.version.pipeline_id
+    for number, failing in enumerate([0, 3, 5, 4, 0]):
+        shipper = Shipper(make_device(f"edge-{number}", device.version))
+        shipper.run(begin, 50 - 10 * number, failed=[row < failing for row in range(50 - 10 * number)])
+    by_edge = asked(begin, 3, group_by=Group.EDGE)
+    for _ in ("pending", "rolled up"):
+        found = aggregates.failures(owner, pipeline, by_edge)
+        assert [(one.group, one.total.anomalous) for one in found.series] == [("edge-2", 5), ("edge-3", 4)]
+        assert found.span.groups_left_out == 1
+        rollups.roll_up_waiting(timezone.now)
+    named = aggregates.failures(owner, pipeline, replace(by_edge, edges=("edge-1",)))
+    assert [(one.group, one.total.rows, one.total.anomalous) for one in named.series] == [("edge-1", 40, 3)]
+    assert aggregates.failures(owner, pipeline, replace(by_edge, model="other")).series == ()
+
+
+def test_what_fails_elsewhere_is_not_counted_here(
+    device: Device,
+    make_device: Callable[..., Device],
+    make_pipeline_version: Callable[..., PipelineVersion],
+    owner: User,
+) -> None:
+    begin = minutes_ago(3)
+    Shipper(make_device("elsewhere", make_pipeline_version(name="another"))).run(begin, 10, failed=[True] * 10)
+    Shipper(device).run(begin, 10)
+    rollups.roll_up_waiting(timezone.now)
+    by_edge = asked(begin, 3, group_by=Group.EDGE)
+    assert aggregates.failures(owner, device.version.pipeline_id, by_edge).series == ()
+
+
+def test_failing_edges_are_found_without_reading_the_others(device: Device, owner: User) -> None:
+    begin = minutes_ago(3)
+    Shipper(device).run(begin, 10, failed=[True] * 10)
+    rollups.roll_up_waiting(timezone.now)
+    reading = buckets.Reading(device.version.pipeline, asked(begin, 3, group_by=Group.EDGE), rank=buckets.Rank.FAILED)
+    with CaptureQueriesContext(connection) as queries:
+        reading.parts()
+    [looking] = [query["sql"] for query in queries if 'SUM("logs_logrollup"."anomalous")' in query["sql"]]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # which is the best for so few rows
+        cursor.execute(f"EXPLAIN {'QUERY PLAN ' if connection.vendor == 'sqlite' else ''}{looking}")
+        assert "log_rollup_failed" in str(cursor.fetchall())
 
 
 def test_distribution_is_near_the_real_one(device: Device, owner: User) -> None:

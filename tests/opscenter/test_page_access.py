@@ -68,6 +68,8 @@ PAGES = {
     "logs:rows": ALL,
     "logs:charts": ALL,
     "logs:exports": ALL,
+    "logs:sources": ALL,
+    "logs:accounting": ALL,
     "logs:cancel-export": POST_ONLY,
     "logs:delete-export": ALL,
     "rollouts:rollouts": ALL,
