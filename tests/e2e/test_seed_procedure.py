@@ -148,6 +148,7 @@ def test_publish_is_replaced_after_the_model_update_considerations(window: Page,
     window.keyboard.press("Enter")
     dialog = window.get_by_role("dialog")
     expect(dialog.get_by_text(f"1 edge switches: {edge}.")).to_be_visible()
+    dialog.get_by_role("checkbox").check()
     for consideration in ("Inference logs:", "Model drift detection:", "Inference requests:"):
         expect(dialog.get_by_role("listitem").filter(has_text=consideration)).to_be_visible()
     window.keyboard.press("Escape")

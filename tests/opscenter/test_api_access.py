@@ -86,6 +86,7 @@ CALLS = {
     ("api-observability", "put"): ADMINISTRATORS,
     ("api-pipeline-logs", "get"): SEE,
     ("api-pipeline-logs", "post"): EDIT,
+    ("api-pipeline-log-gaps", "post"): EDIT,
     ("api-pipeline-log-sources", "get"): SEE,
     ("api-pipeline-log-series", "get"): SEE,
     ("api-pipeline-log-exact", "get"): SEE,
@@ -147,10 +148,18 @@ SENT: dict[tuple[str, str], dict[str, Any]] = {
     ("api-registry-settings", "put"): {"registry": "reg.example.com", "repository": "ml", "enabled": True},
     ("api-fleet-tokens", "post"): {"pattern": "gate-{n}", "max_edges": 2},
     ("api-observability", "put"): {"enabled": False},
+    ("api-pipeline-log-gaps", "post"): {
+        "epoch": "1d0a9c1e-8a3e-4a53-9a53-3f3ff1a0a6a5",
+        "first": 1,
+        "last": 2,
+        "count": 2,
+        "reason": "lost",
+    },
     ("api-pipeline-assays", "post"): ASSAY,
     ("api-pipeline-assay-preview", "post"): ASSAY,
 }
 QUERIES = {
+    ("api-pipeline-log-gaps", "post"): "?source=press-7",
     ("api-pipeline-log-distribution", "get"): f"?field={FIELD}",
     ("api-pipeline-assay-baselines", "post"): f"?field_path={FIELD}",
     ("api-pipeline-logs", "post"): (
