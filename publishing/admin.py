@@ -49,6 +49,7 @@ class RegistrySettingsForm(ModelForm):
     class Meta:
         model = RegistrySettings
         fields = FIELDS
+        labels = {"plain_http": _("Plain HTTP"), "ca_certificate": _("CA certificate")}
 
     def changes(self) -> dict[str, Any]:
         """What `operations.change_registry` is told."""
