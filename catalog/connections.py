@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from django.utils.translation import gettext as _
+
 from catalog.definitions import Checks, Part, Stage, labels
 from catalog.errors import UnusableDefinition
 from catalog.models import ModelVersion
@@ -79,8 +81,16 @@ def check(parts: Sequence[Part], models: Mapping[str, Signature]) -> None:
 def _check_model(stage: Stage, model: Signature, flowing: tuple[int, tuple[Tensor, ...]] | None) -> None:
     if model.tensor_fields and len(model.tensor_fields) != len(model.inputs):
         raise UnusableDefinition(
-            f"Step {stage.number}: model {model.name} has {len(model.inputs)} inputs, "
-            f"but its tensor_fields name {len(model.tensor_fields)}: configure it again."
+            _(
+                "Step %(step)s: model %(model)s has %(inputs)s inputs, but its tensor_fields name %(named)s: "
+                "configure it again."
+            )
+            % {
+                "step": stage.number,
+                "model": model.name,
+                "inputs": len(model.inputs),
+                "named": len(model.tensor_fields),
+            }
         )
     if flowing is None:
         return
@@ -88,18 +98,36 @@ def _check_model(stage: Stage, model: Signature, flowing: tuple[int, tuple[Tenso
     given = {column.name: column for column in columns}
     for at, wanted in enumerate(model.inputs):
         name = source(at, model, given, is_first=False)
-        where = f"Step {stage.number}: model {model.name}"
+        told = {"step": stage.number, "model": model.name, "name": name, "before": before}
         if name not in given:
-            raise UnusableDefinition(f'{where} takes "{name}", but step {before} gives {_listed(given)}.')
-        if not _is_convertible(given[name].type, wanted.type):
+            told["given"] = _listed(given)
             raise UnusableDefinition(
-                f'{where} takes {wanted.type} for "{wanted.name}", but "{name}" of step {before} is {given[name].type}.'
+                _('Step %(step)s: model %(model)s takes "%(name)s", but step %(before)s gives %(given)s.') % told
             )
-        if not _can_fit(given[name].shape, wanted.shape):
-            raise UnusableDefinition(
-                f'{where} takes rows of shape {_shown(wanted.shape)} for "{wanted.name}", '
-                f'but "{name}" of step {before} has {_shown(given[name].shape)}.'
+        _check_column(given[name], wanted, told)
+
+
+def _check_column(given: Tensor, wanted: Tensor, told: dict[str, object]) -> None:
+    """`told`: the step, the model, the column's name and the step before it, for the refusal."""
+    told["wanted"] = wanted.name
+    if not _is_convertible(given.type, wanted.type):
+        told |= {"type": wanted.type, "given": given.type}
+        raise UnusableDefinition(
+            _(
+                'Step %(step)s: model %(model)s takes %(type)s for "%(wanted)s", but "%(name)s" of step %(before)s '
+                "is %(given)s."
             )
+            % told
+        )
+    if not _can_fit(given.shape, wanted.shape):
+        told |= {"shape": _shown(wanted.shape), "given": _shown(given.shape)}
+        raise UnusableDefinition(
+            _(
+                'Step %(step)s: model %(model)s takes rows of shape %(shape)s for "%(wanted)s", but "%(name)s" of '
+                "step %(before)s has %(given)s."
+            )
+            % told
+        )
 
 
 def _check_arms(stage: Stage, models: list[Signature]) -> None:
@@ -108,8 +136,17 @@ def _check_arms(stage: Stage, models: list[Signature]) -> None:
     for model in models[1:]:
         if [(o.name, o.type) for o in model.outputs] != [(o.name, o.type) for o in first.outputs]:
             raise UnusableDefinition(
-                f"Step {stage.number}: models {first.name} and {model.name} give different outputs "
-                f"({_typed(first.outputs)} and {_typed(model.outputs)}): a split needs the same names and types."
+                _(
+                    "Step %(step)s: models %(first)s and %(second)s give different outputs (%(gives)s and "
+                    "%(other)s): a split needs the same names and types."
+                )
+                % {
+                    "step": stage.number,
+                    "first": first.name,
+                    "second": model.name,
+                    "gives": _typed(first.outputs),
+                    "other": _typed(model.outputs),
+                }
             )
 
 
@@ -117,8 +154,15 @@ def _check_columns(checks: Checks, known: set[str], flowing: tuple[int, tuple[Te
     for name, expression in checks.rules:
         for column in sorted(expression.columns()):
             if not column.startswith("in.") and column not in known:
-                given = f"there is {_listed(sorted(known))}" if flowing else "there are no outputs yet"
-                raise UnusableDefinition(f'Step {checks.number}: validation "{name}" reads "{column}", but {given}.')
+                told = {"step": checks.number, "name": name, "column": column, "known": _listed(sorted(known))}
+                if not flowing:
+                    raise UnusableDefinition(
+                        _('Step %(step)s: validation "%(name)s" reads "%(column)s", but there are no outputs yet.')
+                        % told
+                    )
+                raise UnusableDefinition(
+                    _('Step %(step)s: validation "%(name)s" reads "%(column)s", but there is %(known)s.') % told
+                )
 
 
 def _is_convertible(have: str, want: str) -> bool:
@@ -147,7 +191,7 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
 
 
 def _shown(shape: Shape | None) -> str:
-    return "x".join("any" if length is None else str(length) for length in shape or ()) or "a single number"
+    return "x".join("any" if length is None else str(length) for length in shape or ()) or _("a single number")
 
 
 def _listed(names: Iterable[str]) -> str:

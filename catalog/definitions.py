@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.translation import gettext, ngettext
+
 from catalog import expressions
 from catalog.errors import UnusableDefinition
 from catalog.expressions import Expression
@@ -69,9 +71,12 @@ Part = Stage | Checks
 def read(steps: object) -> tuple[Part, ...]:
     """The parts of a definition's `steps`. Raises UnusableDefinition that names the step."""
     if not isinstance(steps, list) or not steps:
-        raise UnusableDefinition('"steps" is a list of at least one step.')
+        raise UnusableDefinition(gettext('"steps" is a list of at least one step.'))
     if len(steps) > STEP_LIMIT:
-        raise UnusableDefinition(f"A pipeline has at most {STEP_LIMIT} steps, this one has {len(steps)}.")
+        raise UnusableDefinition(
+            gettext("A pipeline has at most %(step_limit)s steps, this one has %(count)s.")
+            % {"step_limit": STEP_LIMIT, "count": len(steps)}
+        )
     reader = _Reader()
     for number, step in enumerate(steps, start=1):
         reader.take(number, step)
@@ -121,25 +126,32 @@ class _Reader:
 
     def take(self, number: int, step: object) -> None:
         if not isinstance(step, dict) or len(step) != 1:
-            raise UnusableDefinition(f'Step {number} is an object of one key, its kind: {{"ModelInference": {{…}}}}.')
+            raise UnusableDefinition(
+                gettext('Step %(number)s is an object of one key, its kind: {"ModelInference": {…}}.')
+                % {"number": number}
+            )
         kind, content = next(iter(step.items()))
         if kind in NOT_RUN:
             raise UnusableDefinition(
-                f"Step {number} is a {kind}, which engines do not run: known are {', '.join(self._kinds)}."
+                gettext("Step %(number)s is a %(kind)s, which engines do not run: known are %(kinds)s.")
+                % {"number": number, "kind": kind, "kinds": ", ".join(self._kinds)}
             )
         if kind not in self._kinds:
             raise UnusableDefinition(
-                f"Step {number} is of the unknown kind {kind!r}: known are {', '.join(self._kinds)}."
+                gettext("Step %(number)s is of the unknown kind %(kind)r: known are %(kinds)s.")
+                % {"number": number, "kind": kind, "kinds": ", ".join(self._kinds)}
             )
         if not isinstance(content, dict):
-            raise UnusableDefinition(f"Step {number}: what {kind} holds is an object.")
+            raise UnusableDefinition(
+                gettext("Step %(number)s: what %(kind)s holds is an object.") % {"number": number, "kind": kind}
+            )
         self._kinds[kind](number, content)
 
     def parts(self) -> tuple[Part, ...]:
         """What was taken, the results of each stage settled."""
         drafts = [made for made in self._made if isinstance(made, _Draft)]
         if not drafts:
-            raise UnusableDefinition("The pipeline runs no model: add a ModelInference step.")
+            raise UnusableDefinition(gettext("The pipeline runs no model: add a ModelInference step."))
         parts = tuple(
             made if isinstance(made, Checks) else made.stage(is_last=made is drafts[-1]) for made in self._made
         )
@@ -150,14 +162,15 @@ class _Reader:
         models = content.get("models")
         if not isinstance(models, list) or not 1 <= len(models) <= MODEL_LIMIT:
             raise UnusableDefinition(
-                f'Step {number} names 1 to {MODEL_LIMIT} models: {{"models": [{{"name", "version"}}]}}.'
+                gettext('Step %(number)s names 1 to %(model_limit)s models: {"models": [{"name", "version"}]}.')
+                % {"number": number, "model_limit": MODEL_LIMIT}
             )
         self._add(number, [_reference(number, model) for model in models])
 
     def _add(self, number: int, models: list[Reference], split: Split | None = None) -> None:
         versions = [model.version for model in models]
         if len(set(versions)) != len(versions):
-            raise UnusableDefinition(f"Step {number} names a model version twice.")
+            raise UnusableDefinition(gettext("Step %(number)s names a model version twice.") % {"number": number})
         alive = [0] if split else list(range(len(models)))
         self._made.append(_Draft(number, tuple(models), split, alive))
 
@@ -165,24 +178,34 @@ class _Reader:
         arms = content.get("weights")
         if not isinstance(arms, list) or not 1 <= len(arms) <= MODEL_LIMIT or not all(map(_is_arm, arms)):
             raise UnusableDefinition(
-                f'Step {number} splits by 1 to {MODEL_LIMIT} weights: {{"weights": [{{"model", "weight"}}]}}, '
-                "each weight a number of 0 or more."
+                gettext(
+                    'Step %(number)s splits by 1 to %(model_limit)s weights: {"weights": [{"model", '
+                    '"weight"}]}, each weight a number of 0 or more.'
+                )
+                % {"number": number, "model_limit": MODEL_LIMIT}
             )
         weights = tuple(float(arm["weight"]) for arm in arms)
         if not sum(weights) > 0:
-            raise UnusableDefinition(f"Step {number}: the weights are all 0, so no model would run.")
+            raise UnusableDefinition(
+                gettext("Step %(number)s: the weights are all 0, so no model would run.") % {"number": number}
+            )
         key = content.get("hash_key")
         if key is not None and (not isinstance(key, str) or not key):
-            raise UnusableDefinition(f'Step {number}: "hash_key" is the name of a column, or null.')
+            raise UnusableDefinition(
+                gettext('Step %(number)s: "hash_key" is the name of a column, or null.') % {"number": number}
+            )
         self._add(number, [_reference(number, arm["model"]) for arm in arms], Split(key, weights))
 
     def _value_split(self, number: int, content: dict[str, Any]) -> None:
         key, routes = content.get("split_key"), content.get("routes")
         if not isinstance(key, str) or not key:
-            raise UnusableDefinition(f'Step {number}: "split_key" is the name of a column.')
+            raise UnusableDefinition(
+                gettext('Step %(number)s: "split_key" is the name of a column.') % {"number": number}
+            )
         if not isinstance(routes, dict) or not 1 <= len(routes) <= 1000:
             raise UnusableDefinition(
-                f'Step {number} has 1 to 1000 routes: {{"routes": {{"value": {{"name", "version"}}}}}}.'
+                gettext('Step %(number)s has 1 to 1000 routes: {"routes": {"value": {"name", "version"}}}.')
+                % {"number": number}
             )
         models = [_reference(number, content.get("control"))]
         places = {}
@@ -193,14 +216,22 @@ class _Reader:
             places[value] = models.index(model)
         if len(models) > MODEL_LIMIT:
             raise UnusableDefinition(
-                f"Step {number} routes to {len(models)} models, at most {MODEL_LIMIT} are possible."
+                ngettext(
+                    "Step %(number)s routes to %(count)s models, at most %(model_limit)s are possible.",
+                    "Step %(number)s routes to %(count)s models, at most %(model_limit)s are possible.",
+                    len(models),
+                )
+                % {"number": number, "count": len(models), "model_limit": MODEL_LIMIT}
             )
         self._add(number, models, Split(key, routes=places))
 
     def _before(self, number: int, kind: str) -> _Draft:
         drafts = [made for made in self._made if isinstance(made, _Draft)]
         if not drafts:
-            raise UnusableDefinition(f"Step {number} is a {kind} and has no model step before it.")
+            raise UnusableDefinition(
+                gettext("Step %(number)s is a %(kind)s and has no model step before it.")
+                % {"number": number, "kind": kind}
+            )
         return drafts[-1]
 
     def _audit(self, number: int, content: dict[str, Any]) -> None:
@@ -208,12 +239,14 @@ class _Reader:
         start, end = content.get("from"), content.get("to")
         if not _is_place(start) or not (end is None or (_is_place(end) and end > start)):
             raise UnusableDefinition(
-                f'Step {number}: "from" is a whole number of 0 or more, "to" a larger one or null.'
+                gettext('Step %(number)s: "from" is a whole number of 0 or more, "to" a larger one or null.')
+                % {"number": number}
             )
         chosen = draft.alive[start:end]
         if not chosen:
             raise UnusableDefinition(
-                f"Step {number} records results from {start} on, but step {draft.number} gives {len(draft.alive)}."
+                gettext("Step %(number)s records results from %(start)s on, but step %(before)s gives %(count)s.")
+                % {"number": number, "start": start, "before": draft.number, "count": len(draft.alive)}
             )
         draft.audited = (draft.audited or set()) | set(chosen)
 
@@ -221,10 +254,13 @@ class _Reader:
         draft = self._before(number, "Nth")
         index = content.get("index")
         if not isinstance(index, int) or not _is_place(index):
-            raise UnusableDefinition(f'Step {number}: "index" is a whole number of 0 or more.')
+            raise UnusableDefinition(
+                gettext('Step %(number)s: "index" is a whole number of 0 or more.') % {"number": number}
+            )
         if index >= len(draft.alive):
             raise UnusableDefinition(
-                f"Step {number} takes result {index} (from 0), but step {draft.number} gives {len(draft.alive)}."
+                gettext("Step %(number)s takes result %(index)s (from 0), but step %(before)s gives %(count)s.")
+                % {"number": number, "index": index, "before": draft.number, "count": len(draft.alive)}
             )
         draft.alive = [draft.alive[index]]
 
@@ -237,10 +273,14 @@ class _Reader:
         for name, _ in rules:
             if name == RESERVED:
                 raise UnusableDefinition(
-                    f'Step {number}: a validation cannot be called "{RESERVED}": choose another name.'
+                    gettext('Step %(number)s: a validation cannot be called "%(reserved)s": choose another name.')
+                    % {"number": number, "reserved": RESERVED}
                 )
             if name in self._names:
-                raise UnusableDefinition(f"Step {number}: there are two validations called {name!r}.")
+                raise UnusableDefinition(
+                    gettext("Step %(number)s: there are two validations called %(name)r.")
+                    % {"number": number, "name": name}
+                )
             self._names.add(name)
         self._made.append(Checks(number, rules))
 
@@ -248,10 +288,15 @@ class _Reader:
 def _reference(number: int, told: object) -> Reference:
     name, version = (told.get("name"), told.get("version")) if isinstance(told, dict) else (None, None)
     if not (isinstance(name, str) and name and isinstance(version, str) and UUID.match(version)):
-        raise UnusableDefinition(f'Step {number} names its models by "name" and "version" (the version\'s UUID).')
+        raise UnusableDefinition(
+            gettext('Step %(number)s names its models by "name" and "version" (the version\'s UUID).')
+            % {"number": number}
+        )
     sha = told.get("sha") if isinstance(told, dict) else None
     if not (sha is None or isinstance(sha, str)):
-        raise UnusableDefinition(f'Step {number}: the "sha" of {name!r} is a text.')
+        raise UnusableDefinition(
+            gettext('Step %(number)s: the "sha" of %(name)r is a text.') % {"number": number, "name": name}
+        )
     return Reference(name, version, sha)
 
 
@@ -270,7 +315,8 @@ def _refuse_recorded_twice(parts: tuple[Part, ...]) -> None:
         for model in [part.models[place] for place in part.recorded] if isinstance(part, Stage) else []:
             if model.version in seen:
                 raise UnusableDefinition(
-                    f"Step {part.number} records model {model.name} a second time: record it once."
+                    gettext("Step %(step)s records model %(model)s a second time: record it once.")
+                    % {"step": part.number, "model": model.name}
                 )
             seen.add(model.version)
 
@@ -300,7 +346,7 @@ def with_shas(steps: list[dict[str, Any]], shas: Mapping[str, str]) -> list[dict
     try:
         made = copy.deepcopy(steps)
     except RecursionError:
-        raise UnusableDefinition("The steps are nested too deep.") from None
+        raise UnusableDefinition(gettext("The steps are nested too deep.")) from None
     for reference in (model for step in made for model in references_in(step)):
         name, version = reference["name"], reference["version"]
         reference.clear()

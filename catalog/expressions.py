@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext
+
 from catalog.errors import UnusableDefinition
 
 # polars' names of operators and functions, the functions with how many inputs they have.
@@ -63,26 +65,40 @@ def rules(number: int, content: dict[str, Any]) -> tuple[tuple[str, Expression],
     tree, plain = content.get("tree") or [], content.get("rules") or {}
     if not isinstance(tree, list) or not isinstance(plain, dict) or not 1 <= len(tree) + len(plain) <= RULE_LIMIT:
         raise UnusableDefinition(
-            f'Step {number} has 1 to {RULE_LIMIT} validations: {{"tree": [expressions]}} or {{"rules": {{name: '
-            '{"field", "op", "value"}}}.'
+            gettext(
+                'Step %(number)s has 1 to %(rule_limit)s validations: {"tree": [expressions]} or {"rules": '
+                '{name: {"field", "op", "value"}}}.'
+            )
+            % {"number": number, "rule_limit": RULE_LIMIT}
         )
-    made = [_from_text(f"Step {number}, validation {place}", text) for place, text in enumerate(tree, start=1)]
-    made += [(name, _from_rule(f"Step {number}, validation {name!r}", rule)) for name, rule in plain.items()]
+    made = [_from_text(_place(number, str(place)), text) for place, text in enumerate(tree, start=1)]
+    made += [(name, _from_rule(_place(number, repr(name)), rule)) for name, rule in plain.items()]
     if not all(name for name, _ in made):
-        raise UnusableDefinition(f"Step {number} has a validation without a name.")
+        raise UnusableDefinition(gettext("Step %(number)s has a validation without a name.") % {"number": number})
     return tuple(made)
+
+
+def _place(number: int, validation: str) -> str:
+    return gettext("Step %(number)s, validation %(validation)s") % {"number": number, "validation": validation}
 
 
 def _from_text(where: str, text: object) -> tuple[str, Expression]:
     if not isinstance(text, str) or len(text) > TEXT_LIMIT:
-        raise UnusableDefinition(f"{where}: an expression is a text of at most {TEXT_LIMIT} characters.")
+        raise UnusableDefinition(
+            gettext("%(where)s: an expression is a text of at most %(text_limit)s characters.")
+            % {"where": where, "text_limit": TEXT_LIMIT}
+        )
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        raise UnusableDefinition(f"{where}: the expression is not JSON, as polars' write_json makes it.") from None
+        raise UnusableDefinition(
+            gettext("%(where)s: the expression is not JSON, as polars' write_json makes it.") % {"where": where}
+        ) from None
     alias = told.get("Alias") if isinstance(told, dict) else None
     if not isinstance(alias, list) or len(alias) != 2 or not isinstance(alias[1], str):
-        raise UnusableDefinition(f"{where}: the expression has no name: end it with .alias(name).")
+        raise UnusableDefinition(
+            gettext("%(where)s: the expression has no name: end it with .alias(name).") % {"where": where}
+        )
     return alias[1], _node(f"{where} ({alias[1]})", alias[0], 0)
 
 
@@ -91,20 +107,27 @@ def _from_rule(where: str, rule: object) -> Expression:
     field, op, value = told.get("field"), told.get("op"), told.get("value")
     found = PLAIN_FIELD.match(field) if isinstance(field, str) else None
     if found is None:
-        raise UnusableDefinition(f'{where}: "field" is a column like "out.variable[0]" or "in.age".')
+        raise UnusableDefinition(
+            gettext('%(where)s: "field" is a column like "out.variable[0]" or "in.age".') % {"where": where}
+        )
     if not isinstance(op, str) or op not in PLAIN:
-        raise UnusableDefinition(f'{where}: "op" is one of {" ".join(PLAIN)}.')
+        raise UnusableDefinition(
+            gettext('%(where)s: "op" is one of %(plain)s.') % {"where": where, "plain": " ".join(PLAIN)}
+        )
     node = Expression("column", value=found["column"])
     if found["index"]:
         node = Expression("ListExpr.Get", (node, Expression("literal", value=int(found["index"]))))
     if not _is_plain(value) or value is None:
-        raise UnusableDefinition(f'{where}: "value" is a number, a text or a boolean.')
+        raise UnusableDefinition(gettext('%(where)s: "value" is a number, a text or a boolean.') % {"where": where})
     return Expression(PLAIN[op], (node, Expression("literal", value=value)))
 
 
 def _node(where: str, told: object, depth: int) -> Expression:
     if depth > DEPTH_LIMIT:
-        raise UnusableDefinition(f"{where}: the expression is nested deeper than {DEPTH_LIMIT}.")
+        raise UnusableDefinition(
+            gettext("%(where)s: the expression is nested deeper than %(depth_limit)s.")
+            % {"where": where, "depth_limit": DEPTH_LIMIT}
+        )
     kind, content = next(iter(told.items())) if isinstance(told, dict) and len(told) == 1 else (None, None)
     if kind == "Alias" and isinstance(content, list) and content:
         return _node(where, content[0], depth + 1)
@@ -118,22 +141,31 @@ def _node(where: str, told: object, depth: int) -> Expression:
     if kind == "Function" and isinstance(content, dict):
         return _function(where, content, depth)
     raise UnusableDefinition(
-        f"{where}: {_shown(kind, content)} is not understood: use columns, numbers, text, comparisons, arithmetic, "
-        "& | ~, abs, is_null, is_between, list.get, list.len, list.max, list.min, list.sum, list.mean."
+        gettext(
+            "%(where)s: %(part)s is not understood: use columns, numbers, text, comparisons, arithmetic, & | "
+            "~, abs, is_null, is_between, list.get, list.len, list.max, list.min, list.sum, list.mean."
+        )
+        % {"where": where, "part": _shown(kind, content)}
     )
 
 
 def _shown(kind: object, content: object) -> str:
     if isinstance(content, dict) and isinstance(content.get("function"), dict | str):
-        return f"the function {json.dumps(content['function'], separators=(',', ':'))[:60]}"
+        told = json.dumps(content["function"], separators=(",", ":"))[:60]
+        return gettext("the function %(name)s") % {"name": told}
     if isinstance(content, dict) and isinstance(content.get("op"), str):
-        return f"the operator {content['op'][:60]}"
-    return f"a part of the kind {str(kind)[:60]}" if kind else "a part without a kind"
+        return gettext("the operator %(name)s") % {"name": content["op"][:60]}
+    if not kind:
+        return gettext("a part without a kind")
+    return gettext("a part of the kind %(kind)s") % {"kind": str(kind)[:60]}
 
 
 def _column(where: str, name: str) -> Expression:
     if not COLUMN.match(name):
-        raise UnusableDefinition(f'{where}: column {name[:100]!r} is neither "in.<name>" nor "out.<name>".')
+        raise UnusableDefinition(
+            gettext('%(where)s: column %(name)r is neither "in.<name>" nor "out.<name>".')
+            % {"where": where, "name": name[:100]}
+        )
     return Expression("column", value=name)
 
 
@@ -145,7 +177,7 @@ def _literal(where: str, told: object) -> Any:
     while isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     if not _is_plain(value):
-        raise UnusableDefinition(f"{where}: a literal is a number, a text or a boolean.")
+        raise UnusableDefinition(gettext("%(where)s: a literal is a number, a text or a boolean.") % {"where": where})
     return value
 
 
@@ -159,12 +191,14 @@ def _function(where: str, content: dict[str, Any], depth: int) -> Expression:
     name, option = _function_name(content.get("function"))
     inputs = content.get("input")
     if name not in FUNCTIONS or not isinstance(inputs, list) or len(inputs) != FUNCTIONS[name]:
-        raise UnusableDefinition(f"{where}: {_shown('Function', content)} is not understood.")
+        raise UnusableDefinition(
+            gettext("%(where)s: %(part)s is not understood.") % {"where": where, "part": _shown("Function", content)}
+        )
     nodes = tuple(_node(where, told, depth + 1) for told in inputs)
     if name == "ListExpr.Get":
         index = nodes[1].value if nodes[1].op == "literal" else None
         if not isinstance(index, int) or isinstance(index, bool):
-            raise UnusableDefinition(f"{where}: list.get takes a whole number.")
+            raise UnusableDefinition(gettext("%(where)s: list.get takes a whole number.") % {"where": where})
     return Expression(name, nodes, option)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from catalog.models import ModelVersion
 from common.errors import Invalid
 
@@ -13,11 +15,12 @@ def tensor_fields(version: ModelVersion, fields: list[str] | None) -> list[str] 
     if fields is None:
         return None
     if not all(isinstance(field, str) and field for field in fields) or len(set(fields)) != len(fields):
-        raise Invalid("tensor_fields is a list of different column names.")
+        raise Invalid(_("tensor_fields is a list of different column names."))
     if version.inputs and len(fields) != len(version.inputs):
         names = ", ".join(tensor["name"] for tensor in version.inputs)
         raise Invalid(
-            f"tensor_fields names {len(fields)} columns, the model has {len(version.inputs)} inputs: {names}."
+            _("tensor_fields names %(named)s columns, the model has %(inputs)s inputs: %(names)s.")
+            % {"named": len(fields), "inputs": len(version.inputs), "names": names}
         )
     return fields
 
@@ -31,10 +34,14 @@ def batching(version: ModelVersion, told: dict[str, Any] | None) -> dict[str, An
         _is_whole(rows, 2, LARGEST_BATCH) and _is_whole(wait, 0, LONGEST_WAIT)
     ):
         raise Invalid(
-            f'batching is {{"max_rows", "max_wait_us"}}: 2 to {LARGEST_BATCH} rows, 0 to {LONGEST_WAIT} microseconds.'
+            _(
+                'batching is {"max_rows", "max_wait_us"}: 2 to %(largest_batch)s rows, 0 to %(longest_wait)s '
+                "microseconds."
+            )
+            % {"largest_batch": LARGEST_BATCH, "longest_wait": LONGEST_WAIT}
         )
     if any(tensor["shape"] and tensor["shape"][0] is not None for tensor in version.inputs):
-        raise Invalid("This model takes a fixed number of rows at a time, so it cannot be batched.")
+        raise Invalid(_("This model takes a fixed number of rows at a time, so it cannot be batched."))
     return {"max_rows": rows, "max_wait_us": wait}
 
 

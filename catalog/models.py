@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 name_validator = RegexValidator(
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z",
-    "Use lower-case letters, digits and hyphens, beginning and ending with a letter or digit.",
+    _("Use lower-case letters, digits and hyphens, beginning and ending with a letter or digit."),
 )
 
 

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from catalog import connections, definitions, model_configs, onnx_files, python_files, queries, storage
 from catalog.errors import NameTaken, UnusableDefinition
@@ -27,19 +29,35 @@ from common.errors import Conflict, Invalid, NotFound
 ARCHITECTURES = ("x86", "arm", "power10")
 ACCELERATORS = ("none", "cuda", "jetson", "openvino", "qaic")
 FRAMEWORKS = ("onnx", "python")
+UNUSABLE_NAMES = {
+    "model": gettext_lazy("The model's name %(name)r cannot be used. %(reason)s"),
+    "pipeline": gettext_lazy("The pipeline's name %(name)r cannot be used. %(reason)s"),
+}
+LONG_NAMES = {
+    "model": ngettext_lazy(
+        "The model's name has %(count)s characters, at most 63 are possible.",
+        "The model's name has %(count)s characters, at most 63 are possible.",
+        "count",
+    ),
+    "pipeline": ngettext_lazy(
+        "The pipeline's name has %(count)s characters, at most 63 are possible.",
+        "The pipeline's name has %(count)s characters, at most 63 are possible.",
+        "count",
+    ),
+}
 
 
 def create_workspace(*, actor: User, name: str) -> Workspace:
     """A new workspace, owned by the actor. Raises `NameTaken`, `Invalid`."""
     name = name.strip()
     if not name or len(name) > 128:
-        raise Invalid("A workspace's name has 1 to 128 characters.")
+        raise Invalid(_("A workspace's name has 1 to 128 characters."))
     try:
         with transaction.atomic():
             workspace = Workspace.objects.create(name=name, created_by=actor)
             Membership.objects.create(workspace=workspace, user=actor, role=Role.OWNER)
     except IntegrityError as exc:
-        raise NameTaken(f"There is a workspace {name!r} already: choose another name.") from exc
+        raise NameTaken(_("There is a workspace %(name)r already: choose another name.") % {"name": name}) from exc
     return workspace
 
 
@@ -48,7 +66,9 @@ def set_member(*, actor: User, workspace: Workspace, email: str, role: Role) -> 
     queries.workspace_for(actor, workspace.pk, Role.OWNER)
     user = User.objects.filter(email__iexact=email.strip(), is_active=True).first()
     if user is None:
-        raise NotFound(f"There is no user {email}: an administrator adds users in the admin console.")
+        raise NotFound(
+            _("There is no user %(email)s: an administrator adds users in the admin console.") % {"email": email}
+        )
     with transaction.atomic():
         members = Membership.objects.select_for_update().filter(workspace=workspace)
         membership = members.filter(user=user).first() or Membership(workspace=workspace, user=user)
@@ -66,7 +86,9 @@ def remove_member(*, actor: User, workspace: Workspace, user: User) -> None:
         members = Membership.objects.select_for_update().filter(workspace=workspace)
         membership = members.filter(user=user).first()
         if membership is None:
-            raise NotFound(f"{user.email} is not a member of {workspace.name}.")
+            raise NotFound(
+                _("%(user)s is not a member of %(workspace)s.") % {"user": user.email, "workspace": workspace.name}
+            )
         if membership.role == Role.OWNER:
             _refuse_last_owner(workspace, user)
         membership.delete()
@@ -98,9 +120,12 @@ def create_model_version(
         (accel, ACCELERATORS, "accel"),
     ):
         if value not in allowed:
-            raise Invalid(f"{what} is one of {', '.join(allowed)}, not {value!r}.")
+            raise Invalid(
+                _("%(what)s is one of %(allowed)s, not %(value)r.")
+                % {"what": what, "allowed": ", ".join(allowed), "value": value}
+            )
     if not upload.size:
-        raise Invalid("The file is empty: choose the model's file.")
+        raise Invalid(_("The file is empty: choose the model's file."))
     sha256 = upload.keep()
     described = _described(sha256, framework)
     with transaction.atomic():
@@ -144,7 +169,10 @@ def create_pipeline(*, actor: User, workspace: Workspace, name: str) -> Pipeline
         with transaction.atomic():
             return Pipeline.objects.create(workspace=workspace, name=name, created_by=actor)
     except IntegrityError as exc:
-        raise NameTaken(f"There is a pipeline {name!r} in {workspace.name} already: choose another name.") from exc
+        raise NameTaken(
+            _("There is a pipeline %(name)r in %(workspace)s already: choose another name.")
+            % {"name": name, "workspace": workspace.name}
+        ) from exc
 
 
 def create_pipeline_version(
@@ -197,11 +225,14 @@ def _referenced(pipeline: Pipeline, number: int, reference: definitions.Referenc
     )
     if version is None:
         raise UnusableDefinition(
-            f"Step {number}: there is no version {reference.version} of a model {reference.name!r}"
-            " in the pipeline's workspace."
+            _("Step %(number)s: there is no version %(version)s of a model %(reference)r in the pipeline's workspace.")
+            % {"number": number, "version": reference.version, "reference": reference.name}
         )
     if reference.sha not in (None, version.sha256):
-        raise UnusableDefinition(f"Step {number}: the file of {reference.name!r} has another sha: {version.sha256}.")
+        raise UnusableDefinition(
+            _("Step %(number)s: the file of %(reference)r has another sha: %(sha256)s.")
+            % {"number": number, "reference": reference.name, "sha256": version.sha256}
+        )
     return version
 
 
@@ -233,12 +264,15 @@ def _check_name(what: str, name: str) -> None:
     try:
         name_validator(name)
     except ValidationError as exc:
-        raise Invalid(f"The {what}'s name {name!r} cannot be used. {exc.messages[0]}") from exc
+        raise Invalid(UNUSABLE_NAMES[what] % {"name": name, "reason": exc.messages[0]}) from exc
     if len(name) > 63:
-        raise Invalid(f"The {what}'s name has {len(name)} characters, at most 63 are possible.")
+        raise Invalid(LONG_NAMES[what] % {"count": len(name)})
 
 
 def _refuse_last_owner(workspace: Workspace, user: User) -> None:
     others = Membership.objects.filter(workspace=workspace, role=Role.OWNER).exclude(user=user)
     if not others.exists():
-        raise Conflict(f"{user.email} is the last owner of {workspace.name}: make somebody else an owner first.")
+        raise Conflict(
+            _("%(user)s is the last owner of %(workspace)s: make somebody else an owner first.")
+            % {"user": user.email, "workspace": workspace.name}
+        )

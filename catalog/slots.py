@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import QueryDict
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from catalog.models import ModelVersion
@@ -111,7 +112,7 @@ def _sent(given: QueryDict, kind: str, prefix: str) -> Slot:
 def _step(slot: Slot, number: int, usable: Mapping[str, ModelVersion]) -> Step | None:
     def reference(uuid: str) -> dict[str, str]:
         if uuid not in usable:
-            raise Invalid(f"Step {number}: choose a model version from the list.")
+            raise Invalid(gettext("Step %(number)s: choose a model version from the list.") % {"number": number})
         return {"name": usable[uuid].model.name, "version": uuid, "sha": usable[uuid].sha256}
 
     match slot.kind:
@@ -130,7 +131,7 @@ def _step(slot: Slot, number: int, usable: Mapping[str, ModelVersion]) -> Step |
                 for name, column, operator, value in slot.rules
             }
             if len(rules) < len(slot.rules):
-                raise Invalid(f"Step {number}: each validation has a name of its own.")
+                raise Invalid(gettext("Step %(number)s: each validation has a name of its own.") % {"number": number})
             return {"Check": {"rules": rules}} if rules else None
     return _parsed(number, slot.text) if slot.text else None
 
@@ -139,7 +140,7 @@ def _weight(number: int, text: str) -> float:
     try:
         return float(text)
     except ValueError as exc:
-        raise Invalid(f"Step {number}: a weight is a number of 0 or more.") from exc
+        raise Invalid(gettext("Step %(number)s: a weight is a number of 0 or more.") % {"number": number}) from exc
 
 
 def _value(text: str) -> Any:
@@ -155,7 +156,9 @@ def _parsed(number: int, text: str) -> Step:
     try:
         step = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise Invalid(f"Step {number} is not JSON.") from exc
+        raise Invalid(gettext("Step %(number)s is not JSON.") % {"number": number}) from exc
     if not isinstance(step, dict):
-        raise Invalid(f'Step {number} is an object of one key, its kind: {{"ModelInference": {{…}}}}.')
+        raise Invalid(
+            gettext('Step %(number)s is an object of one key, its kind: {"ModelInference": {…}}.') % {"number": number}
+        )
     return step

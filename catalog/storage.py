@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from common.errors import StorageFull, TooLarge
 
@@ -54,14 +55,17 @@ class Writer:
         self.size += len(piece)
         if self.size > settings.MODEL_MAX_BYTES:
             raise TooLarge(
-                f"A model may have at most {settings.MODEL_MAX_BYTES} bytes (OPSCENTER_MODEL_MAX_BYTES).",
+                _("A model may have at most %(model_max_bytes)s bytes (OPSCENTER_MODEL_MAX_BYTES).")
+                % {"model_max_bytes": settings.MODEL_MAX_BYTES},
                 limit=settings.MODEL_MAX_BYTES,
             )
         self._hash.update(piece)
         try:
             self._file.write(piece)
         except OSError as exc:
-            raise StorageFull(f"The model cannot be stored: {exc.strerror}. Nothing was kept.") from exc
+            raise StorageFull(
+                _("The model cannot be stored: %(reason)s. Nothing was kept.") % {"reason": exc.strerror}
+            ) from exc
 
     @property
     def sha256(self) -> str:
@@ -82,5 +86,7 @@ class Writer:
             finally:
                 os.close(folder)
         except OSError as exc:
-            raise StorageFull(f"The model cannot be stored: {exc.strerror}. Nothing was kept.") from exc
+            raise StorageFull(
+                _("The model cannot be stored: %(reason)s. Nothing was kept.") % {"reason": exc.strerror}
+            ) from exc
         return self.sha256

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 
 from catalog import storage
 from common.errors import StorageFull, TooLarge
@@ -52,7 +53,10 @@ class ModelUploadHandler(FileUploadHandler):
         """Refuses a body that cannot fit before a byte of it is read."""
         limit = settings.MODEL_MAX_BYTES
         if content_length > limit + FORM_ROOM:
-            raise TooLarge(f"A model may have at most {limit} bytes (OPSCENTER_MODEL_MAX_BYTES).", limit=limit)
+            raise TooLarge(
+                _("A model may have at most %(limit)s bytes (OPSCENTER_MODEL_MAX_BYTES).") % {"limit": limit},
+                limit=limit,
+            )
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         """Begins a file part."""
@@ -87,7 +91,7 @@ class SmallFileHandler(FileUploadHandler):
     def handle_raw_input(self, input_data: Any, META: Any, content_length: int, *args: Any) -> None:
         """Refuses a body that cannot fit before a byte of it is read."""
         if content_length > self.limit + FORM_ROOM:
-            raise TooLarge(f"The file may have at most {self.limit} bytes.", limit=self.limit)
+            raise TooLarge(_("The file may have at most %(limit)s bytes.") % {"limit": self.limit}, limit=self.limit)
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         """Begins a file part."""

@@ -48,7 +48,7 @@ def select_workspace(request: SignedInRequest) -> HttpResponse:
     """Opens another workspace, which is remembered."""
     chosen = request.POST.get("workspace", "")
     if not chosen.isdecimal() or len(chosen) > 18:
-        raise Invalid("Choose a workspace from the list.")
+        raise Invalid(_("Choose a workspace from the list."))
     workspace = queries.workspace_for(request.user, int(chosen))
     request.session[pages.SESSION_KEY] = workspace.pk
     return redirect("pipelines", workspace.pk)
@@ -79,7 +79,7 @@ def remove_member(request: SignedInRequest, pk: int, public_id: UUID) -> HttpRes
     workspace = queries.workspace_for(request.user, pk, Role.OWNER)
     membership = queries.members_of(workspace).filter(user__public_id=public_id).first()
     if membership is None:
-        raise NotFound(f"This person is not a member of {workspace.name}.")
+        raise NotFound(_("This person is not a member of %(workspace)s.") % {"workspace": workspace.name})
     if request.method == "POST":
         operations.remove_member(actor=request.user, workspace=workspace, user=membership.user)
         told = {"email": membership.user.email, "name": workspace.name}

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
+from django.utils.translation import gettext as _
 from rest_framework import exceptions, pagination, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
@@ -60,9 +61,9 @@ def _plain_body(exc: Exception) -> dict[str, Any]:
         codes = exc.get_codes()
         return {"code": codes if isinstance(codes, str) else exc.default_code, "message": str(exc.detail)}
     if isinstance(exc, Http404):
-        return {"code": "not_found", "message": "There is nothing here."}
+        return {"code": "not_found", "message": _("There is nothing here.")}
     if isinstance(exc, PermissionDenied):
-        return {"code": "forbidden", "message": str(exc) or "You may not do this."}
+        return {"code": "forbidden", "message": str(exc) or _("You may not do this.")}
     return {"code": "error", "message": str(exc)}
 
 
@@ -72,7 +73,7 @@ def _first_message(detail: Any, path: str = "") -> str:
         name, inner = next(iter(detail.items()))
         return _first_message(inner, "" if name == "non_field_errors" else str(name))
     if isinstance(detail, list | tuple):
-        return _first_message(detail[0], path) if detail else "The input is not valid."
+        return _first_message(detail[0], path) if detail else _("The input is not valid.")
     return f"{path}: {detail}" if path else str(detail)
 
 

@@ -6,6 +6,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
 from unfold.admin import ModelAdmin
 
 
@@ -34,8 +36,8 @@ class Confirmed(ModelAdmin):
     """A list with one verb for all of it, `act`, that is asked for on a page of its own before it is done."""
 
     verb = ""  # the last part of its address
-    verb_title = ""
-    consequence = ""  # what a person should know before
+    verb_title: str | Promise = ""
+    consequence: str | Promise = ""  # what a person should know before
 
     def get_urls(self) -> list[URLPattern]:
         """With that of the verb."""
@@ -51,7 +53,7 @@ class Confirmed(ModelAdmin):
     def confirm(self, request: HttpRequest) -> HttpResponse:
         """GET asks, POST does it."""
         if not (request.user.is_active and request.user.is_superuser):
-            raise PermissionDenied("Only an administrator may do this.")
+            raise PermissionDenied(_("Only an administrator may do this."))
         listed = reverse(f"admin:{self._name('changelist')}")
         if request.method == "POST":
             self.act(request)

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from django.utils.translation import gettext as _
 
 from common.errors import Invalid, TooLarge
 from drift.measures import Floats
@@ -25,12 +26,16 @@ def read(body: bytes, field: str, column: str = "") -> Floats:
     `TooLarge`.
     """
     if len(body) > MAX_BYTES:
-        raise TooLarge(f"A baseline may have at most {MAX_BYTES} bytes.", limit=MAX_BYTES)
+        raise TooLarge(
+            _("A baseline may have at most %(max_bytes)s bytes.") % {"max_bytes": MAX_BYTES}, limit=MAX_BYTES
+        )
     table = _table(body)
     place, source = _place(table, field, column)
     values = _numbers(place.array(source), place)
     if len(values) > MAX_NUMBERS:
-        raise TooLarge(f"A baseline may have at most {MAX_NUMBERS} numbers.", limit=MAX_NUMBERS)
+        raise TooLarge(
+            _("A baseline may have at most %(max_numbers)s numbers.") % {"max_numbers": MAX_NUMBERS}, limit=MAX_NUMBERS
+        )
     return values
 
 
@@ -57,7 +62,7 @@ def _table(body: bytes) -> pa.Table:
         body.decode()  # also the names of columns must be text
         return pa_csv.read_csv(io.BytesIO(body))
     except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as exc:
-        raise Invalid("The file is neither Arrow, nor pandas-records JSON, nor CSV with a head.") from exc
+        raise Invalid(_("The file is neither Arrow, nor pandas-records JSON, nor CSV with a head.")) from exc
 
 
 def _of_json(given: object) -> pa.Table:
@@ -79,7 +84,9 @@ def _place(table: pa.Table, field: str, column: str) -> tuple[paths.Place, pa.Ta
             place = paths.find(source.schema, path)
             if place and place.is_number:
                 return place, source
-    raise Invalid(f"The file has no column of numbers for {column or field}: say which with column=.")
+    raise Invalid(
+        _("The file has no column of numbers for %(column)s: say which with column=.") % {"column": column or field}
+    )
 
 
 def _numbers(column: pa.ChunkedArray, place: paths.Place) -> Floats:

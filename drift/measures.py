@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from django.utils.translation import gettext as _
 
 from common.errors import Invalid
 
@@ -70,10 +71,12 @@ def edges_of(baseline: Floats, mode: BinMode, bins: int = 5, given: Sequence[flo
     """The edges of the inner bins, ascending. Quantiles that are the same make one bin. Raises `Invalid`."""
     if mode is BinMode.GIVEN:
         if not 2 <= len(given) <= MAX_BINS + 1 or any(left >= right for left, right in pairwise(given)):
-            raise Invalid(f"Give 2 to {MAX_BINS + 1} edges of bins, each larger than the one before.")
+            raise Invalid(
+                _("Give 2 to %(max_bins)s edges of bins, each larger than the one before.") % {"max_bins": MAX_BINS + 1}
+            )
         return [float(edge) for edge in given]
     if not 1 <= bins <= MAX_BINS:
-        raise Invalid(f"bins must be from 1 to {MAX_BINS}.")
+        raise Invalid(_("bins must be from 1 to %(max_bins)s.") % {"max_bins": MAX_BINS})
     if mode is BinMode.QUANTILE:
         edges = np.unique(np.quantile(baseline, np.linspace(0, 1, bins + 1)))
     else:

@@ -9,6 +9,8 @@ from typing import TypedDict, Unpack
 from django.db import IntegrityError, transaction
 from django.db.models import RestrictedError
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
@@ -51,7 +53,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if self.metric is Metric.PSI and self.aggregation is Aggregation.CUMULATIVE:
-            raise Invalid("PSI compares densities: choose max_diff or sum_diff for cumulative parts.")
+            raise Invalid(_("PSI compares densities: choose max_diff or sum_diff for cumulative parts."))
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def pause(*, actor: User, assay_pk: int, note: str = "") -> Assay:
     assay = queries.assay_for(actor, assay_pk, Role.COLLABORATOR)
     paused = Assay.objects.filter(pk=assay.pk, status=Assay.Status.ACTIVE)
     if not paused.update(status=Assay.Status.PAUSED, note=note):
-        raise _not_now(assay, "paused")
+        raise _not_now(assay, _("The assay is %(status)s: it cannot be paused."))
     return queries.assay_for(actor, assay_pk)
 
 
@@ -205,7 +207,7 @@ def resume(*, actor: User, assay_pk: int, now: datetime | None = None) -> Assay:
     resumed = Assay.objects.filter(pk=assay.pk, status=Assay.Status.PAUSED, next_start=assay.next_start)
     changes = {"status": Assay.Status.ACTIVE, "note": "", "watched_since": now}
     if not resumed.update(**changes, next_start=assay.next_start + skipped * step):
-        raise _not_now(assay, "resumed")
+        raise _not_now(assay, _("The assay is %(status)s: it cannot be resumed."))
     return queries.assay_for(actor, assay_pk)
 
 
@@ -217,7 +219,9 @@ def delete_baseline(*, actor: User, baseline_pk: int) -> None:
             baseline.delete()
     except RestrictedError as exc:
         names = ", ".join(baseline.assays.order_by("name").values_list("name", flat=True)[:5])
-        raise BaselineInUse(f"The baseline is in use by {names}: delete these assays first.") from exc
+        raise BaselineInUse(
+            _("The baseline is in use by %(names)s: delete these assays first.") % {"names": names}
+        ) from exc
 
 
 def delete(*, actor: User, assay_pk: int) -> None:
@@ -225,8 +229,12 @@ def delete(*, actor: User, assay_pk: int) -> None:
     queries.assay_for(actor, assay_pk, Role.COLLABORATOR).delete()
 
 
-def _not_now(assay: Assay, verb: str) -> NotNow:
-    return NotNow(f"The assay is {assay.status}: it cannot be {verb}.", status=assay.status)
+def _not_now(assay: Assay, words: str) -> NotNow:
+    return NotNow(words % {"status": _called(assay)}, status=assay.status)
+
+
+def _called(assay: Assay) -> str:
+    return str(Assay.Status(assay.status).label).lower()
 
 
 @contextmanager
@@ -239,19 +247,22 @@ def _one_of_its_name(assay: Assay) -> Iterator[None]:
         pipeline = assay.pipeline
         if not Assay.objects.filter(pipeline=pipeline, name=assay.name).exclude(pk=assay.pk).exists():
             raise
-        raise NameTaken(f"Pipeline {pipeline.name} has an assay {assay.name} already: choose another name.") from exc
+        raise NameTaken(
+            _("Pipeline %(pipeline)s has an assay %(assay)s already: choose another name.")
+            % {"pipeline": pipeline.name, "assay": assay.name}
+        ) from exc
 
 
 def _check_thresholds(warning: float | None, alert: float) -> None:
     if warning is not None and warning > alert:
-        raise Invalid("The warning threshold must not be above the alert threshold.")
+        raise Invalid(_("The warning threshold must not be above the alert threshold."))
 
 
 def _check_end(assay: Assay) -> None:
     """No window may end after `run_until`; an assay that had ended goes on when there is one again."""
     has_window = assay.run_until is None or assay.next_start + assay.width * 1000 <= queries.ms(assay.run_until)
     if not has_window and assay.status != Assay.Status.ENDED:
-        raise Invalid("run_until is before the end of the next window: pause the assay if it is to stop now.")
+        raise Invalid(_("run_until is before the end of the next window: pause the assay if it is to stop now."))
     if has_window and assay.status == Assay.Status.ENDED:
         assay.status = Assay.Status.ACTIVE
 
@@ -260,16 +271,23 @@ def _check_model(pipeline: Pipeline, model: str) -> None:
     definitions = pipeline.versions.values_list("definition", flat=True)
     names = {one["name"] for definition in definitions for one in catalog.models_in(definition)}
     if model not in names:
-        known = ", ".join(sorted(names)) or "none"
-        raise Invalid(f"Pipeline {pipeline.name} has no model {model}; it has {known}.")
+        known = ", ".join(sorted(names)) or _("none")
+        raise Invalid(
+            _("Pipeline %(pipeline)s has no model %(model)s; it has %(known)s.")
+            % {"pipeline": pipeline.name, "model": model, "known": known}
+        )
 
 
 def _check_schedule(schedule: Schedule, first: datetime, now: datetime) -> None:
     if schedule.run_until and schedule.run_until < first + timedelta(seconds=schedule.width):
-        raise Invalid("run_until is before the end of the first window: no window would ever run.")
+        raise Invalid(_("run_until is before the end of the first window: no window would ever run."))
     if (now - first).total_seconds() / schedule.interval > MAX_WINDOWS_BACK:
         raise Invalid(
-            f"There would be more than {MAX_WINDOWS_BACK} windows in the past: begin later, or with a longer interval."
+            _(
+                "There would be more than %(max_windows_back)s windows in the past: begin later, or with a "
+                "longer interval."
+            )
+            % {"max_windows_back": MAX_WINDOWS_BACK}
         )
 
 
@@ -285,10 +303,13 @@ def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
     if baseline.file is not None:
         found = Baseline.objects.filter(pk=baseline.file, pipeline=pipeline).first()
         if found is None:
-            raise NotFound(f"Pipeline {pipeline.name} has no uploaded baseline {baseline.file}.")
+            raise NotFound(
+                _("Pipeline %(pipeline)s has no uploaded baseline %(file)s.")
+                % {"pipeline": pipeline.name, "file": baseline.file}
+            )
         return baselines.unpacked(found.numbers)
     if baseline.start is None or baseline.end is None or baseline.end <= baseline.start:
-        raise Invalid("A baseline is a time range, start before end, or an uploaded file.")
+        raise Invalid(_("A baseline is a time range, start before end, or an uploaded file."))
     scope = Scope(
         pipeline=pipeline,
         start=queries.ms(baseline.start),
@@ -300,5 +321,12 @@ def _values(pipeline: Pipeline, comparison: Comparison) -> Floats:
 
 def _enough(values: Floats) -> Floats:
     if len(values) < LEAST_NUMBERS:
-        raise NoBaseline(f"The baseline has {len(values)} numbers; it needs at least {LEAST_NUMBERS}.")
+        raise NoBaseline(
+            ngettext(
+                "The baseline has %(count)s numbers; it needs at least %(least)s.",
+                "The baseline has %(count)s numbers; it needs at least %(least)s.",
+                len(values),
+            )
+            % {"count": len(values), "least": LEAST_NUMBERS}
+        )
     return values

@@ -6,6 +6,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from common.console import Confirmed, ReadOnly
 from edges import signing
@@ -35,8 +37,8 @@ class SigningKeyAdmin(Confirmed, ReadOnly):
     # A list of what is shown, so that the private key never is, whatever fields come.
     fields = ("kid", "state", "generation", "created_at", "public_keys")
     readonly_fields = ("state", "public_keys")
-    verb, verb_title = "rotate", "Rotate the key"
-    consequence = (
+    verb, verb_title = "rotate", _("Rotate the key")
+    consequence = _(
         "A new key is made and signs the access tokens of edges from now on. The one before verifies until the last "
         "token that it signed has ended, then it is deleted. Edges notice nothing."
     )
@@ -46,12 +48,12 @@ class SigningKeyAdmin(Confirmed, ReadOnly):
         newest = SigningKey.objects.aggregate(newest=Max("generation"))["newest"] or 0
         return SigningKey.objects.defer("private_key").annotate(newest=Value(newest))
 
-    @admin.display(description="State")
+    @admin.display(description=_("State"))
     def state(self, key: SigningKey) -> str:
         """The newest key signs."""
-        return "signs" if key.generation == getattr(key, "newest", None) else "retired, verifies"
+        return gettext("signs") if key.generation == getattr(key, "newest", None) else gettext("retired, verifies")
 
-    @admin.display(description="Public halves")
+    @admin.display(description=_("Public halves"))
     def public_keys(self, key: SigningKey) -> str:
         """Of all that verify, as JWKs."""
         return format_html('<a href="{}">{}</a>', reverse("edge-jwks"), "JWKS")
@@ -60,7 +62,8 @@ class SigningKeyAdmin(Confirmed, ReadOnly):
         """One rule for the command and this page."""
         kid = signing.rotate(timezone.now())
         self.log_addition(request, SigningKey.objects.defer("private_key").get(kid=kid), "Rotated the key.")
-        self.message_user(request, f"Access tokens of edges are signed with key {kid} from now on.")
+        told = gettext("Access tokens of edges are signed with key %(key)s from now on.") % {"key": kid}
+        self.message_user(request, told)
 
 
 @admin.register(FleetToken)

@@ -108,7 +108,7 @@ def selected(request: SignedInRequest, pk: int) -> HttpResponse:
     given = request.POST if request.method == "POST" else request.GET
     verb, edges = given.get("verb", ""), _chosen(request, workspace, given.getlist("edge"))
     if verb not in DONE:
-        raise Invalid("Choose what to do with the edges.")
+        raise Invalid(_("Choose what to do with the edges."))
     form = forms.TagsForm(request.POST if request.method == "POST" else None)
     context = pages.in_workspace(request, workspace, edges=edges, verb=verb, form=form, back=given.get("back", ""))
     if request.method == "POST" and form.is_valid():
@@ -126,12 +126,12 @@ def _chosen(request: SignedInRequest, workspace: Workspace, asked: list[str]) ->
     try:
         pks = {UUID(text) for text in asked[: selections.SELECTED + 1]}
     except ValueError as exc:
-        raise Invalid("Select edges in the list.") from exc
+        raise Invalid(_("Select edges in the list.")) from exc
     if not 1 <= len(pks) <= selections.SELECTED:
-        raise Invalid(f"Select from 1 to {selections.SELECTED} edges in the list.")
+        raise Invalid(_("Select from 1 to %(selected)s edges in the list.") % {"selected": selections.SELECTED})
     found = list(queries.edges_for(request.user, workspace=workspace).filter(pk__in=pks))
     if not found:
-        raise Invalid("The edges that you selected are gone: look at the list again.")
+        raise Invalid(_("The edges that you selected are gone: look at the list again."))
     return found
 
 

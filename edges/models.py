@@ -21,8 +21,10 @@ class Edge(models.Model):
     name = models.CharField(max_length=128)
     tags = models.JSONField(default=list, blank=True)
     cpus = models.FloatField(default=1.0)
-    memory = models.CharField(max_length=16, default="1Gi", help_text="a Kubernetes quantity")
-    publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="edges", help_text="what it should run")
+    memory = models.CharField(max_length=16, default="1Gi", help_text=_("a Kubernetes quantity"))
+    publish = models.ForeignKey(
+        Publish, on_delete=models.PROTECT, related_name="edges", help_text=_("what it should run")
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     removed_at = models.DateTimeField(null=True, blank=True)
@@ -40,7 +42,7 @@ class Edge(models.Model):
         "FleetToken", on_delete=models.PROTECT, null=True, blank=True, related_name="edges", db_index=False
     )
     joined_with = models.CharField(
-        max_length=64, blank=True, editable=False, help_text="thumbprint of the key that used the fleet token"
+        max_length=64, blank=True, editable=False, help_text=_("thumbprint of the key that used the fleet token")
     )
 
     # What it reported at its last check-in.
@@ -109,13 +111,15 @@ class FleetToken(models.Model):
     """The right to make edges by joining: one token for many devices alike. It is shown once and never stored."""
 
     publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="fleet_tokens")
-    digest = models.CharField(max_length=64, unique=True, help_text="HMAC-SHA256 of the token with a server key, hex")
-    pattern = models.CharField(max_length=128, help_text="of the edges' names, for example shop-{n:04}")
+    digest = models.CharField(
+        max_length=64, unique=True, help_text=_("HMAC-SHA256 of the token with a server key, hex")
+    )
+    pattern = models.CharField(max_length=128, help_text=_("of the edges' names, for example shop-{n:04}"))
     tags = models.JSONField(default=list, blank=True)
     cpus = models.FloatField(default=1.0)
-    memory = models.CharField(max_length=16, default="1Gi", help_text="a Kubernetes quantity")
-    max_edges = models.PositiveIntegerField(help_text="how many edges it may make")
-    made = models.PositiveIntegerField(default=0, help_text="how many edges it made")
+    memory = models.CharField(max_length=16, default="1Gi", help_text=_("a Kubernetes quantity"))
+    max_edges = models.PositiveIntegerField(help_text=_("how many edges it may make"))
+    made = models.PositiveIntegerField(default=0, help_text=_("how many edges it made"))
     next_number = models.PositiveIntegerField(default=1)
     expires_at = models.DateTimeField()
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -149,8 +153,8 @@ class SigningKey(models.Model):
 
     # Unique, so that of two processes that make a generation at once one loses and takes the other's key.
     generation = models.PositiveIntegerField(unique=True)
-    kid = models.CharField(max_length=64, unique=True, help_text="RFC 7638 thumbprint of the public key")
-    private_key = EncryptedTextField(help_text="PEM, EC P-256")
+    kid = models.CharField(max_length=64, unique=True, help_text=_("RFC 7638 thumbprint of the public key"))
+    private_key = EncryptedTextField(help_text=_("PEM, EC P-256"))
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -76,7 +76,9 @@ def add_edge(
     except IntegrityError as exc:
         if not Edge.objects.filter(name=name, removed_at=None).exists():
             raise
-        raise EdgeNameTaken(f"There is an edge {name!r} already: choose another name, or remove that one.") from exc
+        raise EdgeNameTaken(
+            _("There is an edge %(name)r already: choose another name, or remove that one.") % {"name": name}
+        ) from exc
     return Added(edge, bundle_of(edge, join_token))
 
 
@@ -90,7 +92,7 @@ def reissue_token(*, actor: User, edge: Edge, reason: str = "", now: datetime | 
     edge = queries.edge_for(actor, edge.pk, Role.COLLABORATOR)
     with transaction.atomic():
         if _lock(edge).banned_at:
-            raise Conflict("This edge is banned: lift the ban before you give it a new bundle.", code="edge_banned")
+            raise Conflict(_("This edge is banned: lift the ban before you give it a new bundle."), code="edge_banned")
         revoked = edge.join_tokens.filter(used_at=None, revoked_at=None).update(revoked_at=now)
         join_token = _give_token(edge, actor, now)
         _record(edge, EdgeEvent.Kind.TOKEN_REISSUED, actor, now, revoked=revoked, reason=reason[:REASON])
@@ -141,25 +143,31 @@ def check_fields(name: str, tags: Sequence[str], cpus: float, memory: str) -> No
     """Refuses with `Invalid` what no edge may be called or have."""
     if not NAME.fullmatch(name):
         raise Invalid(
-            "An edge's name has 1 to 128 letters, digits, hyphens, dots and underscores, "
-            "and begins and ends with a letter or digit."
+            _(
+                "An edge's name has 1 to 128 letters, digits, hyphens, dots and underscores, and begins and "
+                "ends with a letter or digit."
+            )
         )
     if len(tags) > TAGS or not all(TAG.fullmatch(tag) for tag in tags):
-        raise Invalid(f"An edge has at most {TAGS} tags of 1 to 64 printable characters.")
+        raise Invalid(_("An edge has at most %(tags)s tags of 1 to 64 printable characters.") % {"tags": TAGS})
     if not CPUS[0] <= cpus <= CPUS[1]:
-        raise Invalid(f"cpus must be between {CPUS[0]} and {CPUS[1]:g}.")
+        raise Invalid(_("cpus must be between %(least)s and %(most)g.") % {"least": CPUS[0], "most": CPUS[1]})
     if len(memory) > 16 or not MEMORY.fullmatch(memory):
-        raise Invalid('memory must be a Kubernetes quantity such as "512Mi" or "1.5Gi".')
+        raise Invalid(_('memory must be a Kubernetes quantity such as "512Mi" or "1.5Gi".'))
 
 
 def require_current(publish: Publish) -> None:
     """Refuses a publish that no edge can be added to. Raises `NotPublished`, `PublishReplaced`."""
     if publish.status != Publish.Status.PUBLISHED:
-        raise NotPublished(f"Publish {publish.pk} is {publish.status}: wait until it is Published, or publish again.")
+        raise NotPublished(
+            _("Publish %(publish)s is %(status)s: wait until it is Published, or publish again.")
+            % {"publish": publish.pk, "status": publish.status}
+        )
     successor = queries.successor_of(publish)
     if successor:
         raise PublishReplaced(
-            f"Publish {publish.pk} was replaced by publish {successor.pk}: add the edge there.",
+            _("Publish %(publish)s was replaced by publish %(successor)s: add the edge there.")
+            % {"publish": publish.pk, "successor": successor.pk},
             publish_id=successor.pk,
         )
 

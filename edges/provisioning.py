@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from catalog.models import Role, User
 from common.errors import Invalid, NotFound
@@ -66,11 +67,16 @@ def read_csv(text: str) -> list[NewEdge]:
     try:
         header = [name.strip() for name in rows.fieldnames or []]
         if "name" not in header or not set(header) <= set(CSV_COLUMNS) or len(set(header)) != len(header):
-            raise Invalid(f"The first line must name the columns: name and, if wanted, {', '.join(CSV_COLUMNS[1:])}.")
+            raise Invalid(
+                gettext("The first line must name the columns: name and, if wanted, %(columns)s.")
+                % {"columns": ", ".join(CSV_COLUMNS[1:])}
+            )
         rows.fieldnames = header
         return [_of_row(row, rows.line_num) for row in rows]
     except csv.Error as exc:
-        raise Invalid(f"Line {rows.line_num} is not CSV: {exc}.") from exc
+        raise Invalid(
+            gettext("Line %(line)s is not CSV: %(reason)s.") % {"line": rows.line_num, "reason": exc}
+        ) from exc
 
 
 def read_names(text: str, like: NewEdge) -> list[NewEdge]:
@@ -87,7 +93,7 @@ def read_names(text: str, like: NewEdge) -> list[NewEdge]:
 def numbered(pattern: str, first: int, count: int, like: NewEdge) -> list[NewEdge]:
     """Edges named by a pattern and numbers from `first` on. Raises `Invalid`."""
     if not 1 <= count <= BULK:
-        raise Invalid(f"Add from 1 to {BULK} edges at once.")
+        raise Invalid(gettext("Add from 1 to %(bulk)s edges at once.") % {"bulk": BULK})
     return [dataclasses.replace(like, name=patterns.name_of(pattern, number)) for number in range(first, first + count)]
 
 
@@ -114,7 +120,10 @@ def add_edges(*, actor: User, publish: Publish, edges: Sequence[NewEdge], now: d
         if not taken:
             raise
         shown = ", ".join(sorted(taken)[:10])
-        raise EdgeNameTaken(f"No edge was added, because these names are in use: {shown}.", names=list(taken)) from exc
+        raise EdgeNameTaken(
+            gettext("No edge was added, because these names are in use: %(names)s.") % {"names": shown},
+            names=list(taken),
+        ) from exc
     return given
 
 
@@ -162,9 +171,9 @@ def make_fleet_token(
     now = now or timezone.now()
     publish = publishing.publish_for(actor, publish.pk, Role.COLLABORATOR)
     if not 1 <= max_edges <= FLEET_EDGES:
-        raise Invalid(f"max_edges must be from 1 to {FLEET_EDGES}.")
+        raise Invalid(gettext("max_edges must be from 1 to %(fleet_edges)s.") % {"fleet_edges": FLEET_EDGES})
     if not timedelta(minutes=1) <= life <= FLEET_TOKEN_LIFE:
-        raise Invalid("A fleet token lives from one minute to 30 days.")
+        raise Invalid(gettext("A fleet token lives from one minute to 30 days."))
     operations.check_fields(patterns.name_of(pattern, max_edges), tags, cpus, memory)
     operations.require_current(publish)
     token = tokens.make_join_token()
@@ -198,27 +207,30 @@ def revoke_fleet_token(*, actor: User, token: FleetToken, reason: str = "", now:
 
 def _of_row(row: dict[str | None, Any], line: int) -> NewEdge:
     if None in row or None in row.values():
-        raise Invalid(f"Line {line} has not as many fields as the first line.")
+        raise Invalid(gettext("Line %(line)s has not as many fields as the first line.") % {"line": line})
     given = {str(name): str(value).strip() for name, value in row.items() if str(value).strip()}
     try:
         cpus = float(given.get("cpus", 1.0))
     except ValueError as exc:
-        raise Invalid(f"Line {line}: cpus must be a number.") from exc
+        raise Invalid(gettext("Line %(line)s: cpus must be a number.") % {"line": line}) from exc
     tags = tuple(tag.strip() for tag in given.get("tags", "").split(";") if tag.strip())
     return NewEdge(given.get("name", ""), tags, cpus, given.get("memory", "1Gi"))
 
 
 def _check_all(edges: Sequence[NewEdge]) -> None:
     if not 1 <= len(edges) <= BULK:
-        raise Invalid(f"Add from 1 to {BULK} edges at once.")
+        raise Invalid(gettext("Add from 1 to %(bulk)s edges at once.") % {"bulk": BULK})
     for number, edge in enumerate(edges, start=1):
         try:
             operations.check_fields(edge.name, edge.tags, edge.cpus, edge.memory)
         except Invalid as exc:
-            raise Invalid(f"Edge {number} ({edge.name[:128]!r}): {exc.message}") from exc
+            raise Invalid(
+                gettext("Edge %(number)s (%(name)r): %(reason)s")
+                % {"number": number, "name": edge.name[:128], "reason": exc.message}
+            ) from exc
     twice = [name for name, times in Counter(edge.name for edge in edges).items() if times > 1]
     if twice:
-        raise Invalid(f"These names are there more than once: {', '.join(twice[:10])}.")
+        raise Invalid(gettext("These names are there more than once: %(names)s.") % {"names": ", ".join(twice[:10])})
 
 
 def _edge(publish: Publish, actor: User, now: datetime, **fields: Any) -> Edge:
@@ -251,10 +263,13 @@ def _edges_of(actor: User, publish: Publish, wanted: Sequence[UUID] | None) -> l
         rows = rows.filter(pk__in=wanted)
     found = list(rows[: BULK + 1])
     if len(found) > BULK:
-        raise Invalid(f"There are more than {BULK} edges: name at most as many in edges.")
+        raise Invalid(gettext("There are more than %(bulk)s edges: name at most as many in edges.") % {"bulk": BULK})
     missing = set(wanted or ()) - {edge.pk for edge in found}
     if missing:
-        raise NotFound(f"Publish {publish.pk} has no edge {min(map(str, missing))} that could get a bundle.")
+        raise NotFound(
+            gettext("Publish %(publish)s has no edge %(name)s that could get a bundle.")
+            % {"publish": publish.pk, "name": min(map(str, missing))}
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog.models import Role, User
 from common.errors import Invalid
@@ -58,7 +59,7 @@ def retag_edges(
     """
     now = now or timezone.now()
     if not add and not take:
-        raise Invalid("Name at least one tag to add or to remove.")
+        raise Invalid(_("Name at least one tag to add or to remove."))
 
     def retag(edge: Edge) -> None:
         found = queries.edge_for(actor, edge.pk, Role.COLLABORATOR)
@@ -75,7 +76,7 @@ def retag_edges(
 
 def _each(edges: Sequence[Edge], change: Callable[[Edge], object]) -> None:
     if not 1 <= len(edges) <= SELECTED:
-        raise Invalid(f"Select from 1 to {SELECTED} edges.")
+        raise Invalid(_("Select from 1 to %(selected)s edges.") % {"selected": SELECTED})
     with transaction.atomic():
         # In the order of their keys, like everybody else who locks more than one.
         for edge in sorted(edges, key=lambda edge: edge.pk):

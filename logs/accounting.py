@@ -102,8 +102,15 @@ def sources_for(actor: catalog.Actor, pipeline_pk: int) -> list[SourceAccounts]:
     marks: dict[int | None, list[LogMark]] = {}
     for mark in LogMark.objects.filter(source__pipeline=pipeline).order_by("-updated_at", "-id"):
         marks.setdefault(mark.source_id, []).append(mark)
-    sources = pipeline.log_sources.select_related("created_by")
-    return [SourceAccounts(source, [_account(mark) for mark in marks.get(source.pk, [])]) for source in sources]
+    gaps: dict[tuple[int | None, UUID], list[LogGap]] = {}
+    for gap in LogGap.objects.filter(source__pipeline=pipeline).order_by("first"):
+        gaps.setdefault((gap.source_id, gap.epoch), []).append(gap)
+    return [
+        SourceAccounts(
+            source, [_account(mark, gaps.get((source.pk, mark.epoch), [])) for mark in marks.get(source.pk, [])]
+        )
+        for source in pipeline.log_sources.select_related("created_by")
+    ]
 
 
 def _account(

@@ -7,6 +7,8 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from catalog.models import User
@@ -32,10 +34,10 @@ class RetentionForm(ModelForm):
         """One owner, and limits that are some."""
         given = super().clean() or {}
         if bool(given.get("workspace")) == bool(given.get("pipeline")):
-            raise forms.ValidationError("Choose a workspace or a pipeline: one of the two.")
+            raise forms.ValidationError(gettext("Choose a workspace or a pipeline: one of the two."))
         for name in ("days", "rows", "size", "sums_days"):
             if given.get(name) is not None and given[name] < 1:
-                self.add_error(name, "At least 1; leave it empty for no limit.")
+                self.add_error(name, gettext("At least 1; leave it empty for no limit."))
         return given
 
 
@@ -44,20 +46,31 @@ class LogRetentionAdmin(ForAdministrators):
     """What is beyond a limit is deleted for good."""
 
     form = RetentionForm
-    list_display = ("__str__", "workspace", "pipeline", "days", "rows", "size", "sums_days")
+    list_display = ("kept", "workspace", "pipeline", "days", "rows", "size", "sums_days")
     list_select_related = ("workspace", "pipeline__workspace")
     autocomplete_fields = ("workspace",)
 
+    @admin.display(description=_("Retention of logs"))
+    def kept(self, retention: LogRetention) -> str:
+        """Of what."""
+        return gettext("retention of %(owner)s") % {"owner": retention.pipeline or retention.workspace}
+
 
 def _environment() -> str:
-    return "on" if settings.EDGE_OBSERVABILITY else "off"
+    return gettext("on") if settings.EDGE_OBSERVABILITY else gettext("off")
+
+
+def _as_environment() -> str:
+    if settings.EDGE_OBSERVABILITY:
+        return gettext("As OPSCENTER_EDGE_OBSERVABILITY says, which is on")
+    return gettext("As OPSCENTER_EDGE_OBSERVABILITY says, which is off")
 
 
 class ObservabilityForm(ChangeForm):
     """On, off, or as the environment says."""
 
     enabled = forms.TypedChoiceField(
-        label="Edges may send their inference logs to this center",
+        label=_("Edges may send their inference logs to this center"),
         widget=UnfoldAdminRadioSelectWidget,
         coerce={"on": True, "off": False, "environment": None}.get,
         empty_value=None,
@@ -71,9 +84,9 @@ class ObservabilityForm(ChangeForm):
         super().__init__(*args, **kwargs)
         field = cast(forms.TypedChoiceField, self.fields["enabled"])
         field.choices = [
-            ("on", "On: rows arrive as they are inferred"),
-            ("off", "Off: logs are refused, and every edge keeps its rows until this is on again"),
-            ("environment", f"As OPSCENTER_EDGE_OBSERVABILITY says, which is {_environment()}"),
+            ("on", gettext("On: rows arrive as they are inferred")),
+            ("off", gettext("Off: logs are refused, and every edge keeps its rows until this is on again")),
+            ("environment", _as_environment()),
         ]
         found = observability.current()
         field.initial = "environment" if found.follows else "on" if found.enabled else "off"
@@ -89,14 +102,16 @@ class ObservabilityAdmin(ForAdministrators):
     list_display_links = None
     list_before_template = "admin/observability.html"
 
-    @admin.display(description="Switched")
+    @admin.display(description=_("Switched"))
     def state(self, change: ObservabilityChange) -> str:
         """In words."""
-        return str(change)
+        if change.enabled is None:
+            return gettext("as the environment says")
+        return gettext("on") if change.enabled else gettext("off")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The history, below what is in force."""
-        told = {"in_force": observability.current(), "title": "Observability", "environment": _environment()}
+        told = {"in_force": observability.current(), "title": gettext("Observability"), "environment": _environment()}
         return cast(HttpResponse, super().changelist_view(request, (extra_context or {}) | told))
 
     def add_view(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from django.utils.translation import gettext
 
 from catalog import queries as catalog
 from common.errors import Invalid
@@ -138,7 +139,7 @@ def failures(actor: catalog.Actor, pipeline_pk: int, asked: Asked) -> TimeSeries
 def distribution(actor: catalog.Actor, pipeline_pk: int, asked: Asked, field: str, bins: int = 40) -> Distribution:
     """A numeric field as `fields` names it, over time and as histograms. Raises `NotFound`, `Invalid`."""
     if not 1 <= bins <= MAX_BINS:
-        raise Invalid(f"bins must be from 1 to {MAX_BINS}.")
+        raise Invalid(gettext("bins must be from 1 to %(max_bins)s.") % {"max_bins": MAX_BINS})
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
     span, parts = buckets.Reading(pipeline, asked, only=field).parts()
     groups = _groups(parts, asked)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from common.errors import StorageFull
 from logs import queries
@@ -76,4 +77,4 @@ def require_room() -> None:
     root = Path(settings.LOG_EXPORT_ROOT)
     root.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(root).free < LEAST_FREE:
-        raise StorageFull("There is little room left where exports are kept: remove some, or ask for fewer rows.")
+        raise StorageFull(_("There is little room left where exports are kept: remove some, or ask for fewer rows."))

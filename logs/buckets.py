@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from catalog.models import Pipeline
 from common.errors import Invalid, NotFound
@@ -72,9 +73,9 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.end <= self.start:
-            raise Invalid("The time range is empty: end must be after start.")
+            raise Invalid(gettext("The time range is empty: end must be after start."))
         if not 1 <= self.points <= MAX_POINTS:
-            raise Invalid(f"points must be from 1 to {MAX_POINTS}.")
+            raise Invalid(gettext("points must be from 1 to %(max_points)s.") % {"max_points": MAX_POINTS})
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,10 @@ class Reading:
             return None
         found = self.pipeline.versions.filter(uuid=self.asked.pipeline_version).values_list("pk", flat=True).first()
         if found is None:
-            raise NotFound(f"Pipeline {self.pipeline.pk} has no version {self.asked.pipeline_version}.")
+            raise NotFound(
+                gettext("Pipeline %(pipeline)s has no version %(version)s.")
+                % {"pipeline": self.pipeline.pk, "version": self.asked.pipeline_version}
+            )
         return found
 
     def _uuids(self, versions: Iterable[int]) -> dict[int, str]:

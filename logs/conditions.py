@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from django.utils.translation import gettext as _
 
 from common.errors import Invalid
 from logs import values
@@ -158,7 +159,7 @@ class Either:
 def parse(text: str) -> Condition:
     """Reads a condition. Raises `Invalid`, naming what is wrong and where."""
     if len(text) > MAX_LENGTH:
-        raise Invalid(f"A filter may have at most {MAX_LENGTH} characters.")
+        raise Invalid(_("A filter may have at most %(max_length)s characters.") % {"max_length": MAX_LENGTH})
     return _Parser(text).whole()
 
 
@@ -187,7 +188,7 @@ class _Parser:
     def whole(self) -> Condition:
         condition = self._either()
         if self._here.kind != "end":
-            raise self._fault("and, or, or the end")
+            raise self._fault(_("and, or, or the end"))
         return condition
 
     def _tokens(self) -> list[_Token]:
@@ -197,11 +198,15 @@ class _Parser:
             match = _TOKEN.match(self.text, at)
             if match is None or match.lastgroup is None:
                 rest = self.text[at:].lstrip()
-                raise Invalid(f"The filter {self.text!r} cannot be read from {rest[:20]!r} on.")
+                raise Invalid(
+                    _("The filter %(text)r cannot be read from %(rest)r on.") % {"text": self.text, "rest": rest[:20]}
+                )
             found.append(_Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             at = match.end()
             if len(found) > MAX_TOKENS:
-                raise Invalid(f"A filter may have at most {MAX_TOKENS} words and signs.")
+                raise Invalid(
+                    _("A filter may have at most %(max_tokens)s words and signs.") % {"max_tokens": MAX_TOKENS}
+                )
         return [*found, _Token("end", "", end)]
 
     @property
@@ -221,11 +226,13 @@ class _Parser:
 
     def _needs(self, text: str) -> None:
         if not self._takes(text):
-            raise self._fault(f"a {text!r}" if len(text) == 1 else text)
+            raise self._fault(_("a %(sign)r") % {"sign": text} if len(text) == 1 else text)
 
     def _fault(self, expected: str) -> Invalid:
-        found = f"{self._here.text!r} at character {self._here.at + 1}" if self._here.kind != "end" else "its end"
-        return Invalid(f"The filter {self.text!r} needs {expected} where it has {found}.")
+        told = {"text": self.text, "expected": expected, "found": self._here.text, "at": self._here.at + 1}
+        if self._here.kind == "end":
+            return Invalid(_("The filter %(text)r needs %(expected)s where it has its end.") % told)
+        return Invalid(_("The filter %(text)r needs %(expected)s where it has %(found)r at character %(at)s.") % told)
 
     def _either(self) -> Condition:
         parts = [self._every()]
@@ -242,7 +249,7 @@ class _Parser:
     def _one(self) -> Condition:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Invalid(f"A filter may be nested {MAX_DEPTH} deep at most.")
+            raise Invalid(_("A filter may be nested %(max_depth)s deep at most.") % {"max_depth": MAX_DEPTH})
         try:
             if self._takes("not"):
                 return Not(self._one())
@@ -262,32 +269,35 @@ class _Parser:
             return Not(IsNull(column)) if is_not else IsNull(column)
         sign = "=" if self._here.text == "==" else self._here.text
         if self._here.kind != "symbol" or sign not in values.OPERATORS:
-            raise self._fault("one of = != < <= > >= or `is null`")
+            raise self._fault(_("one of = != < <= > >= or `is null`"))
         self.place += 1
         literal = self._literal()
         if isinstance(literal, bool) and sign not in ("=", "!="):
-            raise Invalid(f"The filter {self.text!r} orders {str(literal).lower()}: use = or !=.")
+            raise Invalid(
+                _("The filter %(text)r orders %(literal)s: use = or !=.")
+                % {"text": self.text, "literal": str(literal).lower()}
+            )
         return Comparison(column, sign, literal)
 
     def _column(self) -> Column:
         start = self._here
-        group = self._name("a column such as out.variable")
+        group = self._name(_("a column such as out.variable"))
         if group == "time":
-            raise Invalid("A filter has no time: use start and end.")
+            raise Invalid(_("A filter has no time: use start and end."))
         if group not in _GROUPS and not group.startswith("out_"):
             self.place = self.tokens.index(start)
-            raise self._fault("a column of in, out, anomaly or metadata, such as out.variable,")
+            raise self._fault(_("a column of in, out, anomaly or metadata, such as out.variable,"))
         steps: list[str | int] = []
         while True:
             if self._takes("."):
-                steps.append(self._name("the name of a column"))
+                steps.append(self._name(_("the name of a column")))
             elif steps and self._takes("["):
                 steps.append(self._index())
                 self._needs("]")
             elif steps:
                 return Column(group, tuple(steps))
             else:
-                raise self._fault(f"a '.' and the name of a column of {group}")
+                raise self._fault(_("a '.' and the name of a column of %(group)s") % {"group": group})
 
     def _name(self, expected: str) -> str:
         if self._here.kind not in ("name", "quoted"):
@@ -296,7 +306,7 @@ class _Parser:
 
     def _index(self) -> int:
         if self._here.kind != "number" or not re.fullmatch(r"-?\d{1,6}", self._here.text):
-            raise self._fault("the index of an element")
+            raise self._fault(_("the index of an element"))
         return int(self._taken().text)
 
     def _literal(self) -> Literal:
@@ -309,4 +319,4 @@ class _Parser:
             return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
         if self._takes("true", "false"):
             return token.text.lower() == "true"
-        raise self._fault("a number, a text in quotes, true or false")
+        raise self._fault(_("a number, a text in quotes, true or false"))

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from common.errors import Invalid, NotFound, TooLarge
@@ -63,11 +64,13 @@ def scope_for(actor: catalog.Actor, pipeline_pk: int, filters: Filters) -> Scope
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
     for version in filters.pipeline_versions:
         if not pipeline.versions.filter(uuid=version).exists():
-            raise NotFound(f"Pipeline {pipeline.pk} has no version {version}.")
+            raise NotFound(
+                _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version}
+            )
     until = filters.end or timezone.now()
     start, end = queries.first_at(filters.start or until - DEFAULT_PERIOD), queries.last_at(until)
     if start is None or end is None or end < start:
-        raise Invalid("The time range is empty: end must not be before start.")
+        raise Invalid(_("The time range is empty: end must not be before start."))
     return Scope(pipeline, start, end + 1, filters)
 
 
@@ -92,7 +95,9 @@ def summed(scope: Scope, question: Question) -> list[Exact]:
         ).fetchall()
     if len(rows) > MAX_GROUPS:
         raise TooLarge(
-            f"There are more than {MAX_GROUPS} groups: ask for longer steps or fewer groups.", limit=MAX_GROUPS
+            _("There are more than %(max_groups)s groups: ask for longer steps or fewer groups.")
+            % {"max_groups": MAX_GROUPS},
+            limit=MAX_GROUPS,
         )
     return [_exact(row, question) for row in rows]
 
@@ -101,7 +106,7 @@ def _keys(question: Question) -> list[str]:
     keys, at = [], 1 if question.field else 0
     if question.step is not None:
         if question.step < 1:
-            raise Invalid("step must be at least 1 second.")
+            raise Invalid(_("step must be at least 1 second."))
         keys.append(f"t - t % {question.step * 1000}")
     for name in question.by:
         if name in GROUPS:
@@ -131,7 +136,10 @@ def values(scope: Scope, field: str, seconds: float = scans.SECONDS) -> dict[str
     for edge, numbers in _streamed(scope, field, seconds):
         total += len(numbers)
         if total > MAX_VALUES:
-            raise TooLarge(f"There are more than {MAX_VALUES} values: ask for a shorter time.", limit=MAX_VALUES)
+            raise TooLarge(
+                _("There are more than %(max_values)s values: ask for a shorter time.") % {"max_values": MAX_VALUES},
+                limit=MAX_VALUES,
+            )
         found.setdefault(edge, []).append(numbers)
     return {edge: np.concatenate(parts) for edge, parts in found.items()}
 

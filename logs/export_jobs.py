@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -147,18 +148,34 @@ def _write(held: Run) -> None:
     files = Files(_swept(export), export.format, export.data_size_limit, export.files.count() + 1)
     is_over = left == 0 or bool(held.rows and not export.cursor)
     try:
-        for batch in () if is_over else queries.walk(export.pipeline, query, left):
-            require_room()
-            for table in batch.tables:
-                files.write(table)
-                held.rows += len(table)
-            if files.is_due or batch.next is None:
-                held.finish(files, batch)
-            held.tell(batch)
+        # A batch is written while the next is read: both work outside of Python's lock, so they use two cores.
+        with ThreadPoolExecutor(1, thread_name_prefix="export") as pool:
+            ahead: tuple[Batch, Future[None]] | None = None
+            for batch in () if is_over else queries.walk(export.pipeline, query, left):
+                if ahead:
+                    _settle(held, files, *ahead)
+                require_room()
+                ahead = batch, pool.submit(_append, files, batch)
+            if ahead:
+                _settle(held, files, *ahead)
         now = timezone.now()
         held.write(status=Status.DONE, finished_at=now, expires_at=now + kept_for())
     finally:
         files.discard()
+
+
+def _append(files: Files, batch: Batch) -> None:
+    for table in batch.tables:
+        files.write(table)
+
+
+def _settle(held: Run, files: Files, batch: Batch, written: Future[None]) -> None:
+    """Waits until a batch is written, and records it. Raises what the writing raised."""
+    written.result()
+    held.rows += sum(len(table) for table in batch.tables)
+    if files.is_due or batch.next is None:
+        held.finish(files, batch)
+    held.tell(batch)
 
 
 def _swept(export: LogExport) -> Path:

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from catalog import queries as catalog
 from catalog.models import Role, User
@@ -36,7 +37,14 @@ def create_export(*, actor: User, pipeline_pk: int, format: str, asked: Asked, d
     with transaction.atomic():
         waiting = pipeline.log_exports.filter(status__in=UNFINISHED).count()
         if waiting >= MOST_UNFINISHED:
-            raise Conflict(f"{waiting} exports of this pipeline are not finished: wait for them, or cancel some.")
+            raise Conflict(
+                ngettext(
+                    "%(count)s exports of this pipeline are not finished: wait for them, or cancel some.",
+                    "%(count)s exports of this pipeline are not finished: wait for them, or cancel some.",
+                    waiting,
+                )
+                % {"count": waiting}
+            )
         export = LogExport.objects.create(
             pipeline=pipeline,
             created_by=actor,
@@ -72,10 +80,12 @@ def file_for(actor: catalog.Actor, pk: UUID, number: int) -> tuple[LogExport, Lo
     export = export_for(actor, pk)
     file = export.files.filter(number=number).first()
     if file is None:
-        raise NotFound(f"Export {pk} has no file {number}.")
+        raise NotFound(_("Export %(pk)s has no file %(number)s.") % {"pk": pk, "number": number})
     path = export_files.path_of(folder_of(export.pk), number, export.format)
     if not path.exists():
-        raise NotFound(f"File {number} of export {pk} is no longer kept: export again.")
+        raise NotFound(
+            _("File %(number)s of export %(pk)s is no longer kept: export again.") % {"number": number, "pk": pk}
+        )
     return export, file, path
 
 
@@ -99,7 +109,7 @@ def cancel_export(*, actor: User, export: LogExport) -> LogExport:
     if not LogExport.objects.filter(pk=export.pk, status__in=UNFINISHED).update(
         status=LogExport.Status.CANCELLED, finished_at=timezone.now(), expires_at=timezone.now() + kept_for()
     ):
-        raise Conflict("The export is over already.")
+        raise Conflict(_("The export is over already."))
     export.refresh_from_db()
     return export
 
@@ -114,7 +124,7 @@ def delete_export(*, actor: User, export: LogExport) -> None:
 def _require_own(actor: User, export: LogExport) -> None:
     role = catalog.role_in(actor, export.pipeline.workspace)
     if export.created_by_id != actor.pk and role not in (Role.COLLABORATOR, Role.OWNER):
-        raise Forbidden("Only who made an export, a collaborator or an owner may stop or remove it.")
+        raise Forbidden(_("Only who made an export, a collaborator or an owner may stop or remove it."))
 
 
 def _whole(found: QuerySet[LogExport]) -> QuerySet[LogExport]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from django.db.models import Q
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext
 
 from common.errors import Invalid
 from logs import conditions
@@ -161,9 +162,9 @@ def _texts(given: Mapping[str, object], name: str, most: int) -> tuple[str, ...]
     texts = [str(one) for one in (found if isinstance(found, list | tuple) else [found]) if one is not None]
     texts = [text.strip() for text in texts if text.strip()]
     if len(texts) > most:
-        raise Invalid(f"{name} may be given at most {most} times.")
+        raise Invalid(gettext("%(name)s may be given at most %(most)s times.") % {"name": name, "most": most})
     if any("\0" in text for text in texts):
-        raise Invalid(f"{name} has a NUL character.")
+        raise Invalid(gettext("%(name)s has a NUL character.") % {"name": name})
     return tuple(texts)
 
 
@@ -171,7 +172,9 @@ def _names(given: Mapping[str, object], name: str) -> tuple[str, ...]:
     texts = _texts(given, name, MAX_NAMES)
     for text in texts:
         if len(text) > MAX_NAME:
-            raise Invalid(f"{name} may have at most {MAX_NAME} characters.")
+            raise Invalid(
+                gettext("%(name)s may have at most %(max_name)s characters.") % {"name": name, "max_name": MAX_NAME}
+            )
     return texts
 
 
@@ -179,7 +182,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as exc:
-        raise Invalid(f"pipeline_version must be a UUID, not {text[:60]!r}.") from exc
+        raise Invalid(gettext("pipeline_version must be a UUID, not %(text)r.") % {"text": text[:60]}) from exc
 
 
 def _moment(given: Mapping[str, object], name: str) -> datetime | None:
@@ -189,7 +192,10 @@ def _moment(given: Mapping[str, object], name: str) -> datetime | None:
     try:
         return moment(texts[-1])
     except (ValueError, OverflowError) as exc:
-        raise Invalid(f"{name} must be ISO 8601 or epoch milliseconds, not {texts[-1][:60]!r}.") from exc
+        raise Invalid(
+            gettext("%(name)s must be ISO 8601 or epoch milliseconds, not %(text)r.")
+            % {"name": name, "text": texts[-1][:60]}
+        ) from exc
 
 
 def _regex(pattern: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from django.utils.translation import gettext
 
 from common.errors import Conflict
 from logs import pages
@@ -85,7 +86,7 @@ def _filled(sources: Sequence[Source], query: Query, *, is_one_schema: bool) -> 
         pool.fill(reader)
         if not reader.is_stale:
             return pool
-    raise Conflict("The logs are being rearranged faster than they can be read: try again.")
+    raise Conflict(gettext("The logs are being rearranged faster than they can be read: try again."))
 
 
 class _Reader:

@@ -40,7 +40,7 @@ class LogMark(models.Model):
     epoch = models.UUIDField(help_text="the log store")
     acked = models.BigIntegerField(default=0, help_text="sequence of the last row that is durable here")
     rows = models.BigIntegerField(default=0, help_text="rows received")
-    shed = models.BigIntegerField(default=0, help_text="rows that the edge had to drop")
+    shed = models.BigIntegerField(default=0, help_text="rows that their sender had to drop")
     updated_at = models.DateTimeField(help_text="when rows or a gap last arrived")
     time_max = models.BigIntegerField(null=True, help_text="epoch ms, edge time: of the newest row received")
 
@@ -155,19 +155,23 @@ class LogRetention(models.Model):
     pipeline = models.OneToOneField(
         "catalog.Pipeline", on_delete=models.CASCADE, null=True, blank=True, related_name="log_retention"
     )
-    days = models.PositiveIntegerField(null=True, blank=True, help_text="rows that are older, by edge time, may go")
-    rows = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many rows the oldest go")
-    size = models.PositiveBigIntegerField(null=True, blank=True, help_text="beyond so many stored bytes the oldest go")
+    days = models.PositiveIntegerField(null=True, blank=True, help_text=_("rows that are older, by edge time, may go"))
+    rows = models.PositiveBigIntegerField(null=True, blank=True, help_text=_("beyond so many rows the oldest go"))
+    size = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text=_("beyond so many stored bytes the oldest go")
+    )
     sums_days = models.PositiveIntegerField(
-        "days of sums",
+        _("days of sums"),
         null=True,
         blank=True,
-        help_text="charts keep counting rows that are gone for so long, by edge time; empty: sums go with their rows",
+        help_text=_(
+            "charts keep counting rows that are gone for so long, by edge time; empty: sums go with their rows"
+        ),
     )
 
     class Meta:
-        verbose_name = "retention of logs"
-        verbose_name_plural = "retention of logs"
+        verbose_name = _("retention of logs")
+        verbose_name_plural = _("retention of logs")
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(workspace=None, pipeline__isnull=False)
@@ -181,9 +185,10 @@ class LogRetention(models.Model):
 
 
 class LogGap(models.Model):
-    """Rows that an edge had to drop before they were shipped, told by the edge."""
+    """Rows that an edge or a source had to drop before they were sent, told by itself."""
 
-    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, related_name="log_gaps")
+    edge = models.ForeignKey(Edge, on_delete=models.CASCADE, null=True, related_name="log_gaps")
+    source = models.ForeignKey(LogSource, on_delete=models.CASCADE, null=True, related_name="log_gaps", db_index=False)
     epoch = models.UUIDField()
     first = models.BigIntegerField()
     last = models.BigIntegerField()
@@ -195,10 +200,21 @@ class LogGap(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_gap_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["edge", "epoch", "first"], name="log_gap_once"),
+            models.UniqueConstraint(
+                fields=["source", "epoch", "first"],
+                condition=models.Q(source__isnull=False),
+                name="log_gap_of_source_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(edge=None, source__isnull=False) | models.Q(edge__isnull=False, source=None),
+                name="log_gap_of_one",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.count} rows of {self.edge} dropped: {self.reason}"
+        return f"{self.count} rows of {self.edge or self.source} dropped: {self.reason}"
 
 
 class LogSeries(models.Model):
@@ -336,14 +352,14 @@ class LogExportFile(models.Model):
 class ObservabilityChange(models.Model):
     """An administrator switched observability. The newest row is in force; without one the environment is."""
 
-    enabled = models.BooleanField(null=True, blank=True, help_text="null: from now on as the environment says")
+    enabled = models.BooleanField(null=True, blank=True, help_text=_("null: from now on as the environment says"))
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]
-        verbose_name = "switch of observability"
-        verbose_name_plural = "observability"
+        verbose_name = _("switch of observability")
+        verbose_name_plural = _("observability")
 
     def __str__(self) -> str:
         return {True: "on", False: "off", None: "as the environment says"}[self.enabled]

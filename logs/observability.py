@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from catalog.models import User
 from common.errors import Forbidden
@@ -63,7 +64,7 @@ def switch(*, actor: User, enabled: bool | None, now: datetime) -> Observability
     What is so already is not recorded again.
     """
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may switch observability.")
+        raise Forbidden(_("Only an administrator may switch observability."))
     before = ObservabilityChange.objects.first()
     if enabled != (before.enabled if before else None):
         ObservabilityChange.objects.create(enabled=enabled, actor=actor, at=now)

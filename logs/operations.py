@@ -19,6 +19,7 @@ import psycopg
 from django.conf import settings
 from django.db import OperationalError, transaction
 from django.db.models import F
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
@@ -57,6 +58,27 @@ class SentPage:
         return pages.check(body, pipeline_version=str(version), partition=partition)
 
 
+@dataclass(frozen=True)
+class SentGap:
+    """Rows `first` to `last` of a log store that their sender dropped before it sent them. Times are epoch ms."""
+
+    epoch: UUID
+    first: int
+    last: int
+    count: int
+    time_min: int | None
+    time_max: int | None
+    reason: str
+
+    def check(self) -> None:
+        """Raises `Invalid` where its numbers contradict each other."""
+        if self.last < self.first:
+            raise Invalid("A gap ends before it begins: last must not be less than first.")
+        rows = self.last - self.first + 1
+        if self.count != rows:
+            raise Invalid(f"A gap of rows {self.first} to {self.last} has {rows} rows, not {self.count}.")
+
+
 def store_page(*, edge: Edge | Caller, epoch: UUID, first: int, pipeline_version_uuid: UUID, page: SentPage) -> int:
     """Stores the rows of a page that are not durable yet and answers the last durable sequence of the log store.
 
@@ -85,17 +107,12 @@ def store_source_page(
     """Stores rows of a source in the center, such as a batch job, as `store_page` does those of an edge.
 
     `source` is its name within the pipeline; its first page makes it. Rows have the partition `center:<source>`, which
-    no edge's name can be. Raises what `store_page` raises, `NotFound`, `Forbidden` for a viewer, `Invalid` for a name,
-    `Conflict` when the pipeline has too many sources, `RateLimited` for too many pages.
+    no edge's name can be. Whether edges may ship theirs (`observability`) does not matter. Raises `InvalidPage`,
+    `PageTooLarge`, `LogHole`, `StorageFull`, `NotFound`, `Forbidden` for a viewer, `Invalid` for a name, `Conflict`
+    for one source too many, `RateLimited` for too many calls; in each case nothing was stored.
     """
-    pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
-    limits.spend(limits.Count("pages of this source", f"{pipeline_pk}/{source}", settings.EDGE_CALLS_PER_MINUTE))
+    pipeline = _writable(actor, pipeline_pk, source)
     version_pk = _version_of(pipeline, pipeline_version_uuid)
-    if not SOURCE_NAME.fullmatch(source):
-        raise Invalid(
-            f"A source's name has 1 to {SOURCE_LENGTH} letters, digits, dots, hyphens and underscores, beginning and "
-            "ending with a letter or digit."
-        )
     partition = f"{SOURCE_PREFIX}{source}"
     checked = page.checked(pipeline_version_uuid, partition)
     return _stored(
@@ -112,50 +129,52 @@ def store_source_page(
     )
 
 
-def record_gap(
-    *,
-    edge: Edge,
-    epoch: UUID,
-    first: int,
-    last: int,
-    count: int,
-    time_min: int | None,
-    time_max: int | None,
-    reason: str,
-    now: datetime,
-) -> int:
-    """Records that the edge dropped rows `first`..`last` unshipped and answers the last sequence that is accounted for.
+def record_gap(*, edge: Edge, gap: SentGap, now: datetime) -> int:
+    """Records rows that the edge dropped unshipped and answers the last sequence that is accounted for.
 
-    Rows that are durable here are no gap, whatever the edge says: only those after the mark are recorded. Times are
-    epoch ms. Raises `Invalid`, `LogHole`, `StorageFull`, `ObservabilityOff`.
+    Rows that are durable here are no gap, whatever the edge says: only those after the mark are recorded. Raises
+    `Invalid`, `LogHole`, `StorageFull`, `ObservabilityOff`.
     """
     observability.require_on()
-    if last < first:
-        raise Invalid("A gap ends before it begins: last must not be less than first.")
-    if count != last - first + 1:
-        raise Invalid(f"A gap of rows {first} to {last} has {last - first + 1} rows, not {count}.")
-    owner, begin = Owner(edge_id=edge.pk), first
+    gap.check()
+    return _recorded(Owner(edge_id=edge.pk), gap, now)
+
+
+def record_source_gap(*, actor: User, pipeline_pk: int, source: str, gap: SentGap, now: datetime) -> int:
+    """Records rows that a source in the center lost, as `record_gap` does those of an edge.
+
+    The first page or gap of a name makes the source. Raises `Invalid`, `LogHole`, `StorageFull`, `NotFound`,
+    `Forbidden` for a viewer, `Conflict` when the pipeline has too many sources, `RateLimited` for too many calls.
+    """
+    pipeline = _writable(actor, pipeline_pk, source)
+    gap.check()
+    return _recorded(Owner(source_id=_source(actor, pipeline, source, now).pk), gap, now)
+
+
+def _recorded(owner: Owner, gap: SentGap, now: datetime) -> int:
+    """Records what of a gap lies after the mark; where the mark stands then. Raises `LogHole`, `StorageFull`."""
+    begin = gap.first
     while True:
-        dropped = last - begin + 1
+        dropped = gap.last - begin + 1
         with _full_disk_told(), transaction.atomic():
-            moved = LogMark.objects.filter(edge=edge, epoch=epoch, acked=begin - 1).update(
-                acked=last, shed=F("shed") + dropped, updated_at=now
+            moved = LogMark.objects.filter(epoch=gap.epoch, acked=begin - 1, **owner.marks()).update(
+                acked=gap.last, shed=F("shed") + dropped, updated_at=now
             )
             if moved:
                 LogGap.objects.create(
-                    edge=edge,
-                    epoch=epoch,
+                    epoch=gap.epoch,
                     first=begin,
-                    last=last,
+                    last=gap.last,
                     count=dropped,
-                    time_min=time_min,
-                    time_max=time_max,
-                    reason=reason,
+                    time_min=gap.time_min,
+                    time_max=gap.time_max,
+                    reason=gap.reason,
                     arrived_at=now,
+                    **owner.marks(),
                 )
-                return last
-        acked = _acked(owner, epoch, now, first=first, what="gap")
-        if last <= acked:
+                return gap.last
+        acked = _acked(owner, gap.epoch, now, first=gap.first, what="gap")
+        if gap.last <= acked:
             return acked
         begin = acked + 1
 
@@ -174,13 +193,32 @@ def _stored(sent: Arrival) -> int:
         begin = acked + 1
 
 
+def _writable(actor: User, pipeline_pk: int, source: str) -> Pipeline:
+    """The pipeline, for one more call that writes for a source of it. Raises `Forbidden`, `Invalid`, `NotFound`,
+    `RateLimited`.
+    """
+    pipeline = catalog.pipeline_for(actor, pipeline_pk, Role.COLLABORATOR)
+    if not SOURCE_NAME.fullmatch(source):
+        raise Invalid(
+            _(
+                "A source's name has 1 to %(most)s letters, digits, dots, hyphens and underscores, beginning and "
+                "ending with a letter or digit."
+            )
+            % {"most": SOURCE_LENGTH}
+        )
+    limits.spend(limits.Count("pages of this source", f"{pipeline_pk}/{source}", settings.EDGE_CALLS_PER_MINUTE))
+    return pipeline
+
+
 def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSource:
     """The source of that name. Raises `Conflict` when it would be one too many."""
     source = LogSource.objects.filter(pipeline=pipeline, name=name).first()
     if source:
         return source
     if LogSource.objects.filter(pipeline=pipeline).count() >= MOST_SOURCES:
-        raise Conflict(f"This pipeline has {MOST_SOURCES} sources already: use the name of one of them.")
+        raise Conflict(
+            _("This pipeline has %(count)s sources already: use the name of one of them.") % {"count": MOST_SOURCES}
+        )
     made = {"created_by": actor, "created_at": now}
     with _full_disk_told():
         return LogSource.objects.get_or_create(pipeline=pipeline, name=name, defaults=made)[0]
@@ -189,7 +227,9 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
 def _version_of(pipeline: Pipeline, version_uuid: UUID) -> int:
     version = pipeline.versions.filter(uuid=version_uuid).values_list("pk", flat=True).first()
     if version is None:
-        raise NotFound(f"Pipeline {pipeline.pk} has no version {version_uuid}.")
+        raise NotFound(
+            _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version_uuid}
+        )
     return version
 
 

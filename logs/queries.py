@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from django.db.models import Exists, OuterRef, Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline
@@ -185,6 +186,9 @@ def _sources(pipeline: Pipeline, filters: Filters) -> list[Source]:
     if filters.pipeline_versions:
         versions = list(pipeline.versions.filter(uuid__in=filters.pipeline_versions))
         if missing := set(filters.pipeline_versions) - {version.uuid for version in versions}:
-            raise NotFound(f"Pipeline {pipeline.pk} has no version {min(missing)}.")
+            raise NotFound(
+                _("Pipeline %(pipeline)s has no version %(version)s.")
+                % {"pipeline": pipeline.pk, "version": min(missing)}
+            )
         found = found.filter(pipeline_version__in=versions)
     return [LivePages(found), Segments(LogSegment.objects.filter(pipeline=pipeline, removed_at=None))]

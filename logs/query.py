@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from django.utils.translation import gettext as _
 
 from common.errors import Invalid
 from logs.columns import Selection
@@ -79,7 +80,7 @@ class Cursor:
                 raise ValueError("no such key")
             return cls(Order(order), time, page, row)
         except (binascii.Error, ValueError) as exc:
-            raise Invalid("The cursor is not one that a query of logs gave: begin without one.") from exc
+            raise Invalid(_("The cursor is not one that a query of logs gave: begin without one.")) from exc
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,11 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.cursor and self.cursor.order is not self.order:
-            raise Invalid(f"The cursor is of a query with order={self.cursor.order}: keep the order.")
+            raise Invalid(
+                _("The cursor is of a query with order=%(order)s: keep the order.") % {"order": self.cursor.order}
+            )
         if self.limit < 1:
-            raise Invalid("limit must be at least 1.")
+            raise Invalid(_("limit must be at least 1."))
 
     @property
     def earliest(self) -> int | None:

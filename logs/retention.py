@@ -49,7 +49,7 @@ def set_limits(actor: catalog.Actor, owner: Pipeline | Workspace, limits: Limits
     given: dict[str, int | None] = dataclasses.asdict(limits)
     for name, value in given.items():
         if value is not None and value < 1:
-            raise Invalid(f"{name} must be at least 1, or null for no limit.")
+            raise Invalid(_("%(name)s must be at least 1, or null for no limit.") % {"name": name})
     if isinstance(owner, Pipeline):
         LogRetention.objects.update_or_create(pipeline=owner, defaults=given)
     else:

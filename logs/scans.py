@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 
 from catalog.models import Pipeline
 from common.errors import Conflict, Invalid, RateLimited, TooLarge
@@ -62,7 +63,7 @@ def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> 
     when too many run.
     """
     if not _turns.acquire(timeout=seconds):
-        raise RateLimited("Other scans of logs are running: try again in a minute.", retry_after=60)
+        raise RateLimited(gettext("Other scans of logs are running: try again in a minute."), retry_after=60)
     try:
         with open_connection() as connection, _bounded(connection, seconds):
             streams = _load(connection, scope, fields)
@@ -70,7 +71,9 @@ def scan(scope: Scope, fields: Sequence[str] = (), seconds: float = SECONDS) -> 
                 yield connection
             except duckdb.InvalidInputException as exc:
                 if any(stream.failures for stream in streams):
-                    raise Conflict("The rows are just being moved, or their store is away: try again.") from exc
+                    raise Conflict(
+                        gettext("The rows are just being moved, or their store is away: try again.")
+                    ) from exc
                 raise
     finally:
         _turns.release()
@@ -102,11 +105,16 @@ def _bounded(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[
     try:
         yield
     except duckdb.InterruptException as exc:
-        raise TooSlow(f"This takes longer than {seconds:g} seconds: ask for a shorter time or fewer edges.") from exc
+        raise TooSlow(
+            gettext("This takes longer than %(seconds)g seconds: ask for a shorter time or fewer edges.")
+            % {"seconds": seconds}
+        ) from exc
     except duckdb.IOException as exc:
-        raise Conflict("The rows are just being moved: try again.") from exc
+        raise Conflict(gettext("The rows are just being moved: try again.")) from exc
     except duckdb.OutOfMemoryException as exc:
-        raise TooLarge("This needs too much memory: ask for a shorter time or fewer edges.", limit=MEMORY) from exc
+        raise TooLarge(
+            gettext("This needs too much memory: ask for a shorter time or fewer edges."), limit=MEMORY
+        ) from exc
     finally:
         timer.cancel()
 
@@ -140,7 +148,7 @@ def _load(connection: duckdb.DuckDBPyConnection, scope: Scope, fields: Sequence[
             parts.append(_from_narrowed(f"stream{at}", stream.row_schema, wanted))
         connection.execute(f"CREATE VIEW found AS {' UNION ALL '.join(parts)}")
         return streams
-    raise Conflict("The rows are just being moved: try again.")
+    raise Conflict(gettext("The rows are just being moved: try again."))
 
 
 def _segments(scope: Scope) -> list[LogSegment]:
@@ -176,7 +184,7 @@ def _check_known(schemas: list[pa.Schema], fields: Sequence[str]) -> None:
     """Refuses fields that are in none of the schemas, if there are any. Raises `Invalid`."""
     for name in fields:
         if schemas and not any(paths.find(schema, name) for schema in schemas):
-            raise Invalid(f"No row of this time has a field {name}: logs/fields lists them.")
+            raise Invalid(gettext("No row of this time has a field %(name)s: logs/fields lists them.") % {"name": name})
 
 
 def _live_tables(scope: Scope) -> Iterator[pa.Table]:

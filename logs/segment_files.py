@@ -4,6 +4,7 @@ Parquet, for whoever wants to read it too; the few schemas that Parquet has no w
 are Arrow IPC files. Beside the columns of the rows each has the key of the row, and when its page arrived.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from logs import schemas, statistics
+from logs import schemas, segment_encoding, statistics
 from logs.filters import Filters
 from logs.query import Keys
 from logs.segment_order import Ordered
@@ -92,8 +93,10 @@ def write(sink: Any, rows: Ordered, form: str) -> None:
     schema = rows.schema.with_metadata({_GROUPS: json.dumps(bounds)})
     pieces = rows.pieces(length * PIECE_GROUPS)
     if form == PARQUET:
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            for piece in pieces:
+        first = next(pieces, rows.schema.empty_table())
+        repeating = segment_encoding.with_dictionary(first.slice(0, length))
+        with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
+            for piece in itertools.chain([first], pieces):
                 writer.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=length)
         return
     with pa.ipc.new_file(sink, schema, options=_WRITE) as writer:

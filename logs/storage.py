@@ -32,16 +32,16 @@ def create(path: str) -> Iterator[Any]:
     filesystem, root = _root()
     place = posixpath.join(root, path)
     if isinstance(filesystem, pafs.LocalFileSystem):
-        folder = Path(place).parent
+        folder, top = Path(place).parent, _there(Path(root))
         folder.mkdir(parents=True, exist_ok=True)
         with open(place, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # The names, up to the root: a file whose name is lost is lost.
+        # The names, up to the root or above it where that is new: a file whose name is lost is lost.
         for parent in (folder, *folder.parents):
             _sync_folder(parent)
-            if str(parent) == root:
+            if parent == top:
                 break
         return
     with filesystem.open_output_stream(place) as stream:
@@ -102,6 +102,11 @@ def _opened(url: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), str(Path(url).resolve())
     filesystem, root = pafs.FileSystem.from_uri(url)
     return filesystem, root
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the closest one above it that exists."""
+    return next(found for found in (folder, *folder.parents) if found.is_dir())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse_lazy
+from django.utils.translation import gettext as _
 from knox.models import AuthToken
 
 from catalog.models import User
@@ -50,39 +51,39 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """By what people come for, not by where the code is."""
     return [
         {
-            "title": "Publishing",
+            "title": _("Publishing"),
             "items": [
-                _item("Registry settings", "database", "publishing_registrysettings_changelist"),
-                _item("Engine images", "deployed_code", "publishing_engineimageschange_changelist"),
-                _item("Signing keys", "key", "publishing_signingkey_changelist"),
-                _item("Publishes", "cloud_upload", "publishing_publish_changelist"),
+                _item(_("Registry settings"), "database", "publishing_registrysettings_changelist"),
+                _item(_("Engine images"), "deployed_code", "publishing_engineimageschange_changelist"),
+                _item(_("Signing keys"), "key", "publishing_signingkey_changelist"),
+                _item(_("Publishes"), "cloud_upload", "publishing_publish_changelist"),
             ],
         },
         {
-            "title": "Edges",
+            "title": _("Edges"),
             "items": [
-                _item("Edges", "dns", "edges_edge_changelist"),
-                _item("Fleet tokens", "confirmation_number", "edges_fleettoken_changelist"),
-                _item("Events of edges", "history", "edges_edgeevent_changelist"),
-                _item("Keys of access tokens", "vpn_key", "edges_signingkey_changelist"),
-                _item("Rollouts", "stacks", "rollouts_rollout_changelist"),
-                _item("Events of rollouts", "history", "rollouts_rolloutevent_changelist"),
+                _item(_("Edges"), "dns", "edges_edge_changelist"),
+                _item(_("Fleet tokens"), "confirmation_number", "edges_fleettoken_changelist"),
+                _item(_("Events of edges"), "history", "edges_edgeevent_changelist"),
+                _item(_("Keys of access tokens"), "vpn_key", "edges_signingkey_changelist"),
+                _item(_("Rollouts"), "stacks", "rollouts_rollout_changelist"),
+                _item(_("Events of rollouts"), "history", "rollouts_rolloutevent_changelist"),
             ],
         },
         {
-            "title": "Logs",
+            "title": _("Logs"),
             "items": [
-                _item("Observability", "sensors", "logs_observabilitychange_changelist"),
-                _item("Retention", "auto_delete", "logs_logretention_changelist"),
+                _item(_("Observability"), "sensors", "logs_observabilitychange_changelist"),
+                _item(_("Retention"), "auto_delete", "logs_logretention_changelist"),
             ],
         },
         {
-            "title": "People",
+            "title": _("People"),
             "items": [
-                _item("Users", "person", "catalog_user_changelist"),
-                _item("Workspaces", "workspaces", "catalog_workspace_changelist"),
-                _item("API tokens", "password", "knox_authtoken_changelist"),
-                _item("What was done here", "receipt_long", "admin_logentry_changelist"),
+                _item(_("Users"), "person", "catalog_user_changelist"),
+                _item(_("Workspaces"), "workspaces", "catalog_workspace_changelist"),
+                _item(_("API tokens"), "password", "knox_authtoken_changelist"),
+                _item(_("What was done here"), "receipt_long", "admin_logentry_changelist"),
             ],
         },
     ]

@@ -41,9 +41,9 @@ def _registry(actor: User) -> Step:
     link = reverse("admin:publishing_registrysettings_changelist") if actor.is_superuser else ""
     title = _("A registry to publish to")
     if row is None or not row.registry:
-        return Step(title, _(publishing.NOT_CONFIGURED), False, link, _("Set the registry"))
+        return Step(title, str(publishing.NOT_CONFIGURED), False, link, _("Set the registry"))
     if not row.enabled:
-        return Step(title, _(publishing.DISABLED), False, link, _("Enable it"))
+        return Step(title, str(publishing.DISABLED), False, link, _("Enable it"))
     return Step(
         title,
         _("%(registry)s is set, %(tested)s.") % {"registry": row, "tested": _tested(row)},

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 from django.urls import Resolver404, resolve, reverse
+from django.utils import translation
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from common.errors import DomainError
@@ -23,7 +24,7 @@ ADMIN_POLICY = {"script-src": [SELF, UNSAFE_EVAL], "style-src": [SELF], "style-s
 class DeviceCalls:
     """Answers what engines call at once: they have no session, no cookie and no page, and call all the time.
 
-    An address that is none of theirs takes the usual way.
+    An address that is none of theirs takes the usual way. What engines are told is English, in all languages.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -36,6 +37,7 @@ class DeviceCalls:
             found = resolve(request.path_info)
         except Resolver404:
             return self.get_response(request)
+        translation.deactivate()  # the thread keeps that of the page which it answered before
         response: HttpResponse = found.func(request, *found.args, **found.kwargs)
         if isinstance(response, SimpleTemplateResponse):
             response = response.render()

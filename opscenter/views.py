@@ -67,7 +67,7 @@ def login(request: HttpRequest) -> HttpResponseBase:
 def admin_login(request: HttpRequest) -> HttpResponse:
     """Who comes to the admin console without a login goes to ours. Raises `Forbidden` for who may not go on there."""
     if request.user.is_authenticated and not request.user.is_staff:
-        raise Forbidden("The admin console is for administrators: ask one, or log in as one.")
+        raise Forbidden(_("The admin console is for administrators: ask one, or log in as one."))
     return redirect(f"{reverse('login')}?{urlencode({'next': request.GET.get('next') or reverse('admin:index')})}")
 
 

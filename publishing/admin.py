@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget, UnfoldBooleanSwitchWidget
 
@@ -36,13 +38,13 @@ class RegistrySettingsForm(ModelForm):
     """The password is only ever taken, never shown: the row comes without it."""
 
     new_password = forms.CharField(
-        label="Password or token",
+        label=_("Password or token"),
         required=False,
         strip=False,
         widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
-        help_text="Left empty, the stored one stays.",
+        help_text=_("Left empty, the stored one stays."),
     )
-    forget_password = forms.BooleanField(required=False, widget=UnfoldBooleanSwitchWidget)
+    forget_password = forms.BooleanField(label=_("Forget password"), required=False, widget=UnfoldBooleanSwitchWidget)
 
     class Meta:
         model = RegistrySettings
@@ -73,6 +75,12 @@ def _remedy(check: Mapping[str, str]) -> str:
     return f" {check['remedy']}" if check["remedy"] and check["state"] != doctor.OK else ""
 
 
+def _passed(tests: int) -> str:
+    # No center runs one test alone, but languages have more forms than two.
+    words = ngettext("The registry passed %(tests)s tests.", "The registry passed %(tests)s tests.", tests)
+    return words % {"tests": tests}
+
+
 @admin.register(RegistrySettings)
 class RegistrySettingsAdmin(ForAdministrators):
     form = RegistrySettingsForm
@@ -80,27 +88,28 @@ class RegistrySettingsAdmin(ForAdministrators):
     actions_detail = ("test_connection",)
     fieldsets = (
         (None, {"fields": ("enabled", "registry", "repository")}),
-        ("Login", {"fields": ("email", "username", "password_state", "new_password", "forget_password")}),
-        ("Connection", {"fields": ("plain_http", "ca_certificate", "proxy")}),
-        ("Last test", {"fields": ("last_test", "checked_at")}),
-        ("From", {"fields": ("source", "updated_at")}),
+        (_("Login"), {"fields": ("email", "username", "password_state", "new_password", "forget_password")}),
+        (_("Connection"), {"fields": ("plain_http", "ca_certificate", "proxy")}),
+        (_("Last test"), {"fields": ("last_test", "checked_at")}),
+        (_("From"), {"fields": ("source", "updated_at")}),
     )
 
-    @admin.display(description="Stored password")
+    @admin.display(description=_("Stored password"))
     def password_state(self, row: RegistrySettings) -> str:
         """Whether there is one; that is all that is told."""
-        state = "set" if getattr(row, "has_password", False) else "none"
-        return f"{state}. {queries.password_warning(row)}" if state == "set" else state
+        if not getattr(row, "has_password", False):
+            return gettext("none")
+        return f"{gettext('set')}. {queries.password_warning(row)}"
 
-    @admin.display(description="Result")
+    @admin.display(description=_("Result"))
     def last_test(self, row: RegistrySettings) -> str:
         """A line for each check, with what to do."""
         if not row.checks:
-            return "not tested yet: press Test connection"
+            return gettext("not tested yet: press Test connection")
         lines = ((STATES[check["state"]], check["name"], check["said"], _remedy(check)) for check in row.checks)
         return format_html_join("", "<p>{} <strong>{}</strong>: {}{}</p>", lines)
 
-    @action(description="Test connection", url_path="test-connection", permissions=["test_connection"])  # type: ignore[untyped-decorator]  # unfold's own
+    @action(description=_("Test connection"), url_path="test-connection", permissions=["test_connection"])  # type: ignore[untyped-decorator]  # unfold's own
     def test_connection(self, request: HttpRequest, object_id: int) -> HttpResponse:
         """Runs the registry doctor; what it found is then on the page."""
         page = HttpResponseRedirect(reverse("admin:publishing_registrysettings_change", args=[1]))
@@ -111,9 +120,10 @@ class RegistrySettingsAdmin(ForAdministrators):
             return page
         faults = sum(check.state == doctor.FAIL for check in report.checks)
         if faults:
-            messages.error(request, f"The registry fails {faults} of {len(report.checks)} tests: see below.")
+            told = {"faults": faults, "tests": len(report.checks)}
+            messages.error(request, gettext("The registry fails %(faults)s of %(tests)s tests: see below.") % told)
         else:
-            messages.success(request, f"The registry passed {len(report.checks)} tests.")
+            messages.success(request, _passed(len(report.checks)))
         return page
 
     def has_test_connection_permission(self, request: HttpRequest, object_id: object = None) -> bool:
@@ -150,18 +160,19 @@ class SigningKeyForm(KeyForm):
     """A key is generated unless one is brought; the private half is only ever taken."""
 
     private_key_pem = forms.CharField(
-        label="Private key",
+        label=_("Private key"),
         required=False,
         strip=False,
         max_length=16 * 1024,
         widget=UnfoldAdminTextareaWidget(attrs={"autocomplete": "off"}),
-        help_text="ECDSA P-256 in PEM. Left empty, one is generated.",
+        help_text=_("ECDSA P-256 in PEM. Left empty, one is generated."),
     )
     password = forms.CharField(
+        label=_("Password"),
         required=False,
         strip=False,
         widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
-        help_text="Of the private key, when it has one.",
+        help_text=_("Of the private key, when it has one."),
     )
 
     class Meta:
@@ -182,8 +193,8 @@ class SigningKeyForm(KeyForm):
 @admin.register(SigningKey)
 class SigningKeyAdmin(Confirmed, ForAdministrators):
     list_before_template = "admin/verb.html"
-    verb, verb_title = "rotate", "Rotate the key"
-    consequence = (
+    verb, verb_title = "rotate", _("Rotate the key")
+    consequence = _(
         "A new key is generated and signs publishes from now on. The one before is retired: its public half stays, for "
         "what it signed is still to be verified. Edges that require signatures need the new public half too "
         "(COSIGN_PUBLIC_KEY) before they take a publish that it signed."
@@ -207,7 +218,7 @@ class SigningKeyAdmin(Confirmed, ForAdministrators):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.fields if obj else ()
 
-    @admin.display(description="For cosign verify --key")
+    @admin.display(description=_("For cosign verify --key"))
     def download(self, key: SigningKey) -> str:
         """The public half as a file."""
         return format_html('<a href="{}">{}.pub</a>', reverse("api-signing-key-pem", args=[key.pk]), key.name)
@@ -229,18 +240,18 @@ class SigningKeyAdmin(Confirmed, ForAdministrators):
             messages.error(request, exc.message)
             return
         self.log_addition(request, made, "Rotated the key.")
-        self.message_user(request, f"Publishes are signed with {made.name} from now on.")
+        self.message_user(request, gettext("Publishes are signed with %(key)s from now on.") % {"key": made.name})
 
-    @admin.action(description="Sign with this key from now on")
+    @admin.action(description=_("Sign with this key from now on"))
     def use(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
         """One at a time is used."""
         if keys.count() != 1:
-            self.message_user(request, "Choose the one key to sign with.", messages.ERROR)
+            self.message_user(request, gettext("Choose the one key to sign with."), messages.ERROR)
             return
         key = operations.use_signing_key(actor=cast(User, request.user), pk=keys.get().pk, active=True)
         self.log_change(request, key, "Signs with it.")
 
-    @admin.action(description="Sign with it no more")
+    @admin.action(description=_("Sign with it no more"))
     def retire(self, request: HttpRequest, keys: QuerySet[SigningKey]) -> None:
         """Its public half stays."""
         for key in keys:

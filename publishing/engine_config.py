@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext
+
 from publishing import scaling
 from publishing.errors import UnusableEngineConfig
 from publishing.scaling import Autoscale
@@ -56,9 +58,11 @@ class Needs:
 def checked(given: Mapping[str, Any] | None, *, arch: str = "x86", accel: str = "none") -> dict[str, Any]:
     """A complete configuration; `arch` and `accel` are the models' own. Raises `UnusableEngineConfig`."""
     if given is not None and not isinstance(given, Mapping):
-        raise UnusableEngineConfig("engine_config is an object with the key engine.")
+        raise UnusableEngineConfig(gettext("engine_config is an object with the key engine."))
     if len(json.dumps(given)) > MOST_BYTES:
-        raise UnusableEngineConfig(f"engine_config has more than {MOST_BYTES} bytes.")
+        raise UnusableEngineConfig(
+            gettext("engine_config has more than %(most_bytes)s bytes.") % {"most_bytes": MOST_BYTES}
+        )
     config = dict(given or {})
     engine = _object(config, "engine", "engine_config")
     resources = _object(engine, "resources", "engine")
@@ -137,7 +141,7 @@ def _object(parent: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UnusableEngineConfig(f"{key} in {where} is an object.")
+        raise UnusableEngineConfig(gettext("%(key)s in %(where)s is an object.") % {"key": key, "where": where})
     return dict(value)
 
 
@@ -149,7 +153,10 @@ def _cpu(value: Any, default: float, where: str) -> float:
     if found:
         value = float(found[1]) / (1000 if found[2] else 1)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1024:
-        raise UnusableEngineConfig(f"cpu in engine.resources.{where} is a number of CPUs above 0, for example 0.5.")
+        raise UnusableEngineConfig(
+            gettext("cpu in engine.resources.%(where)s is a number of CPUs above 0, for example 0.5.")
+            % {"where": where}
+        )
     return float(value)
 
 
@@ -159,22 +166,28 @@ def _memory(value: Any, default: str, where: str) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _QUANTITY.match(text) or memory_bytes(text) < 1024**2:
         raise UnusableEngineConfig(
-            f"memory in engine.resources.{where} is a Kubernetes quantity of at least 1Mi, for example 512Mi or 2Gi."
+            gettext(
+                "memory in engine.resources.%(where)s is a Kubernetes quantity of at least 1Mi, for example "
+                "512Mi or 2Gi."
+            )
+            % {"where": where}
         )
     return text
 
 
 def _refuse_more_than_limit(requests: Mapping[str, Any], limits: Mapping[str, Any]) -> None:
     if requests["cpu"] > limits["cpu"] or memory_bytes(requests["memory"]) > memory_bytes(limits["memory"]):
-        raise UnusableEngineConfig("engine.resources.requests may not be more than its limits.")
+        raise UnusableEngineConfig(gettext("engine.resources.requests may not be more than its limits."))
 
 
 def _hardware(given: Mapping[str, Any], arch: str, accel: str) -> dict[str, Any]:
     chosen = {"arch": given["arch"] or arch, "accel": given["accel"] or accel}
     if chosen["arch"] not in KUBERNETES_ARCH:
-        raise UnusableEngineConfig(f"arch in engine is one of {', '.join(KUBERNETES_ARCH)}.")
+        raise UnusableEngineConfig(
+            gettext("arch in engine is one of %(kubernetes_arch)s.") % {"kubernetes_arch": ", ".join(KUBERNETES_ARCH)}
+        )
     if not isinstance(chosen["accel"], str) or not _WORD.match(chosen["accel"]):
-        raise UnusableEngineConfig("accel in engine is a word such as none or cuda.")
+        raise UnusableEngineConfig(gettext("accel in engine is a word such as none or cuda."))
     return chosen
 
 
@@ -182,7 +195,10 @@ def _gpus(limit: Any, gpu: Any) -> int:
     """How many: `gpu` is true, false or a number; a limit counts more exactly."""
     for value in (limit, gpu):
         if value is not None and (not isinstance(value, int) or not 0 <= value <= MOST_GPUS):
-            raise UnusableEngineConfig(f"gpu in engine is true, false or a number of GPUs up to {MOST_GPUS}.")
+            raise UnusableEngineConfig(
+                gettext("gpu in engine is true, false or a number of GPUs up to %(most_gpus)s.")
+                % {"most_gpus": MOST_GPUS}
+            )
     return int(limit or gpu or 0)
 
 
@@ -195,7 +211,7 @@ def _node_selector(engine: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         key, _, label = value.replace(":", "=", 1).partition("=")
         value = {key.strip(): label.strip()}
     if not isinstance(value, Mapping) or not all(_is_label(key, label) for key, label in value.items()):
-        raise UnusableEngineConfig("node_selector in engine is a node's label, for example gpu=true.")
+        raise UnusableEngineConfig(gettext("node_selector in engine is a node's label, for example gpu=true."))
     return tuple(sorted(value.items()))
 
 
@@ -208,7 +224,10 @@ def _is_label(key: object, value: object) -> bool:
 def _check_image(place: Mapping[str, Any], where: str) -> None:
     image = place.get("image")
     if image is not None and not (isinstance(image, str) and _IMAGE.match(image)):
-        raise UnusableEngineConfig(f"image in {where} is the name of an image, for example registry/repository:tag.")
+        raise UnusableEngineConfig(
+            gettext("image in %(where)s is the name of an image, for example registry/repository:tag.")
+            % {"where": where}
+        )
 
 
 def _step(images: Mapping[str, Any], name: str) -> dict[str, Any]:

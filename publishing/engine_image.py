@@ -4,6 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from django.utils.translation import gettext
+
 from publishing.errors import UnusableEngineImage
 from publishing.oci import references
 from publishing.oci.faults import RegistryFault
@@ -36,11 +38,26 @@ def chosen(setting: str, arch: str, accel: str) -> str:
         if key in images:
             return images[key]
     if images:
-        raise UnusableEngineImage(
-            f"ENGINE_IMAGE names no engine image for {arch}{'' if accel == 'none' else f' with {accel}'}, only for "
-            f"{', '.join(sorted(images))}: add one, or one called {ANY}."
-        )
+        raise UnusableEngineImage(_unnamed(arch, accel, ", ".join(sorted(images))))
     return ""
+
+
+def _unnamed(arch: str, accel: str, named: str) -> str:
+    told = {"arch": arch, "accel": accel, "images": named, "any": ANY}
+    if accel == "none":
+        return (
+            gettext(
+                "ENGINE_IMAGE names no engine image for %(arch)s, only for %(images)s: add one, or one called %(any)s."
+            )
+            % told
+        )
+    return (
+        gettext(
+            "ENGINE_IMAGE names no engine image for %(arch)s with %(accel)s, only for %(images)s: add one, or one "
+            "called %(any)s."
+        )
+        % told
+    )
 
 
 def copy_of(image: str, repository: str) -> EngineCopy:
@@ -60,16 +77,20 @@ def checked(setting: str) -> str:
     Whether the image is there only its registry knows.
     """
     if len(setting) > MOST:
-        raise UnusableEngineImage(f"The engine images have more than {MOST} characters.")
+        raise UnusableEngineImage(gettext("The engine images have more than %(most)s characters.") % {"most": MOST})
     for name, image in named(setting).items():
         if not KEY.fullmatch(name):
             raise UnusableEngineImage(
-                f"{name[:100]!r} is no architecture: name an image by x86, arm or the like, by arch/accel, or {ANY}."
+                gettext(
+                    "%(name)r is no architecture: name an image by x86, arm or the like, by arch/accel, or %(any)s."
+                )
+                % {"name": name[:100], "any": ANY}
             )
         host = copy_of(image, "ml").source.host
         if not HOST.fullmatch(host):
             raise UnusableEngineImage(
-                f"{host[:200]!r} is no registry: give host[:port]/repository:tag, without a scheme."
+                gettext("%(host)r is no registry: give host[:port]/repository:tag, without a scheme.")
+                % {"host": host[:200]}
             )
     return setting.strip()
 
@@ -85,7 +106,9 @@ def named(setting: str) -> dict[str, str]:
         return {ANY: setting}
     pairs = [part.partition("=") for part in re.split(r"[,\n]", setting) if part.strip()]
     if not all(name.strip() and image.strip() for name, _, image in pairs):
-        raise UnusableEngineImage("ENGINE_IMAGE is one image, or arch=image,arch=image, or the same as a JSON object.")
+        raise UnusableEngineImage(
+            gettext("ENGINE_IMAGE is one image, or arch=image,arch=image, or the same as a JSON object.")
+        )
     return {name.strip(): image.strip() for name, _, image in pairs}
 
 
@@ -93,7 +116,9 @@ def _object(setting: str) -> dict[str, str]:
     try:
         found = json.loads(setting)
     except ValueError as exc:
-        raise UnusableEngineImage(f"ENGINE_IMAGE begins like a JSON object but is none ({exc}).") from exc
+        raise UnusableEngineImage(
+            gettext("ENGINE_IMAGE begins like a JSON object but is none (%(reason)s).") % {"reason": exc}
+        ) from exc
     if not found or not all(isinstance(image, str) and image for image in found.values()):
-        raise UnusableEngineImage('ENGINE_IMAGE as JSON is an object such as {"x86": "…", "arm": "…"}.')
+        raise UnusableEngineImage(gettext('ENGINE_IMAGE as JSON is an object such as {"x86": "…", "arm": "…"}.'))
     return {str(name): image for name, image in found.items()}

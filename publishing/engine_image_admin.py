@@ -8,6 +8,8 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget
 
 from catalog.models import User
@@ -28,14 +30,16 @@ ENVIRONMENT, THESE = "environment", "these"
 class EngineImagesForm(ModelForm):
     """The images that are given here, or those of the environment."""
 
-    source = forms.ChoiceField(label="Publishes take", widget=UnfoldAdminRadioSelectWidget)
+    source = forms.ChoiceField(label=_("Publishes take"), widget=UnfoldAdminRadioSelectWidget)
     images = forms.CharField(
-        label="Images",
+        label=_("Images"),
         required=False,
         max_length=engine_image.MOST,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 5}),
-        help_text="One reference such as ghcr.io/you/opscenter-engine:1.0, or a line for each architecture: x86=…, "
-        "arm=…, x86/cuda=…, default=…. Left empty, publishes take none along.",
+        help_text=_(
+            "One reference such as ghcr.io/you/opscenter-engine:1.0, or a line for each architecture: x86=…, arm=…, "
+            "x86/cuda=…, default=…. Left empty, publishes take none along."
+        ),
     )
 
     class Meta:
@@ -46,8 +50,8 @@ class EngineImagesForm(ModelForm):
         super().__init__(*args, **kwargs)
         found = engine_images.current()
         field = cast(forms.ChoiceField, self.fields["source"])
-        named = settings.ENGINE_IMAGE or "none"
-        field.choices = [(THESE, "The images below"), (ENVIRONMENT, f"What ENGINE_IMAGE says: {named}")]
+        named = gettext("What ENGINE_IMAGE says: %(images)s") % {"images": settings.ENGINE_IMAGE or gettext("none")}
+        field.choices = [(THESE, gettext("The images below")), (ENVIRONMENT, named)]
         field.initial = ENVIRONMENT if found.follows else THESE
         self.fields["images"].initial = found.text
 
@@ -69,10 +73,17 @@ class EngineImagesAdmin(ForAdministrators):
 
     form = EngineImagesForm
     fields = ("source", "images")
-    list_display = ("__str__", "actor", "at")
+    list_display = ("given", "actor", "at")
     list_select_related = ("actor",)
     list_display_links = None
     list_before_template = "admin/engine_images.html"
+
+    @admin.display(description=_("Engine images"))
+    def given(self, change: EngineImagesChange) -> str:
+        """In words."""
+        if change.images is None:
+            return gettext("as the environment says")
+        return change.images or gettext("none")
 
     def get_urls(self) -> list[URLPattern]:
         """With that of the check."""
@@ -81,7 +92,7 @@ class EngineImagesAdmin(ForAdministrators):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The history, below what is in force."""
-        told = {"title": "Engine images", **_told(engine_images.current())}
+        told = {"title": gettext("Engine images"), **_told(engine_images.current())}
         return cast(HttpResponse, super().changelist_view(request, (extra_context or {}) | told))
 
     def check_images(self, request: HttpRequest) -> HttpResponse:
@@ -130,7 +141,14 @@ def _told(found: EngineImages) -> dict[str, Any]:
 
 def _tell(request: HttpRequest, found: image_checks.Found) -> None:
     if found.fault:
-        messages.error(request, f"{found.name}: {found.image} cannot be taken along. {found.fault}")
+        told = {"name": found.name, "image": found.image, "fault": found.fault}
+        messages.error(request, gettext("%(name)s: %(image)s cannot be taken along. %(fault)s") % told)
         return
-    platforms = f" for {', '.join(found.platforms)}" if found.platforms else ""
-    messages.success(request, f"{found.name}: {found.image} is there{platforms}, {found.digest}.")
+    messages.success(request, _there(found))
+
+
+def _there(found: image_checks.Found) -> str:
+    told = {"name": found.name, "image": found.image, "digest": found.digest, "platforms": ", ".join(found.platforms)}
+    if found.platforms:
+        return gettext("%(name)s: %(image)s is there for %(platforms)s, %(digest)s.") % told
+    return gettext("%(name)s: %(image)s is there, %(digest)s.") % told

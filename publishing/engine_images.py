@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from catalog.models import User
 from common.errors import Forbidden
@@ -39,7 +40,7 @@ def current() -> EngineImages:
 def require_administrator(actor: User) -> None:
     """Raises `Forbidden` for anyone else."""
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may see or change the engine images.")
+        raise Forbidden(_("Only an administrator may see or change the engine images."))
 
 
 def change(*, actor: User, images: str | None, now: datetime) -> EngineImages:

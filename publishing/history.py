@@ -45,6 +45,11 @@ class Candidate:
         return [found.text for found in self.comparison.differences]
 
     @property
+    def considerations(self) -> tuple[str, str, str]:
+        """What to think of before replacing: logs, drift detection, requests."""
+        return schema_changes.considerations(self.comparison)
+
+    @property
     def is_breaking(self) -> bool:
         """Whether requests or readers of today stop working."""
         return self.comparison.change is Change.BREAKING

@@ -315,7 +315,7 @@ def check_registry() -> Report:
     `UnreadableSecret`.
     """
     if queries.registry_settings() is None:
-        raise RegistryNotConfigured(queries.NOT_CONFIGURED)
+        raise RegistryNotConfigured(str(queries.NOT_CONFIGURED))
     row = RegistrySettings.objects.get(pk=1)  # with the password
     report = doctor.examine(lambda: connections.registry_of(row), row.repository, saved_at=row.password_saved_at)
     changes: dict[str, Any] = {"checks": report.as_json(), "checked_at": Now()}

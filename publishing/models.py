@@ -3,21 +3,22 @@
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from catalog.models import PipelineVersion, User
 from common.encryption import EncryptedTextField
 
 host_validator = RegexValidator(
     r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z",
-    "Give host[:port], without https:// and without a path, for example ghcr.io or reg.big.corp:3579.",
+    _("Give host[:port], without https:// and without a path, for example ghcr.io or reg.big.corp:3579."),
 )
 # The distribution-spec's <name>; what is put behind it (/pipelines/<name>) must fit in 255 characters too.
 repository_validator = RegexValidator(
     r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*\Z",
-    "Give a path in lower case without a slash at either end, for example account123/ml.",
+    _("Give a path in lower case without a slash at either end, for example account123/ml."),
 )
 proxy_validator = RegexValidator(
-    r"^https?://[^\s/@]+/?\Z", "Give http://host:port, without a login: the proxy of HTTPS_PROXY may have one."
+    r"^https?://[^\s/@]+/?\Z", _("Give http://host:port, without a login: the proxy of HTTPS_PROXY may have one.")
 )
 
 
@@ -35,36 +36,36 @@ class RegistrySettings(models.Model):
         BUILT_IN = "built-in"
 
     source = models.CharField(max_length=16, choices=Source.choices, default=Source.ADMINISTRATOR, editable=False)
-    enabled = models.BooleanField(default=True, help_text="off: nothing can be published")
+    enabled = models.BooleanField(default=True, help_text=_("off: nothing can be published"))
     registry = models.CharField(
         max_length=255,
         validators=[host_validator],
-        help_text="host[:port], for example ghcr.io or us-west1-docker.pkg.dev",
+        help_text=_("host[:port], for example ghcr.io or us-west1-docker.pkg.dev"),
     )
     repository = models.CharField(
         max_length=180,
         validators=[repository_validator],
-        help_text="path under which everything is kept, for example account123/ml",
+        help_text=_("path under which everything is kept, for example account123/ml"),
     )
     email = models.EmailField(blank=True)
     username = models.CharField(max_length=255, blank=True)
     password = EncryptedTextField(blank=True, default="")
-    plain_http = models.BooleanField(default=False, help_text="talk HTTP, not HTTPS, to this registry")
-    ca_certificate = models.TextField(blank=True, help_text="PEM certificate of a private CA")
+    plain_http = models.BooleanField(default=False, help_text=_("talk HTTP, not HTTPS, to this registry"))
+    ca_certificate = models.TextField(blank=True, help_text=_("PEM certificate of a private CA"))
     proxy = models.CharField(
         max_length=512,
         blank=True,
         validators=[proxy_validator],
-        help_text="http://proxy:3128, used for this registry instead of HTTPS_PROXY; without a login in it",
+        help_text=_("http://proxy:3128, used for this registry instead of HTTPS_PROXY; without a login in it"),
     )
     password_saved_at = models.DateTimeField(null=True, editable=False)
-    plan = models.JSONField(default=dict, editable=False, help_text="how to push there, as the last test found out")
-    checks = models.JSONField(default=list, editable=False, help_text="what the last test found")
+    plan = models.JSONField(default=dict, editable=False, help_text=_("how to push there, as the last test found out"))
+    checks = models.JSONField(default=list, editable=False, help_text=_("what the last test found"))
     checked_at = models.DateTimeField(null=True, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        verbose_name = verbose_name_plural = "registry settings"
+        verbose_name = verbose_name_plural = _("registry settings")
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}"
@@ -78,8 +79,8 @@ class SigningKey(models.Model):
 
     name = models.SlugField(max_length=64, unique=True)
     private_key = EncryptedTextField(editable=False)
-    public_key = models.TextField(editable=False, help_text="PEM, for cosign verify --key")
-    fingerprint = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the public key")
+    public_key = models.TextField(editable=False, help_text=_("PEM, for cosign verify --key"))
+    fingerprint = models.CharField(max_length=64, unique=True, editable=False, help_text=_("SHA-256 of the public key"))
     active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -97,15 +98,15 @@ class EngineImagesChange(models.Model):
     """An administrator said which engine images publishes take. The newest row is in force, else the environment."""
 
     images = models.TextField(  # noqa: DJ001 - none given and empty are two things here
-        null=True, blank=True, help_text="as ENGINE_IMAGE; empty: none, null: from now on as the environment says"
+        null=True, blank=True, help_text=_("as ENGINE_IMAGE; empty: none, null: from now on as the environment says")
     )
     actor = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]
-        verbose_name = "engine images"
-        verbose_name_plural = "engine images"
+        verbose_name = _("engine images")
+        verbose_name_plural = _("engine images")
 
     def __str__(self) -> str:
         if self.images is None:
@@ -159,28 +160,33 @@ class Publish(models.Model):
     chart_digest = models.CharField(max_length=71, blank=True)
     engine_url = models.CharField(max_length=512, blank=True)
     engine_digest = models.CharField(max_length=71, blank=True)
-    image_url = models.CharField(max_length=512, blank=True, help_text="engine and pipeline in one, where asked for")
+    image_url = models.CharField(max_length=512, blank=True, help_text=_("engine and pipeline in one, where asked for"))
     image_digest = models.CharField(max_length=71, blank=True)
     image_layer = models.JSONField(
-        default=dict, blank=True, help_text="layout, digest and size of the layer with the models, not hashed again"
+        default=dict, blank=True, help_text=_("layout, digest and size of the layer with the models, not hashed again")
     )
     signing_key = models.ForeignKey(
         SigningKey, null=True, blank=True, on_delete=models.PROTECT, related_name="publishes"
     )
-    plain_http = models.BooleanField(default=False, help_text="engines pull from its registry without TLS")
+    plain_http = models.BooleanField(default=False, help_text=_("engines pull from its registry without TLS"))
     notes = models.JSONField(
-        default=list, blank=True, help_text="what a person should know, for example that no engine image is configured"
+        default=list,
+        blank=True,
+        help_text=_("what a person should know, for example that no engine image is configured"),
     )
 
     # Progress, written while the job runs. A heartbeat that stopped means that its worker is gone.
     step = models.CharField(max_length=64, blank=True)
     bytes_done = models.BigIntegerField(default=0)
     bytes_total = models.BigIntegerField(default=0)
-    attempt = models.UUIDField(null=True, help_text="the run that holds this publish; another run's writes are refused")
+    attempt = models.UUIDField(
+        null=True, help_text=_("the run that holds this publish; another run's writes are refused")
+    )
     heartbeat_at = models.DateTimeField(null=True)
     enqueued_at = models.DateTimeField(null=True)
     uploads = models.TextField(
-        blank=True, help_text="upload sessions that the registry keeps open, encrypted: a later run goes on with them"
+        blank=True,
+        help_text=_("upload sessions that the registry keeps open, encrypted: a later run goes on with them"),
     )
 
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")

@@ -11,26 +11,25 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from catalog import queries as catalog
 from catalog.models import ModelVersion, PipelineVersion, Role, User
 from common.encryption import UnreadableSecret
 from publishing import engine_config as engines
 from publishing import golden as goldens
-from publishing import queries, schema_changes, signing, tasks
+from publishing import queries, schema_changes, settling, signing, tasks
 from publishing.errors import (
     BreakingChange,
     ModelsNotReady,
     NotFailed,
     NotPublished,
     NotRunning,
-    OtherGolden,
     UnusableEngineImage,
     UnusableRegistry,
     UnusableSigningKey,
 )
-from publishing.golden import Golden
-from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningKey
+from publishing.models import Publish, RegistrySettings, SigningKey
 from publishing.oci.faults import RegistryFault
 from publishing.oci.transport import Transport
 
@@ -92,7 +91,7 @@ def publish(
     )
     _refuse_without_engine(made, registry)
     with transaction.atomic():
-        made.golden = _settled_golden(version, request)
+        made.golden = settling.settled(version, request)
         made.save()
         made.replaces.set(replaced)
         _enqueue(made.pk)
@@ -114,7 +113,7 @@ def retry(*, actor: User, publish: Publish) -> Publish:
     queries.publish_for(actor, publish.pk, Role.COLLABORATOR)
     queries.registry_in_use()
     with transaction.atomic():
-        _refuse_other_golden(publish)
+        settling.refuse_other(publish)
         changed = Publish.objects.filter(pk=publish.pk, status=Publish.Status.ERROR).update(
             status=Publish.Status.PENDING,
             error="",
@@ -126,7 +125,9 @@ def retry(*, actor: User, publish: Publish) -> Publish:
             updated_at=Now(),
         )
         if not changed:
-            raise NotFailed(f"Publish {publish.pk} did not fail, so there is nothing to try again.")
+            raise NotFailed(
+                gettext("Publish %(publish)s did not fail, so there is nothing to try again.") % {"publish": publish.pk}
+            )
         _enqueue(publish.pk)
     return queries.publish_for(actor, publish.pk)
 
@@ -148,7 +149,10 @@ def cancel(*, actor: User, publish: Publish) -> Publish:
         )
     found = queries.publish_for(actor, publish.pk)
     if not changed:
-        raise NotRunning(f"Publish {publish.pk} is {found.status}, so there is nothing to cancel.")
+        raise NotRunning(
+            gettext("Publish %(publish)s is %(status)s, so there is nothing to cancel.")
+            % {"publish": publish.pk, "status": found.status}
+        )
     return found
 
 
@@ -160,7 +164,9 @@ def change_registry(*, actor: User, **changes: Any) -> RegistrySettings:
     queries.require_administrator(actor)
     unknown = set(changes) - EDITABLE
     if unknown:
-        raise UnusableRegistry(f"The registry settings have no {', '.join(sorted(unknown))}.")
+        raise UnusableRegistry(
+            gettext("The registry settings have no %(unknown)s.") % {"unknown": ", ".join(sorted(unknown))}
+        )
     with transaction.atomic():
         row = queries.registry_settings() or RegistrySettings(pk=1)
         edited = {name for name, value in changes.items() if name == "password" or getattr(row, name) != value}
@@ -236,9 +242,14 @@ def use_signing_key(*, actor: User | None, pk: int, active: bool) -> SigningKey:
 def _refuse_known(row: SigningKey) -> None:
     for known in queries.signing_keys():
         if known.name == row.name:
-            raise UnusableSigningKey(f"There is a signing key {row.name} already: give another name.", field="name")
+            raise UnusableSigningKey(
+                gettext("There is a signing key %(name)s already: give another name.") % {"name": row.name},
+                field="name",
+            )
         if known.fingerprint == row.fingerprint:
-            raise UnusableSigningKey(f"This key is here already, as {known.name}: activate it instead.")
+            raise UnusableSigningKey(
+                gettext("This key is here already, as %(name)s: activate it instead.") % {"name": known.name}
+            )
 
 
 def check_certificate(text: str) -> None:
@@ -291,8 +302,10 @@ def _refuse_without_engine(publish: Publish, registry: RegistrySettings) -> None
     """Also a setting that cannot be read is better told now than by the worker."""
     if queries.engine_copy(publish, registry) is None and publish.packaging == Publish.Packaging.IMAGE:
         raise UnusableEngineImage(
-            "An image of engine and pipeline needs an engine image: set ENGINE_IMAGE or the engine images in the admin "
-            'console, or publish with packaging "artifact".'
+            gettext(
+                "An image of engine and pipeline needs an engine image: set ENGINE_IMAGE or the engine images "
+                'in the admin console, or publish with packaging "artifact".'
+            )
         )
 
 
@@ -310,63 +323,39 @@ def _save(row: RegistrySettings, fields: Mapping[str, Any]) -> None:
     row.save()
 
 
-def _settled_golden(version: PipelineVersion, request: Golden | None) -> GoldenRequest | None:
-    """What this version ships. The first publish settles it: a published artifact and its tag never change."""
-    PipelineVersion.objects.select_for_update().get(pk=version.pk)  # two publishes at once settle it once
-    before = queries.settled_by(version)
-    if before is None:
-        return _stored_golden(version, request) if request else None
-    if request and (before.golden is None or before.golden.digest != request.digest):
-        raise OtherGolden(
-            f"{version} is published {'with another' if before.golden else 'without a'} golden request, and what is "
-            "published never changes: make a new version of the pipeline and publish that with this one.",
-            publish=before.pk,
-        )
-    return before.golden
-
-
-def _stored_golden(version: PipelineVersion, request: Golden) -> GoldenRequest:
-    kept, _ = GoldenRequest.objects.get_or_create(
-        pipeline_version=version,
-        digest=request.digest,
-        defaults={"records": request.records, "content": request.content},
-    )
-    return kept
-
-
-def _refuse_other_golden(publish: Publish) -> None:
-    """Another publish may have settled meanwhile what the version ships."""
-    PipelineVersion.objects.select_for_update().get(pk=publish.pipeline_version_id)
-    before = queries.settled_by(publish.pipeline_version)
-    if before is not None and before.golden_id != publish.golden_id:
-        raise OtherGolden(
-            f"Publish {before.pk} brought this version with another golden request, or without one: publish it again "
-            "instead of trying this one.",
-            publish=before.pk,
-        )
-
-
 def ready_models(version: PipelineVersion) -> list[ModelVersion]:
     """The models of a version, all of them ready to be served. Raises `ModelsNotReady`."""
     try:
         models = catalog.model_versions_of(version)
     except KeyError as exc:
-        raise ModelsNotReady(f"{version} names a model version that is gone: make a new version.") from exc
+        raise ModelsNotReady(
+            gettext("%(version)s names a model version that is gone: make a new version.") % {"version": version}
+        ) from exc
     if not models:
-        raise ModelsNotReady(f"{version} has no model: add a model step to the pipeline, which makes a new version.")
+        raise ModelsNotReady(
+            gettext("%(version)s has no model: add a model step to the pipeline, which makes a new version.")
+            % {"version": version}
+        )
     for model in models:
         if model.status != ModelVersion.Status.READY:
-            raise ModelsNotReady(
-                f"The model {model.model.name} cannot be published: {model.error or f'its status is {model.status}'}",
-                model_version=model.pk,
-            )
+            raise ModelsNotReady(_unpublishable(model), model_version=model.pk)
     return models
+
+
+def _unpublishable(model: ModelVersion) -> str:
+    told = {"model": model.model.name, "reason": model.error, "status": model.status}
+    if model.error:
+        return gettext("The model %(model)s cannot be published: %(reason)s") % told
+    return gettext("The model %(model)s cannot be published: its status is %(status)s") % told
 
 
 def _replaceable(actor: User, pk: int) -> Publish:
     found = queries.publish_for(actor, pk, Role.COLLABORATOR)
     if found.status != Publish.Status.PUBLISHED:
-        raise NotPublished(f"Publish {pk} is {found.status}; only a Published one can be replaced.")
+        raise NotPublished(
+            gettext("Publish %(pk)s is %(status)s; only a Published one can be replaced.")
+            % {"pk": pk, "status": found.status}
+        )
     return found
 
 
@@ -387,8 +376,11 @@ def _require_unbroken(version: PipelineVersion, replaced: list[Publish]) -> None
     ]
     if differences:
         raise BreakingChange(
-            f"This would break callers of what it replaces: {differences[0]['text']} Send allow_breaking if that is "
-            "meant, and change the requests to match.",
+            gettext(
+                "This would break callers of what it replaces: %(difference)s Send allow_breaking if that is "
+                "meant, and change the requests to match."
+            )
+            % {"difference": differences[0]["text"]},
             differences=differences,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_lazy
 
 from catalog import queries as catalog
 from catalog import storage
@@ -23,11 +23,11 @@ from publishing.models import GoldenRequest, Publish, RegistrySettings, SigningK
 from publishing.publish_view import PublishView
 from publishing.schema_changes import Interface
 
-NOT_CONFIGURED = gettext_noop(
+NOT_CONFIGURED = gettext_lazy(
     "No registry is configured to publish to: an administrator sets one in the admin console under Registry settings "
     "(or by OCI_REGISTRY)."
 )
-DISABLED = gettext_noop(
+DISABLED = gettext_lazy(
     "Publishing is switched off: an administrator enables it in the admin console under Registry settings."
 )
 
@@ -48,8 +48,10 @@ def version_to_publish(actor: Actor, pipeline_id: int, version_id: int | None) -
     versions = pipeline.versions.select_related("pipeline")
     found = versions.filter(pk=version_id).first() if version_id is not None else versions.first()
     if found is None:
-        which = f"version {version_id}" if version_id is not None else "version yet"
-        raise NotFound(f"The pipeline {pipeline.name} has no {which}.")
+        if version_id is None:
+            raise NotFound(_("The pipeline %(pipeline)s has no version yet.") % {"pipeline": pipeline.name})
+        told = {"pipeline": pipeline.name, "id": version_id}
+        raise NotFound(_("The pipeline %(pipeline)s has no version %(id)s.") % told)
     return found
 
 
@@ -74,23 +76,23 @@ def registry_settings_for(actor: Actor) -> RegistrySettings:
     require_administrator(actor)
     found = registry_settings()
     if found is None:
-        raise NotFound(NOT_CONFIGURED)
+        raise NotFound(str(NOT_CONFIGURED))
     return found
 
 
 def require_administrator(actor: Actor) -> None:
     """Raises `Forbidden` for anyone else."""
     if not (actor.is_active and actor.is_superuser):
-        raise Forbidden("Only an administrator may see or change the registry settings and signing keys.")
+        raise Forbidden(_("Only an administrator may see or change the registry settings and signing keys."))
 
 
 def registry_in_use() -> RegistrySettings:
     """The settings when publishing is possible. Raises `RegistryNotConfigured`."""
     found = registry_settings()
     if found is None or not found.registry:
-        raise RegistryNotConfigured(NOT_CONFIGURED)
+        raise RegistryNotConfigured(str(NOT_CONFIGURED))
     if not found.enabled:
-        raise RegistryNotConfigured(DISABLED)
+        raise RegistryNotConfigured(str(DISABLED))
     return found
 
 
@@ -103,7 +105,7 @@ def signing_key_for(pk: int) -> SigningKey:
     """A key by its id, without its private half; everybody who is logged in may verify. Raises `NotFound`."""
     found = signing_keys().filter(pk=pk).first()
     if found is None:
-        raise NotFound(f"There is no signing key {pk}.")
+        raise NotFound(_("There is no signing key %(pk)s.") % {"pk": pk})
     return found
 
 
@@ -123,7 +125,7 @@ def golden_for(actor: Actor, pk: int) -> str:
     """The golden.json of a publish, for a member of its workspace. Raises `NotFound`, `Forbidden`."""
     found = golden_of(publish_for(actor, pk))
     if not found:
-        raise NotFound(f"Publish {pk} ships no golden request.")
+        raise NotFound(_("Publish %(pk)s ships no golden request.") % {"pk": pk})
     return found
 
 

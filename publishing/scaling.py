@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from publishing.errors import UnusableEngineConfig
 
 MOST_REPLICAS = 1000
@@ -40,15 +42,15 @@ def autoscale(engine: Mapping[str, Any]) -> Autoscale | None:
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        raise UnusableEngineConfig("autoscale in engine is an object.")
+        raise UnusableEngineConfig(_("autoscale in engine is an object."))
     kind = given.get("type", "cpu" if "replica_max" in given else "none")
     if kind not in KINDS:
-        raise UnusableEngineConfig(f"type in engine.autoscale is one of {', '.join(KINDS)}.")
+        raise UnusableEngineConfig(_("type in engine.autoscale is one of %(kinds)s.") % {"kinds": ", ".join(KINDS)})
     percent = _percent(given.get("cpu_utilization"))
     least = _whole(given.get("replica_min", 0), 0, "replica_min in engine.autoscale")
     most = _whole(given.get("replica_max", max(1, least)), 1, "replica_max in engine.autoscale")
     if least > most:
-        raise UnusableEngineConfig("replica_min in engine.autoscale is at most replica_max.")
+        raise UnusableEngineConfig(_("replica_min in engine.autoscale is at most replica_max."))
     return Autoscale(max(1, least), most, percent) if kind == "cpu" else None
 
 
@@ -67,7 +69,10 @@ def notes(engine: Mapping[str, Any]) -> list[str]:
 
 def _whole(value: Any, least: int, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_REPLICAS:
-        raise UnusableEngineConfig(f"{where} is a whole number from {least} to {MOST_REPLICAS}.")
+        raise UnusableEngineConfig(
+            _("%(where)s is a whole number from %(least)s to %(most_replicas)s.")
+            % {"where": where, "least": least, "most_replicas": MOST_REPLICAS}
+        )
     return value
 
 
@@ -75,5 +80,5 @@ def _percent(value: Any) -> int:
     if value is None:
         return DEFAULT_PERCENT
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 100:
-        raise UnusableEngineConfig("cpu_utilization in engine.autoscale is a percentage from 1 to 100.")
+        raise UnusableEngineConfig(_("cpu_utilization in engine.autoscale is a percentage from 1 to 100."))
     return round(value)

@@ -88,10 +88,29 @@ _COMES = {
     "output": _("The output %(name)s (%(new)s) is new."),
 }
 
-# The seeds' considerations, in-line model updates: what people should think of before they replace.
-LOGS = "Inference logs: rows from before stay as they are, with the pipeline that made them; "
-DRIFT = "Model drift detection: assays are based on the pipeline and the model name; "
-REQUESTS = "Inference requests: "
+# What people should think of before they replace: logs, drift detection, requests.
+_LOGS = {
+    True: _(
+        "Inference logs: rows from before stay as they are, with the pipeline that made them; "
+        "new rows have the new fields."
+    ),
+    False: _(
+        "Inference logs: rows from before stay as they are, with the pipeline that made them; "
+        "new rows have the same fields."
+    ),
+}
+_DRIFT = _(
+    "Model drift detection: assays are based on the pipeline and the model name; %(renamed)s "
+    "Pause the assays of the old names and create new ones."
+)
+_NO_DRIFT = _(
+    "Model drift detection: assays are based on the pipeline and the model name; neither changes, so they go on."
+)
+_REQUESTS = {
+    Change.SAME: _("Inference requests: fields and types are the same, so they stay as they are."),
+    Change.WIDENING: _("Inference requests: what is sent today still works; new is: %(differences)s"),
+    Change.BREAKING: _("Inference requests: they must be changed to match: %(differences)s"),
+}
 
 
 def tensors(found: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
@@ -112,21 +131,12 @@ def compare(old: Interface, new: Interface) -> Comparison:
 
 def considerations(comparison: Comparison) -> tuple[str, str, str]:
     """The three things to think of before replacing, for this comparison: logs, drift detection, requests."""
-    changed = comparison.change is not Change.SAME
-    logs = LOGS + ("new rows have the new fields." if changed else "new rows have the same fields.")
-    drift = DRIFT + (
-        f"{' '.join(comparison.renamed)} Pause the assays of the old names and create new ones."
-        if comparison.renamed
-        else "neither changes, so they go on."
+    renamed, differences = " ".join(comparison.renamed), _joined(comparison, comparison.change)
+    return (
+        str(_LOGS[comparison.change is not Change.SAME]),
+        str(_DRIFT % {"renamed": renamed} if renamed else _NO_DRIFT),
+        str(_REQUESTS[comparison.change] % {"differences": differences}),
     )
-    match comparison.change:
-        case Change.BREAKING:
-            requests = "they must be changed to match: " + _joined(comparison, Change.BREAKING)
-        case Change.WIDENING:
-            requests = "what is sent today still works; new is: " + _joined(comparison, Change.WIDENING)
-        case _:
-            requests = "fields and types are the same, so they stay as they are."
-    return logs, drift, REQUESTS + requests
 
 
 def _joined(comparison: Comparison, change: Change) -> str:
@@ -211,7 +221,10 @@ def _renamed_input(old: Tensor, new: Tensor) -> Difference:
 def _renamed(old: Interface, new: Interface) -> list[str]:
     found = []
     if old.pipeline != new.pipeline:
-        found.append(f"The pipeline changes from {old.pipeline} to {new.pipeline}.")
+        found.append(
+            gettext("The pipeline changes from %(old)s to %(new)s.") % {"old": old.pipeline, "new": new.pipeline}
+        )
     if old.models != new.models:
-        found.append(f"The models change from {', '.join(old.models)} to {', '.join(new.models)}.")
+        names = {"old": ", ".join(old.models), "new": ", ".join(new.models)}
+        found.append(gettext("The models change from %(old)s to %(new)s.") % names)
     return found

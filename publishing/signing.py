@@ -15,6 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from django.utils.translation import gettext as _
 
 from publishing.errors import UnusableSigningKey
 
@@ -49,20 +50,23 @@ def generate() -> str:
 def imported(pem: bytes, password: str = "") -> str:
     """A private key that a person brings, as PKCS #8 in PEM without a password. Raises `UnusableSigningKey`."""
     if len(pem) > MOST_KEY:
-        raise UnusableSigningKey(f"A signing key in PEM has at most {MOST_KEY} bytes.")
+        raise UnusableSigningKey(_("A signing key in PEM has at most %(most_key)s bytes.") % {"most_key": MOST_KEY})
     if b"SIGSTORE PRIVATE KEY" in pem or b"COSIGN PRIVATE KEY" in pem:
         raise UnusableSigningKey(
-            "This is cosign's own encrypted key format, which cannot be read here: bring the key in PKCS #8 "
-            "(openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8), or let one be made."
+            _(
+                "This is cosign's own encrypted key format, which cannot be read here: bring the key in PKCS "
+                "#8 (openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8), or let one be "
+                "made."
+            )
         )
     try:
         key = serialization.load_pem_private_key(pem, password.encode() if password else None)
     except TypeError as exc:  # a password is missing, or given to a key without one
         raise UnusableSigningKey(
-            "The key has a password that was not given, or was given one it does not have."
+            _("The key has a password that was not given, or was given one it does not have.")
         ) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
-        raise UnusableSigningKey("This is not a private key in PEM format, or its password is another.") from exc
+        raise UnusableSigningKey(_("This is not a private key in PEM format, or its password is another.")) from exc
     return _private_pem(_p256(key))
 
 
@@ -71,7 +75,7 @@ def signer(private_pem: str) -> Signer:
     try:
         key = _p256(serialization.load_pem_private_key(private_pem.encode(), None))
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise UnusableSigningKey("The stored signing key cannot be read: make or import another.") from exc
+        raise UnusableSigningKey(_("The stored signing key cannot be read: make or import another.")) from exc
     return Signer(key, fingerprint_of(public_pem(private_pem)))
 
 
@@ -173,7 +177,7 @@ def _pae(payload: bytes) -> bytes:
 
 def _p256(key: object) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise UnusableSigningKey("A signing key is an ECDSA key on the curve P-256 (prime256v1).")
+        raise UnusableSigningKey(_("A signing key is an ECDSA key on the curve P-256 (prime256v1)."))
     return key
 
 

@@ -44,22 +44,22 @@ class Bucket(models.TextChoices):
 class Rollout(models.Model):
     """One publish on its way to the edges of others. Its members are those edges as they were when it was made."""
 
-    publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="rollouts", help_text="the target")
+    publish = models.ForeignKey(Publish, on_delete=models.PROTECT, related_name="rollouts", help_text=_("the target"))
     replaced = models.ManyToManyField(Publish, related_name="rollouts_away")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
-    reason = models.CharField(max_length=500, blank=True, help_text="why it is in this state, for people")
-    ends_as = models.CharField(max_length=16, blank=True, help_text="what it becomes when every edge is back")
+    reason = models.CharField(max_length=500, blank=True, help_text=_("why it is in this state, for people"))
+    ends_as = models.CharField(max_length=16, blank=True, help_text=_("what it becomes when every edge is back"))
 
-    max_in_flight = models.PositiveIntegerField(help_text="edges that may be on their way at once")
-    success_percent = models.PositiveSmallIntegerField(help_text="of a group's edges that answered")
-    error_percent = models.PositiveSmallIntegerField(help_text="of a group's edges that answered; more stops it")
-    healthy_seconds = models.PositiveIntegerField(help_text="how long an edge must prove that it serves the target")
-    answer_seconds = models.PositiveIntegerField(help_text="how long an edge in contact may take to prove it")
-    auto_rollback = models.BooleanField(help_text="too many errors: move everything back, instead of pausing")
-    window = models.JSONField(null=True, help_text='{"days": ["mon"], "from": "22:00", "to": "04:00", "zone"}')
-    deadline = models.DateTimeField(help_text="when it ends whatever its edges do")
+    max_in_flight = models.PositiveIntegerField(help_text=_("edges that may be on their way at once"))
+    success_percent = models.PositiveSmallIntegerField(help_text=_("of a group's edges that answered"))
+    error_percent = models.PositiveSmallIntegerField(help_text=_("of a group's edges that answered; more stops it"))
+    healthy_seconds = models.PositiveIntegerField(help_text=_("how long an edge must prove that it serves the target"))
+    answer_seconds = models.PositiveIntegerField(help_text=_("how long an edge in contact may take to prove it"))
+    auto_rollback = models.BooleanField(help_text=_("too many errors: move everything back, instead of pausing"))
+    window = models.JSONField(null=True, help_text=_('{"days": ["mon"], "from": "22:00", "to": "04:00", "zone"}'))
+    deadline = models.DateTimeField(help_text=_("when it ends whatever its edges do"))
 
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

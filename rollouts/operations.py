@@ -7,6 +7,7 @@ from functools import partial
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from catalog.models import Role, User
 from common.errors import Invalid
@@ -101,19 +102,19 @@ def _publishes(actor: User, publish: int, replaces: Sequence[int]) -> tuple[Publ
     target = queries.publish_for(actor, publish, Role.COLLABORATOR)
     replaced = [queries.publish_for(actor, pk, Role.COLLABORATOR) for pk in dict.fromkeys(replaces)]
     if not replaced:
-        raise Invalid("Name at least one publish to replace.")
+        raise Invalid(_("Name at least one publish to replace."))
     if target in replaced:
-        raise Invalid(f"Publish {target.pk} cannot replace itself.")
+        raise Invalid(_("Publish %(target)s cannot replace itself.") % {"target": target.pk})
     return target, replaced
 
 
 def _check(strategy: Strategy) -> dict[str, object] | None:
     if not (1 <= strategy.success_percent <= 100 and 0 <= strategy.error_percent <= 100):
-        raise Invalid("success_percent is from 1 to 100, error_percent from 0 to 100.")
+        raise Invalid(_("success_percent is from 1 to 100, error_percent from 0 to 100."))
     if not (0 <= strategy.healthy_seconds <= 86_400 and 60 <= strategy.answer_seconds <= 604_800):
-        raise Invalid("healthy_seconds is at most a day (86400), answer_seconds from 60 to a week (604800).")
+        raise Invalid(_("healthy_seconds is at most a day (86400), answer_seconds from 60 to a week (604800)."))
     if not 1 <= strategy.hours <= 2160:
-        raise Invalid("hours, after which the rollout ends in any case, is from 1 to 2160.")
+        raise Invalid(_("hours, after which the rollout ends in any case, is from 1 to 2160."))
     return windows.checked(strategy.window)
 
 
@@ -121,11 +122,15 @@ def _require_apart(target: Publish, replaced: list[Publish]) -> None:
     """Refuses publishes that cannot be run, that were replaced before, or that another rollout is at."""
     for publish in (target, *replaced):
         if publish.status != Publish.Status.PUBLISHED:
-            raise NotPublished(f"Publish {publish.pk} is {publish.status}: only a Published one can be rolled out.")
+            raise NotPublished(
+                _("Publish %(publish)s is %(status)s: only a Published one can be rolled out.")
+                % {"publish": publish.pk, "status": publish.status}
+            )
         successor = edges.successor_of(publish)
         if successor:
             raise PublishReplaced(
-                f"Publish {publish.pk} was replaced by publish {successor.pk}: name that one, or publish again.",
+                _("Publish %(publish)s was replaced by publish %(successor)s: name that one, or publish again.")
+                % {"publish": publish.pk, "successor": successor.pk},
                 publish_id=successor.pk,
             )
     other = _in_another(replaced, target)
@@ -146,7 +151,8 @@ def _in_another(replaced: list[Publish], target: Publish | None = None) -> Edges
     if other is None:
         return None
     return EdgesInRollout(
-        f"Rollout {other} is moving edges of these publishes: wait until it has ended, or abort it.",
+        _("Rollout %(rollout)s is moving edges of these publishes: wait until it has ended, or abort it.")
+        % {"rollout": other},
         rollout_id=other,
     )
 
@@ -185,7 +191,11 @@ def _change(
     with transaction.atomic():
         locked = Rollout.objects.select_for_update().get(pk=rollout.pk)
         if locked.state not in allowed:
-            raise NotNow(f"Rollout {locked.pk} is {locked.state}, so this cannot be done.", state=locked.state)
+            raise NotNow(
+                _("Rollout %(rollout)s is %(state)s, so this cannot be done.")
+                % {"rollout": locked.pk, "state": str(State(locked.state).label).lower()},
+                state=locked.state,
+            )
         locked.state, locked.reason = state, reason[:500]
         if state in BACKWARD:
             locked.ends_as = State.ROLLED_BACK if state == State.ROLLING_BACK else State.ABORTED

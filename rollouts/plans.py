@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from common.errors import Invalid
 from edges.models import Edge
 from publishing.models import Publish
@@ -96,7 +98,9 @@ def make(target: Publish, replaced: Sequence[Publish], strategy: Strategy, now: 
     """The plan for the edges as they are now. Raises `Invalid`, `NoEdges`."""
     edges = _edges(target, replaced, now)
     if not edges:
-        raise NoEdges("No edge should run these publishes: publish with replaces instead, which needs no rollout.")
+        raise NoEdges(
+            gettext("No edge should run these publishes: publish with replaces instead, which needs no rollout.")
+        )
     groups = _grouped(edges, [_selector(group) for group in strategy.groups])
     return Plan(target, tuple(replaced), groups, at_once(strategy.max_in_flight, len(edges)))
 
@@ -105,11 +109,11 @@ def at_once(limit: str, total: int) -> int:
     """`"25"` or `"10%"` of so many edges as a number of at least one. Raises `Invalid`."""
     digits = limit.removesuffix("%")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10) or int(digits) == 0:
-        raise Invalid('max_in_flight is a number of edges or a share of them, such as "25" or "10%".')
+        raise Invalid(gettext('max_in_flight is a number of edges or a share of them, such as "25" or "10%".'))
     if not limit.endswith("%"):
         return int(digits)
     if int(digits) > 100:
-        raise Invalid("max_in_flight can be at most 100%.")
+        raise Invalid(gettext("max_in_flight can be at most 100%."))
     return max(1, total * int(digits) // 100)
 
 
@@ -128,20 +132,22 @@ def _edges(target: Publish, replaced: Sequence[Publish], now: datetime) -> list[
 def _selector(given: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in ("edges", "tags", "percent") if given.get(kind) is not None]
     if len(kinds) != 1:
-        raise Invalid('A group is one of {"edges": [names]}, {"tags": [tags]} and {"percent": 25} of the rest.')
+        raise Invalid(
+            gettext('A group is one of {"edges": [names]}, {"tags": [tags]} and {"percent": 25} of the rest.')
+        )
     kind, value = kinds[0], given[kinds[0]]
     if kind == "percent":
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-            raise Invalid("The percent of a group is a whole number from 1 to 100.")
+            raise Invalid(gettext("The percent of a group is a whole number from 1 to 100."))
         return {"percent": value}
     if not isinstance(value, list | tuple) or not value or not all(isinstance(text, str) for text in value):
-        raise Invalid(f"The {kind} of a group are a list of at least one.")
+        raise Invalid(gettext("The %(kind)s of a group are a list of at least one.") % {"kind": kind})
     return {kind: list(dict.fromkeys(value))}
 
 
 def _grouped(edges: list[PlannedEdge], selectors: list[dict[str, Any]]) -> tuple[PlannedGroup, ...]:
     if len(selectors) > GROUPS:
-        raise Invalid(f"A rollout has at most {GROUPS} groups.")
+        raise Invalid(gettext("A rollout has at most %(groups)s groups.") % {"groups": GROUPS})
     rest, groups = edges, []
     for order, selector in enumerate(selectors, 1):
         chosen = _chosen(rest, selector, edges)
@@ -161,6 +167,8 @@ def _chosen(rest: list[PlannedEdge], selector: dict[str, Any], edges: list[Plann
         return [edge for edge in rest if tags & set(edge.tags)]
     unknown = sorted(set(selector["edges"]) - {edge.name for edge in edges})
     if unknown:
-        raise Invalid(f"No edge of the replaced publishes is called {', '.join(unknown[:5])}.")
+        raise Invalid(
+            gettext("No edge of the replaced publishes is called %(unknown)s.") % {"unknown": ", ".join(unknown[:5])}
+        )
     by_name = {edge.name: edge for edge in rest}
     return [by_name[name] for name in selector["edges"] if name in by_name]

@@ -6,6 +6,8 @@ from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from django.utils.translation import gettext as _
+
 from common.errors import Invalid
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -20,12 +22,17 @@ def checked(window: Mapping[str, Any] | None) -> dict[str, Any] | None:
     days = list(dict.fromkeys(window.get("days") or DAYS))
     begins, ends = str(window.get("from", "")), str(window.get("to", ""))
     if set(days) - set(DAYS) or not CLOCK.fullmatch(begins) or not CLOCK.fullmatch(ends) or begins == ends:
-        raise Invalid(f"A window has days (mon to sun) and two different times of day, as in {EXAMPLE}.")
+        raise Invalid(
+            _("A window has days (mon to sun) and two different times of day, as in %(example)s.")
+            % {"example": EXAMPLE}
+        )
     zone = str(window.get("zone") or "UTC")
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:  # a folder's name and a path out of it raise others
-        raise Invalid(f"There is no time zone {zone!r}: name one of the IANA database, as Europe/Berlin.") from exc
+        raise Invalid(
+            _("There is no time zone %(zone)r: name one of the IANA database, as Europe/Berlin.") % {"zone": zone}
+        ) from exc
     return {"days": days, "from": begins, "to": ends, "zone": zone}
 
 

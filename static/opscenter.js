@@ -9,6 +9,10 @@
       if (!menu.contains(event.target)) menu.open = false;
     }
   });
+  document.addEventListener("focusout", (event) => {
+    const menu = event.relatedTarget && event.target.closest("details.menu[open]");
+    if (menu && !menu.contains(event.relatedTarget)) menu.open = false; // it would cover what has the focus now
+  });
   document.addEventListener("keydown", (event) => {
     const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
     if (!menu) return;

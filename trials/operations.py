@@ -1,6 +1,7 @@
 """What people do with trials."""
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import PipelineVersion, Role, User
@@ -22,9 +23,12 @@ def infer(*, actor: User, version: PipelineVersion, body: bytes, content_type: s
     """
     version = catalog.pipeline_version_for(actor, version.pk, Role.COLLABORATOR)
     if not body.strip():
-        raise Invalid("The request is empty: send records, as to /infer of an edge.")
+        raise Invalid(_("The request is empty: send records, as to /infer of an edge."))
     if len(body) > LARGEST_REQUEST:
-        raise TooLarge(f"A request to try may have at most {LARGEST_REQUEST} bytes.", limit=LARGEST_REQUEST)
+        raise TooLarge(
+            _("A request to try may have at most %(largest_request)s bytes.") % {"largest_request": LARGEST_REQUEST},
+            limit=LARGEST_REQUEST,
+        )
     if reason := why_not(version):
         raise NotTried(reason)
     package = artifact.build(queries.content_of(version), "trials")
@@ -34,9 +38,9 @@ def infer(*, actor: User, version: PipelineVersion, body: bytes, content_type: s
 def why_not(version: PipelineVersion) -> str:
     """Why a version cannot be tried in this center; empty when it can."""
     if not settings.TRIALS_AT_ONCE:
-        return "Trials are switched off in this center (OPSCENTER_TRIALS_AT_ONCE is 0)."
+        return _("Trials are switched off in this center (OPSCENTER_TRIALS_AT_ONCE is 0).")
     if not settings.ENGINE_COMMAND:
-        return (
+        return _(
             "There is no engine beside this center: install it (pip install ./engine), "
             "or name its command in OPSCENTER_ENGINE_COMMAND."
         )
@@ -45,5 +49,5 @@ def why_not(version: PipelineVersion) -> str:
     except ModelsNotReady as refusal:
         return refusal.message
     if any(model.framework == "python" for model in models):
-        return "It has a Python step, which is code that was uploaded: that runs on edges only, not in the center."
+        return _("It has a Python step, which is code that was uploaded: that runs on edges only, not in the center.")
     return ""

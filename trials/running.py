@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from catalog import storage
 from common.errors import StorageFull, TooLarge
@@ -52,7 +53,8 @@ def infer(package: Package, body: bytes, content_type: str) -> bytes:
                 (folder / "request").write_bytes(body)
             except OSError as exc:
                 raise StorageFull(
-                    f"There is no room to try a pipeline here ({exc.strerror}): free some space."
+                    _("There is no room to try a pipeline here (%(reason)s): free some space.")
+                    % {"reason": exc.strerror}
                 ) from exc
             return _run(folder, content_type, MEMORY + 3 * package.size)
 
@@ -68,7 +70,7 @@ def _turn(root: Path) -> Iterator[None]:
                 continue
             yield
             return
-    raise TrialsBusy("Other requests are being tried: try again in a moment.", retry_after=BUSY_SECONDS)
+    raise TrialsBusy(_("Other requests are being tried: try again in a moment."), retry_after=BUSY_SECONDS)
 
 
 def _sweep(root: Path) -> None:
@@ -119,14 +121,19 @@ def _run(folder: Path, content_type: str, memory: int) -> bytes:
             code = process.wait(settings.TRIAL_SECONDS)
         except subprocess.TimeoutExpired:
             raise TrialFailed(
-                f"The pipeline did not answer within {settings.TRIAL_SECONDS} seconds: try fewer rows."
+                _("The pipeline did not answer within %(trial_seconds)s seconds: try fewer rows.")
+                % {"trial_seconds": settings.TRIAL_SECONDS}
             ) from None
         finally:
             _end(process)
     if code == 0:
         return answer.read_bytes()
     if answer.stat().st_size >= LARGEST_ANSWER:
-        raise TooLarge(f"The answer has more than {LARGEST_ANSWER} bytes: try fewer rows.", limit=LARGEST_ANSWER)
+        raise TooLarge(
+            _("The answer has more than %(largest_answer)s bytes: try fewer rows.")
+            % {"largest_answer": LARGEST_ANSWER},
+            limit=LARGEST_ANSWER,
+        )
     raise _failure(code, _told(said))
 
 
@@ -170,7 +177,9 @@ def _told(said: Path) -> str:
 
 def _failure(code: int, told: str) -> RequestRefused | TrialFailed:
     if code == REFUSED:
-        return RequestRefused(told or "The pipeline refused the request.")
+        return RequestRefused(told or _("The pipeline refused the request."))
     if told:
         return TrialFailed(told)
-    return TrialFailed("The pipeline took more memory or time than a trial may, or ended the engine: try fewer rows.")
+    return TrialFailed(
+        _("The pipeline took more memory or time than a trial may, or ended the engine: try fewer rows.")
+    )

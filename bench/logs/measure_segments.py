@@ -75,6 +75,9 @@ def fill(center: Center, there: int, count: int, oldest: int) -> None:
         ),
         batch_size=1000,
     )
+    if connection.vendor == "postgresql":  # as its autovacuum does soon: plans rest on what it knows of the table
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
 
 
 def newest(center: Center) -> float:

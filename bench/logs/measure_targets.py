@@ -159,3 +159,4 @@ def tail(center: Center, before: float) -> None:
     """What pages that are not compacted yet add to a scan."""
     ship(center, START + 10**9, TAIL_ROWS, TAIL_PAGES)
     tell(f"a scan's extra for {TAIL_PAGES} pages, ms", scanned(center) - before, 300, is_least=False)
+    LogPage.objects.all().delete()

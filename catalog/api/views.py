@@ -5,6 +5,7 @@ from typing import Any, cast
 from django.contrib.auth import authenticate
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema
 from knox.models import AuthToken
 from rest_framework import status
@@ -47,7 +48,7 @@ class Login(APIView):
         given = checked(serializers.LoginIn(data=request.data))
         user = authenticate(request, email=given["email"], password=given["password"])
         if user is None:
-            raise NotAuthenticated("The e-mail address or the password is wrong.")
+            raise NotAuthenticated(gettext("The e-mail address or the password is wrong."))
         _, token = AuthToken.objects.create(user=user)
         answer = serializers.LoginOut({"token": token, "user": user})
         return Response(answer.data, status=status.HTTP_201_CREATED)
@@ -102,7 +103,10 @@ class MemberDetail(APIView):
         workspace = queries.workspace_for(actor_of(request), pk)
         membership = workspace.memberships.select_related("user").filter(user__public_id=user_id).first()
         if membership is None:
-            raise NotFound(f"There is no member {user_id} in {workspace.name}.")
+            raise NotFound(
+                gettext("There is no member %(user_id)s in %(workspace)s.")
+                % {"user_id": user_id, "workspace": workspace.name}
+            )
         operations.remove_member(actor=actor_of(request), workspace=workspace, user=membership.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -128,7 +132,7 @@ class Models(ListAPIView[Model]):
         given = checked(serializers.UploadIn(data=request.data))
         file = given.pop("file")
         if not isinstance(file, UploadedModel):
-            raise Invalid("Send the model as a file part named `file`.")
+            raise Invalid(gettext("Send the model as a file part named `file`."))
         version = operations.create_model_version(
             actor=actor_of(request), workspace=workspace, upload=file.writer, file_name=file.name or "", **given
         )

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -114,7 +115,8 @@ class AssayChangesIn(serializers.Serializer[Any]):
         """Nothing is left out unsaid: a field that cannot be changed is refused."""
         if unknown := sorted(set(self.initial_data) - set(self.fields)):
             raise serializers.ValidationError(
-                f"Of an assay only {', '.join(self.fields)} can be changed, not {', '.join(unknown)}: make another one."
+                _("Of an assay only %(fields)s can be changed, not %(others)s: make another one.")
+                % {"fields": ", ".join(self.fields), "others": ", ".join(unknown)}
             )
         return attrs
 

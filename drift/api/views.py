@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
@@ -79,7 +80,10 @@ class Body(BaseParser):
     ) -> dict[str, bytes]:
         body: bytes = stream.read(baselines.MAX_BYTES + 1)
         if len(body) > baselines.MAX_BYTES:
-            raise TooLarge(f"A baseline may have at most {baselines.MAX_BYTES} bytes.", limit=baselines.MAX_BYTES)
+            raise TooLarge(
+                _("A baseline may have at most %(max_bytes)s bytes.") % {"max_bytes": baselines.MAX_BYTES},
+                limit=baselines.MAX_BYTES,
+            )
         return {"body": body}
 
 

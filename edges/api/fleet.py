@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.generics import ListAPIView
@@ -38,11 +39,11 @@ class CSVParser(BaseParser):
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         content = stream.read(CSV_BYTES + 1)
         if len(content) > CSV_BYTES:
-            raise TooLarge(f"The CSV is larger than {CSV_BYTES} bytes.", limit=CSV_BYTES)
+            raise TooLarge(_("The CSV is larger than %(csv_bytes)s bytes.") % {"csv_bytes": CSV_BYTES}, limit=CSV_BYTES)
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as exc:
-            raise Invalid("The CSV must be UTF-8.") from exc
+            raise Invalid(_("The CSV must be UTF-8.")) from exc
 
 
 class BulkEdges(APIView):

@@ -66,8 +66,8 @@ class Gaps(DeviceView):
     """`POST gaps`: rows that the edge had to drop before they were shipped. Moves `acked` past them."""
 
     def post(self, request: Request) -> Response:
-        gap = self.checked(GapIn, request)
-        return Response({"acked": operations.record_gap(edge=edge_of(request), now=timezone.now(), **gap)})
+        gap = operations.SentGap(**self.checked(GapIn, request))
+        return Response({"acked": operations.record_gap(edge=edge_of(request), gap=gap, now=timezone.now())})
 
 
 def _uuid(query: Mapping[str, str], name: str) -> UUID:

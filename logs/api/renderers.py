@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -51,7 +52,9 @@ class Negotiation(DefaultContentNegotiation):
         named = [renderer for renderer in known if renderer.format == format]
         if not named:
             names = ", ".join(str(renderer.format) for renderer in known)
-            raise Invalid(f"There is no format {format}: choose one of {names}.")
+            raise Invalid(
+                _("There is no format %(format)s: choose one of %(names)s.") % {"format": format, "names": names}
+            )
         return named
 
 

@@ -11,6 +11,7 @@ from logs.filters import MAX_NAME, Filters, moment
 from logs.models import SOURCE_LENGTH, LogGap
 from logs.query import MAX_LIMIT, Order, Query
 
+SOURCE_HELP = "name of the source within the pipeline; its first page or gap makes it"
 MOMENT = "ISO 8601 (UTC unless it has an offset) or epoch ms"
 
 
@@ -120,7 +121,7 @@ class GapOut(serializers.ModelSerializer[LogGap]):
 class AccountOut(serializers.Serializer[Any]):
     epoch = serializers.UUIDField(help_text="a log store")
     received = serializers.IntegerField(help_text="rows that are durable here")
-    shed = serializers.IntegerField(help_text="rows that the edge had to drop before they were shipped")
+    shed = serializers.IntegerField(help_text="rows that were dropped before they were sent, as the gaps tell")
     acked = serializers.IntegerField(help_text="last sequence that is accounted for: received + shed")
     pending = serializers.IntegerField(
         allow_null=True, help_text="rows that waited on the edge at its last check-in; null for a store it has no more"
@@ -133,7 +134,7 @@ class AccountOut(serializers.Serializer[Any]):
         allow_null=True, help_text="edge time of the newest row received, epoch ms; null when it is not known"
     )
     last_arrival = serializers.DateTimeField(allow_null=True, help_text="of rows or a gap; null before the first")
-    gaps = GapOut(many=True, help_text="with the edge's reason; rows left behind as `volume_lost`, until they come")
+    gaps = GapOut(many=True, help_text="with the sender's reason; rows left behind as `volume_lost`, until they come")
 
 
 class AccountingOut(serializers.Serializer[Any]):
@@ -157,13 +158,13 @@ class PageIn(serializers.Serializer[Any]):
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         """`source` is a name that serializers use themselves."""
-        text = "name of the source within the pipeline; its first page makes it"
-        return {"source": serializers.CharField(max_length=SOURCE_LENGTH, help_text=text), **super().get_fields()}
+        source = serializers.CharField(max_length=SOURCE_LENGTH, help_text=SOURCE_HELP)
+        return {"source": source, **super().get_fields()}
 
 
 class AckedOut(serializers.Serializer[Any]):
     acked = serializers.IntegerField(
-        help_text="sequence of the last durable row; rows up to it are ignored when resent"
+        help_text="sequence of the last row that is durable or told as lost; rows up to it are ignored when resent"
     )
 
 

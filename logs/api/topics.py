@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 from django.http import HttpResponse
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -25,10 +26,12 @@ from logs.api.renderers import ARROW_FILE, Whatever
 from logs.columns import DEFAULT_SEPARATOR, Selection
 from logs.filters import COUNT, Filters, moment
 from logs.query import MAX_LIMIT, Answer, Order, Query, Status
+from logs.schemas import TIME
 
 END = 2**40  # of every partition: rows are counted back from it
 MAX_RAW = 1_000_000  # the most that the SDK's raw logs ask for
 SEARCHES = 20  # of bounded scans, so that an answer without rows is the last: the SDK stops at it
+NOTHING = Answer(pa.table({"time": pa.array([], TIME)}), Status.ALL, None)
 _TOPIC = re.compile(r"pipeline-(\d{1,18})(-failures)?")
 
 
@@ -66,7 +69,10 @@ class TopicRecords(APIView):
     def post(self, request: Request, topic: str) -> HttpResponse:
         """Rows of one schema; the schema's metadata key `status` says why they end and with what to go on."""
         pipeline, filters = _opened(request, topic)
-        place = _Place.of(request.data)
+        iterator: Any = request.data
+        if iterator is None:  # the `next` of the last answer: who goes on until there are no rows has them all
+            return HttpResponse(formats.arrow_file(NOTHING, {"status": "All", "next": None}), content_type=ARROW_FILE)
+        place = _Place.of(iterator)
         while True:
             query = _asked(request, filters, pipeline, place)
             answer = _searched(cast(User, request.user), pipeline, query)
@@ -88,11 +94,11 @@ class _Place:
     def of(cls, iterator: Any) -> "_Place":
         """Raises `Invalid`."""
         if not isinstance(iterator, dict):
-            raise Invalid("The body must be an iterator: {} at first, then `next` of the answer before.")
+            raise Invalid(gettext("The body must be an iterator: {} at first, then `next` of the answer before."))
         is_own = "cursor" in iterator
         partitions = iterator.get("partitions", {}) if is_own else iterator
         if not isinstance(partitions, dict) or not all(type(offset) is int for offset in partitions.values()):
-            raise Invalid("An iterator has a number for each partition, or is `next` of an answer.")
+            raise Invalid(gettext("An iterator has a number for each partition, or is `next` of an answer."))
         cursor = iterator["cursor"] if is_own else None
         return cls(str(cursor) if cursor is not None else None, dict(sorted(partitions.items())))
 
@@ -108,7 +114,7 @@ class _Place:
 def _opened(request: Request, topic: str) -> tuple[Pipeline, Filters]:
     found = _TOPIC.fullmatch(topic)
     if found is None:
-        raise NotFound(f"There is no topic {topic}.")
+        raise NotFound(gettext("There is no topic %(topic)s.") % {"topic": topic})
     pipeline = catalog.pipeline_for(cast(User, request.user), int(found[1]))
     return pipeline, Filters(anomalies=(COUNT,) if found[2] else ())
 
@@ -180,7 +186,7 @@ def _page_size(request: Request) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and int(given[:18]) > 0):
-        raise Invalid("page_size must be a whole number of rows, at least 1.")
+        raise Invalid(gettext("page_size must be a whole number of rows, at least 1."))
     return int(given[:18])
 
 
@@ -188,4 +194,4 @@ def _moment(text: str | None) -> Any:
     try:
         return moment(text) if text else None
     except (ValueError, OverflowError) as exc:
-        raise Invalid("time.start and time.end must be ISO 8601.") from exc
+        raise Invalid(gettext("time.start and time.end must be ISO 8601.")) from exc

@@ -7,6 +7,7 @@ from logs.api import aggregates, exports, observability, retention, views
 urlpatterns: list[URLPattern] = [
     path("observability", observability.ObservabilitySwitch.as_view(), name="api-observability"),
     path("pipelines/<int:pk>/logs", views.PipelineLogs.as_view(), name="api-pipeline-logs"),
+    path("pipelines/<int:pk>/logs/gaps", views.PipelineGaps.as_view(), name="api-pipeline-log-gaps"),
     path("pipelines/<int:pk>/logs/sources", views.PipelineSources.as_view(), name="api-pipeline-log-sources"),
     path("pipelines/<int:pk>/logs/series", aggregates.PipelineSeries.as_view(), name="api-pipeline-log-series"),
     path("pipelines/<int:pk>/logs/exact", aggregates.PipelineExact.as_view(), name="api-pipeline-log-exact"),

@@ -83,6 +83,27 @@ class PipelineLogs(APIView):
         return super().finalize_response(request, response, *args, **kwargs)
 
 
+class PipelineGaps(APIView):
+    """Rows that a source in the center lost before it sent them: told here, they are counted and not waited for."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("source", str, required=True, description=serializers.SOURCE_HELP)],
+        request=device.GapIn,
+        responses=serializers.AckedOut,
+    )
+    def post(self, request: Request, pk: int) -> Response:
+        given = device.GapIn(data=request.data)
+        given.is_valid(raise_exception=True)
+        acked = operations.record_source_gap(
+            actor=cast(User, request.user),
+            pipeline_pk=pk,
+            source=request.query_params.get("source", ""),
+            gap=operations.SentGap(**given.validated_data),
+            now=timezone.now(),
+        )
+        return Response({"acked": acked})
+
+
 class EdgeAccounting(APIView):
     """What came of every row of an edge: each is durable here or was told to be dropped, `received + shed = acked`."""
 

@@ -4,6 +4,8 @@ import re
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from django.utils.translation import gettext as _
+
 from publishing.doctor.place import Place
 from publishing.doctor.report import FAIL, OK, WARN
 from publishing.oci.client import Answer
@@ -20,7 +22,8 @@ def password_age(host: str, saved_at: datetime, now: datetime) -> str:
     age = now - saved_at
     if not _ECR.search(host) or age < timedelta(hours=ECR_HOURS):
         return ""
-    return f"This token was saved {age.total_seconds() / 3600:.0f} h ago; ECR tokens last {ECR_HOURS} h."
+    told = {"age": age.total_seconds() / 3600, "hours": ECR_HOURS}
+    return _("This token was saved %(age).0f h ago; ECR tokens last %(hours)s h.") % told
 
 
 def connection(at: Place) -> None:

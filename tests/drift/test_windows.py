@@ -54,6 +54,28 @@ def test_windows_are_scored_as_they_end(device: Device, make_assay: MakeAssay) -
         assert result.end - result.start == 3_600_000
 
 
+def test_a_score_is_a_warning_between_the_thresholds(device: Device, make_assay: MakeAssay) -> None:
+    shipper = Shipper(device)
+    ship(shipper, BEGIN, USUAL)
+    ship(shipper, BEGIN + HOUR, RANDOM.normal(106, 10, 500))
+    probe = make_assay(device)
+    jobs.run_due(at(2))
+    score = Result.objects.get(assay=probe).score
+    assert score is not None and score > 0
+    expected = {
+        "below both": ((2 * score, 3 * score), "ok"),
+        "between": ((score / 2, 2 * score), "warning"),
+        "just at the warning": ((score, 2 * score), "ok"),
+        "above both": ((score / 3, score / 2), "alert"),
+        "without a warning": ((None, 2 * score), "ok"),
+    }
+    for name, ((warning, alert), _) in expected.items():
+        make_assay(device, name=name, warning=warning, alert=alert)
+    jobs.run_due(at(2))
+    found = {result.assay.name: result.status for result in Result.objects.exclude(assay=probe)}
+    assert found == {name: status for name, (_, status) in expected.items()}
+
+
 def test_a_window_holds_its_start_and_not_its_end(device: Device, make_assay: MakeAssay) -> None:
     shipper = Shipper(device)
     ship(shipper, BEGIN, USUAL)

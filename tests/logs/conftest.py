@@ -3,12 +3,14 @@
 import base64
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.cache import cache
+from django.db import connection
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -25,6 +27,26 @@ STREAM = "application/vnd.apache.arrow.stream"
 @pytest.fixture(autouse=True)
 def no_throttling_between_tests() -> None:
     cache.clear()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The database itself has no more room for pages: SQLite's page limit, PostgreSQL's own error from a trigger."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA page_count")
+            pages_now = cursor.fetchone()[0]
+            cursor.execute(f"PRAGMA max_page_count = {pages_now + 1}")
+            yield
+            cursor.execute("PRAGMA max_page_count = 1073741823")
+            return
+        cursor.execute(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"
+        )
+        cursor.execute("CREATE TRIGGER no_room BEFORE INSERT ON logs_logpage EXECUTE FUNCTION no_room()")
+        yield
+        cursor.execute("DROP FUNCTION no_room CASCADE")
 
 
 @dataclasses.dataclass

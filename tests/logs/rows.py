@@ -70,9 +70,9 @@ def stream(data: pa.Table, compression: str | None = "zstd", rows_a_batch: int |
     return bytes(sink.getvalue())
 
 
-def file(data: pa.Table) -> bytes:
+def file(data: pa.Table, compression: str | None = None) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, data.schema) as writer:
+    with pa.ipc.new_file(sink, data.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(data)
     return bytes(sink.getvalue())
 

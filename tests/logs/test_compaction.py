@@ -1,5 +1,6 @@
 """Pages become segments, and who reads does not notice."""
 
+import copy
 import itertools
 import logging
 import os
@@ -160,6 +161,22 @@ def test_the_task_waits_for_many_pages_or_old_ones(device: Device, monkeypatch: 
     assert compaction.waiting_pipelines(ship_later) == []
 
 
+def test_pages_wait_until_they_are_a_hundred_and_none_is_left(device: Device) -> None:
+    """Looked at every 15 seconds, so that fewer than 200 wait where a pipeline gets up to six a second."""
+    device.ship(device.page([rows.START]))
+    (page,) = LogPage.objects.all()
+    copies = [copy.copy(page) for _ in range(compaction.WAITING_PAGES - 1)]
+    for number, one in enumerate(copies, 2):
+        one.pk, one.first = None, number
+    LogPage.objects.bulk_create(copies[:-1])
+    rollups.roll_up_waiting(timezone.now)
+    assert (LogPage.objects.count(), tasks.compact()) == (99, 0)
+    LogPage.objects.bulk_create(copies[-1:])
+    rollups.roll_up_waiting(timezone.now)
+    assert (tasks.compact(), LogPage.objects.count()) == (1, 0)
+    assert LogSegment.objects.get().rows == 100
+
+
 def test_another_worker_keeps_out(device: Device) -> None:
     ship(device, 3)
     rollups.roll_up_waiting(timezone.now)
@@ -197,6 +214,26 @@ def test_a_full_disk_leaves_the_pages(device: Device, monkeypatch: Any) -> None:
     assert len(read(device)) == 30
     monkeypatch.undo()
     assert LogCompaction.objects.get().lease is None, "the next one may begin at once"
+
+
+def test_a_file_and_its_names_are_durable_before_the_segment_counts(
+    device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(device, 3)
+    rollups.roll_up_waiting(timezone.now)
+    sync, synced = os.fsync, []
+
+    def noted(descriptor: int) -> None:
+        assert not LogSegment.objects.exists() and LogPage.objects.count() == 3
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert compaction.compact(device.version.pipeline_id, timezone.now) == 1
+    file = folder / LogSegment.objects.get().path
+    # The folder of segments was not there either, so its name counts too.
+    names = [file, file.parent, file.parent.parent, folder, folder.parent]
+    assert synced == [name.stat().st_ino for name in names]
 
 
 def test_a_lost_file_hides_no_other_rows(device: Device, folder: Path, caplog: Any) -> None:

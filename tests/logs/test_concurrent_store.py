@@ -95,17 +95,8 @@ def test_overlapping_pages_sent_at_once_leave_each_row_once(device: Device) -> N
 
 def test_page_and_gap_sent_at_once_account_for_each_row_once(device: Device) -> None:
     def gap() -> int:
-        return operations.record_gap(
-            edge=device.edge,
-            epoch=rows.EPOCH,
-            first=1,
-            last=50,
-            count=50,
-            time_min=None,
-            time_max=None,
-            reason="storage_limit",
-            now=NOW,
-        )
+        told = operations.SentGap(rows.EPOCH, 1, 50, 50, time_min=None, time_max=None, reason="storage_limit")
+        return operations.record_gap(edge=device.edge, gap=told, now=NOW)
 
     at_once([lambda: store(device, 1, 100), gap, gap])
     mark = LogMark.objects.get()

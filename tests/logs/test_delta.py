@@ -11,8 +11,9 @@ import pytest
 from deltalake import DeltaTable
 from django.utils import timezone
 
-from logs import compaction, delta, rollups, tasks
+from logs import compaction, delta, queries, rollups, segment_files, tasks
 from logs.models import LogSegment
+from logs.query import Order, Query
 from tests.logs import rows
 from tests.logs.busy import Shipper
 from tests.logs.conftest import Device
@@ -58,6 +59,27 @@ def test_polars_duckdb_and_delta_rs_read_every_row(device: Device, folder: Path,
     assert (found[0], found[2]) == (300, device.edge.name)
     times = pl.read_delta(place)["time"].to_list()
     assert min(times) == found[1]
+
+
+def test_readers_find_row_for_row_what_the_center_answers(device: Device, folder: Path) -> None:
+    names = range(100, 160)
+    inputs = {"id": pa.array(names, pa.int64()), "x": pa.array([0.1 * n for n in names], pa.float32())}
+    outputs = {"variable": pa.array([[n / 3, 1e300] if n % 7 else None for n in names], pa.list_(pa.float64()))}
+    times = [rows.START + 37 * n % 101 for n in range(60)]  # in no order
+    Shipper(device).ship(rows.table(times, version=device.version.uuid, inputs=inputs, outputs=outputs))
+    query = Query(order=Order.OLDEST_FIRST, limit=1000)
+    [batch] = queries.walk(device.version.pipeline, query)
+    expected = batch.tables[0].to_pylist()
+    compact(device)
+    assert delta.publish() == 1
+    place = str(folder / posixpath.dirname(LogSegment.objects.get().path))
+    keys = list(segment_files.KEYS)
+    assert pl.read_delta(place).sort("time", *keys[:2]).drop(keys).to_dicts() == expected
+    dataset = DeltaTable(place).to_pyarrow_dataset()
+    for source in ("dataset", f"read_parquet({DeltaTable(place).file_uris()})"):
+        found = duckdb.sql(f"SELECT * EXCLUDE (_page, _row, _arrived) FROM {source} ORDER BY time, _page, _row")
+        assert found.to_arrow_table().to_pylist() == expected
+    assert len(dataset.to_table()) == len(expected) == 60
 
 
 def test_what_is_merged_or_expired_is_replaced_in_the_table(device: Device, folder: Path) -> None:

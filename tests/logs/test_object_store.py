@@ -11,9 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pyarrow.fs as pafs
 import pytest
+from deltalake import DeltaTable
 from django.utils import timezone
 
 from common.errors import Conflict
@@ -211,7 +213,12 @@ def test_delta_tables_are_published_there(device: Device, server: str) -> None:
     assert delta.publish() == 1 and delta.publish() == 0
     place = storage.address(LogSegment.objects.get().path.rsplit("/", 1)[0])
     options = {"AWS_ENDPOINT_URL": f"http://{server}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
-    assert len(pl.read_delta(place, storage_options=options)) == 50
+    expected = sorted(read(device), key=lambda row: row["time"])
+    keys = list(segment_files.KEYS)
+    assert pl.read_delta(place, storage_options=options).sort("time").drop(keys).to_dicts() == expected
+    dataset = DeltaTable(place, storage_options=options).to_pyarrow_dataset()  # noqa: F841 the name of DuckDB's table
+    found = duckdb.sql(f"SELECT * EXCLUDE ({', '.join(keys)}) FROM dataset ORDER BY time")
+    assert found.to_arrow_table().to_pylist() == expected and len(expected) == 50
 
 
 def test_a_store_that_is_away_leaves_the_pages(device: Device, settings: Any) -> None:

@@ -50,9 +50,10 @@ def test_page_of_many_batches_is_one_page() -> None:
     assert check(rows.stream(rows.table(rows.run(100)), rows_a_batch=7)).rows == 100
 
 
-def test_arrow_file_is_stored_as_the_stream_in_it() -> None:
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_arrow_file_is_stored_as_the_stream_in_it(compression: str | None) -> None:
     data = rows.table(rows.run(10))
-    page = check(rows.file(data))
+    page = check(rows.file(data, compression))
     assert pages.read(page.body).equals(data)
     assert not page.body.startswith(b"ARROW1")
 

@@ -31,7 +31,8 @@ def topic_of(client: APIClient, device: Device) -> str:
 def page(client: APIClient, topic: str, iterator: Any, **query: Any) -> tuple[pa.Table, dict[str, Any]]:
     asked = {"dataset%5B%5D": "*", "dataset.separator": "."} | query
     given = "&".join(f"{name}={value}" for name, value in asked.items())
-    response = client.post(f"/v1/logs/topic/{topic}/records?{given}", iterator, headers={"Accept": ARROW})
+    address, body = f"/v1/logs/topic/{topic}/records?{given}", json.dumps(iterator)
+    response = client.generic("POST", address, body, content_type="application/json", headers={"Accept": ARROW})
     assert response.status_code == 200, response.content
     assert response["Content-Type"] == ARROW
     table = pa.ipc.open_file(response.content).read_all()
@@ -163,6 +164,49 @@ def test_raw_logs_are_the_newest_of_each_partition(
     assert sorted(raw(client, topic, 1000)) == list(range(300))
     window = {"time.start": "2025-11-21T00:00:00.010Z", "time.end": "2025-11-21T00:00:00.013Z"}
     assert raw(client, topic, 1000, **window) == [10, 12, 11, 13]
+
+
+def offsets(client: APIClient, topic: str) -> dict[str, int]:
+    """Where the partitions of a topic begin."""
+    partitions = client.get(f"/v1/logs/topic/{topic}").json()["partitions"]
+    return {name: span["start"] for name, span in partitions.items()}
+
+
+def test_partitions_are_read_from_their_offset_on_until_there_are_no_rows(
+    shipped: Device, api: Api, viewer: User
+) -> None:
+    """The oldest first, `next` sent back as it came, also that of the last answer."""
+    client = api(viewer)
+    topic = topic_of(client, shipped)
+    iterator: Any = offsets(client, topic)
+    found: list[int] = []
+    sizes: list[int] = []
+    while len(sizes) < 10 and 0 not in sizes:
+        table, status = page(client, topic, iterator, page_size=70, order="asc")
+        sizes.append(len(table))
+        found += table["in.id"].to_pylist() if len(table) else []
+        iterator = status["next"]
+    assert found == [*range(0, 300, 2), *range(1, 300, 2)]
+    assert sizes == [70, 70, 10, 70, 70, 10, 0]
+
+
+def test_the_oldest_row_of_a_partition_alone(shipped: Device, api: Api, viewer: User) -> None:
+    client = api(viewer)
+    topic = topic_of(client, shipped)
+    begin = offsets(client, topic)["other"]
+    table, status = page(client, topic, {"other": begin}, page_size=1, order="asc")
+    assert (table["in.id"].to_pylist(), status["status"]) == ([1], "RecordLimited")
+    following, _ = page(client, topic, status["next"], page_size=1, order="asc")
+    assert following["in.id"].to_pylist() == [3]
+
+
+def test_a_time_range_is_read_newest_first_too(shipped: Device, api: Api, viewer: User) -> None:
+    client = api(viewer)
+    times = {"time.start": "2025-11-21T00:00:00.010Z", "time.end": "2025-11-21T00:00:00.014Z"}
+    table, status = page(client, topic_of(client, shipped), {}, page_size=3, order="desc", **times)
+    assert (table["in.id"].to_pylist(), status["status"]) == ([14, 13, 12], "RecordLimited")
+    table, status = page(client, topic_of(client, shipped), status["next"], page_size=3, order="desc", **times)
+    assert (table["in.id"].to_pylist(), status) == ([11, 10], {"status": "All", "next": None})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from logs import segment_files
@@ -55,6 +56,15 @@ def test_rows_are_those_of_the_pages_in_the_order_of_their_keys(
     }[kind]
     parts = [page(10 + number, some) for number, some in enumerate(times)]
     assert written(parts, form).equals(in_order(parts).combine_chunks())
+
+
+def test_parquet_is_zstd_in_groups_of_20000_rows() -> None:
+    sink = io.BytesIO()
+    segment_files.write(sink, Ordered([page(1, list(range(45_000)))]), segment_files.PARQUET)
+    told = pq.ParquetFile(sink).metadata
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    assert [group.num_rows for group in groups] == [20_000, 20_000, 5_000]
+    assert {group.column(at).compression for group in groups for at in range(group.num_columns)} == {"ZSTD"}
 
 
 def test_slices_give_their_own_rows_only() -> None:

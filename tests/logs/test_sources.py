@@ -5,16 +5,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from django.test import override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from catalog.models import PipelineVersion, User
-from logs import compaction, rollups
+from logs import compaction, pages, rollups
 from logs.models import LogMark, LogPage, LogSource
 from tests.logs import rows
-from tests.logs.conftest import STREAM, Device
+from tests.logs.conftest import STREAM, Device, full_disk
 
 pytestmark = pytest.mark.django_db
 
@@ -114,8 +115,18 @@ def test_hole_is_409_with_the_row_to_begin_at(api: Api, member: User, make_pipel
 
 
 def test_body_above_the_limit_is_413(api: Api, member: User, make_pipeline_version: Any) -> None:
-    response = ship(api(member), make_pipeline_version(), b"x" * (10 * 1024**2 + 1))
-    assert (response.status_code, LogPage.objects.count()) == (413, 0)
+    response = ship(api(member), make_pipeline_version(), b"x" * (pages.MAX_BYTES + 1))
+    assert (response.status_code, response.json()["code"]) == (413, "page_too_large")
+    assert response.json()["limit"] == pages.MAX_BYTES
+    assert not LogSource.objects.exists()
+
+
+def test_more_rows_than_a_page_may_have_are_413(api: Api, member: User, make_pipeline_version: Any) -> None:
+    version = make_pipeline_version()
+    response = ship(api(member), version, rows.page(rows.run(pages.MAX_ROWS + 1), version=version.uuid))
+    assert (response.status_code, response.json()["code"]) == (413, "page_too_large")
+    assert response.json()["limit"] == pages.MAX_ROWS
+    assert not LogSource.objects.exists()
 
 
 @override_settings(EDGE_CALLS_PER_MINUTE=2)
@@ -123,7 +134,21 @@ def test_too_many_pages_are_429(api: Api, member: User, make_pipeline_version: A
     version = make_pipeline_version()
     answers = [ship(api(member), version) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json()["code"] == "rate_limited"
     assert int(answers[-1]["Retry-After"]) >= 1
+    assert ship(api(member), version, source="weekly").status_code == 200  # each source has its own
+
+
+def test_full_disk_is_507_and_the_page_may_be_sent_again(api: Api, member: User, make_pipeline_version: Any) -> None:
+    version, client = make_pipeline_version(), api(member)
+    ship(client, version)
+    body = rows.page(rows.run(9000), version=version.uuid)
+    with full_disk():
+        response = ship(client, version, body, first=4)
+    assert (response.status_code, response.json()["code"]) == (507, "storage_full")
+    assert list(LogPage.objects.values_list("first", "rows")) == [(1, 3)]
+    assert (LogMark.objects.get().acked, LogMark.objects.get().rows) == (3, 3)
+    assert ship(client, version, body, first=4).json() == {"acked": 9003}
 
 
 def test_version_of_another_pipeline_is_404(api: Api, member: User, make_pipeline_version: Any) -> None:
@@ -143,10 +168,42 @@ def test_wrong_place_is_400_and_makes_no_source(
     assert not LogSource.objects.exists()
 
 
-def test_what_is_no_page_makes_no_source(api: Api, member: User, make_pipeline_version: Any) -> None:
-    response = ship(api(member), make_pipeline_version(), b"nothing")
+def pages_that_are_none(version: uuid.UUID) -> dict[str, tuple[bytes, str]]:
+    """Bodies, and what of the answer says why."""
+    whole = rows.page(rows.run(3), version=version)
+    mixed = [rows.table(rows.run(2), version=version), rows.table(rows.run(1), version=uuid.uuid4())]
+    return {
+        "nothing": (b"", "no Arrow schema"),
+        "no Arrow": (b"nothing", "not an Arrow IPC stream"),
+        "cut short": (whole[: len(whole) // 2], "ends in the middle"),
+        "no rows": (rows.page([], version=version), "no rows"),
+        "without a time": (rows.stream(rows.table([1], version=version).drop_columns(["time"])), "time"),
+        "flat inputs": (
+            rows.stream(pa.table(rows.columns([1], version=version) | {"in": pa.array([1.0])})),
+            "it must be a struct of the inputs",
+        ),
+        "another version": (rows.page([1], version=uuid.uuid4()), "send them apart"),
+        "two versions": (rows.stream(pa.concat_tables(mixed)), "send them apart"),
+    }
+
+
+@pytest.mark.parametrize("name", pages_that_are_none(rows.VERSION))
+def test_what_is_no_page_is_400_with_the_reason_and_makes_no_source(
+    api: Api, member: User, make_pipeline_version: Any, name: str
+) -> None:
+    version = make_pipeline_version()
+    body, why = pages_that_are_none(version.uuid)[name]
+    response = ship(api(member), version, body)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_page")
+    assert why in response.json()["message"]
     assert not LogSource.objects.exists()
+
+
+def test_rows_are_taken_while_edges_may_ship_none(
+    api: Api, member: User, make_pipeline_version: Any, settings: Any
+) -> None:
+    settings.EDGE_OBSERVABILITY = False
+    assert ship(api(member), make_pipeline_version()).json() == {"acked": 3}
 
 
 @pytest.mark.parametrize(

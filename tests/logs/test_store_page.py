@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 
@@ -17,7 +16,7 @@ from logs import pages
 from logs.models import LogMark, LogPage
 from tests.conftest import CONTRACT
 from tests.logs import rows
-from tests.logs.conftest import Device
+from tests.logs.conftest import Device, full_disk
 
 pytestmark = pytest.mark.django_db
 
@@ -208,31 +207,15 @@ def test_removed_edge_is_refused_at_once(device: Device, owner: User) -> None:
     assert stored() == [(1, 3)]
 
 
-@pytest.fixture
-def full_disk() -> Any:
-    """The database itself has no more room: SQLite's page limit, PostgreSQL's own error from a trigger."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute("PRAGMA page_count")
-            pages_now = cursor.fetchone()[0]
-            cursor.execute(f"PRAGMA max_page_count = {pages_now + 1}")
-            yield
-            cursor.execute("PRAGMA max_page_count = 1073741823")
-            return
-        cursor.execute(
-            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"
-        )
-        cursor.execute("CREATE TRIGGER no_room BEFORE INSERT ON logs_logpage EXECUTE FUNCTION no_room()")
-        yield
-
-
-def test_full_disk_is_507_and_nothing_is_half_written(device: Device, full_disk: None) -> None:
+def test_full_disk_is_507_and_nothing_is_half_written(device: Device) -> None:
     LogMark.objects.create(edge=device.edge, epoch=rows.EPOCH, updated_at=timezone.now())
-    response = device.ship(device.page(rows.run(9000)))
+    body = device.page(rows.run(9000))
+    with full_disk():
+        response = device.ship(body)
     assert response.status_code == golden("errors.json")["storage_full"] == 507
     assert response.json()["code"] == "storage_full"
     assert (LogMark.objects.get().acked, stored()) == (0, [])
+    assert device.ship(body).json()["acked"] == 9000  # with room again it goes on
 
 
 @override_settings(DEBUG=True)

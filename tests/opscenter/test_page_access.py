@@ -68,6 +68,8 @@ PAGES = {
     "logs:rows": ALL,
     "logs:charts": ALL,
     "logs:exports": ALL,
+    "logs:sources": ALL,
+    "logs:accounting": ALL,
     "logs:cancel-export": POST_ONLY,
     "logs:delete-export": ALL,
     "rollouts:rollouts": ALL,
@@ -237,3 +239,30 @@ def test_every_form_of_every_page_needs_its_token(owner: User, things: dict[str,
         status = client.post(address_of(name, route, things), {"name": "x"}).status_code
         assert status in {403, 405}, f"{name}: {status}"
     assert Pipeline.objects.count() == pipelines
+
+
+def test_pages_without_a_login_and_pages_that_say_no_are_framed_by_nobody(
+    browser: Callable[..., Client], stranger: User
+) -> None:
+    wrong = {}
+    for client, address, status in (
+        (browser(), "/login", 200),
+        (browser(), "/nowhere", 404),
+        (browser(stranger), "/pipelines/1000000", 404),
+        (Client(enforce_csrf_checks=True), "/logout", 405),
+    ):
+        answer = client.get(address)
+        policy = answer["Content-Security-Policy"]
+        held = (answer.status_code, answer["X-Frame-Options"], "frame-ancestors 'none'" in policy, "unsafe" in policy)
+        if held != (status, "DENY", True, False):
+            wrong[address] = held
+    assert not wrong
+
+
+@pytest.mark.parametrize("address", ["/login", "/logout"])
+def test_nobody_is_logged_in_or_out_by_another_site(address: str, owner: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(owner)
+    sent = {"username": "owner@example.com", "password": "owner-password-1"}
+    assert client.post(address, sent).status_code == 403
+    assert client.get("/workspaces").status_code == 200

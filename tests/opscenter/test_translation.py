@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from django.test import Client, RequestFactory
 from django.utils.translation import trans_real
 
 from catalog.models import Pipeline, User, Workspace
+from common.errors import DomainError
 from opscenter import views
 from tests.drift.conftest import make_assay  # noqa: F401
 from tests.logs.conftest import device, make_device, make_publish  # noqa: F401
@@ -57,7 +58,13 @@ FORMS = [
 ]
 CALLS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy"}
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("catalog", "common", "drift", "edges", "logs", "opscenter", "publishing", "rollouts")
+OURS = ("catalog", "common", "drift", "edges", "logs", "opscenter", "publishing", "rollouts", "trials")
+# What programs are refused: engines and senders of rows, and who types commands. English, as what they log.
+ENGLISH = {f"edges/api/{name}.py" for name in ("callers", "calls", "device", "reading")}
+ENGLISH |= {f"edges/{name}.py" for name in ("contacts", "enrolment", "jwts", "limits", "queries", "sessions", "tokens")}
+ENGLISH |= {f"logs/{name}.py" for name in ("envelope", "operations", "outline", "pages", "records", "schemas")}
+ENGLISH |= {"logs/api/device.py", "publishing/exports.py", "opscenter/bootstrap.py"}
+WORDS = re.compile(r"[A-Za-z]+ [a-z]+ ")
 
 
 class Bracketed:
@@ -116,10 +123,12 @@ def untranslated(page: str, names: set[str]) -> list[str]:
 
 
 @pytest.fixture
-def bracketed(monkeypatch: pytest.MonkeyPatch) -> None:
+def bracketed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(trans_real._translations, "en", Bracketed())  # type: ignore[attr-defined]
     monkeypatch.setattr(trans_real, "_default", None)
     trans_real.deactivate()
+    yield
+    trans_real.deactivate()  # the thread keeps the language of the last answer
 
 
 @pytest.fixture
@@ -193,3 +202,24 @@ def test_texts_in_code_are_written_where_they_are_collected_from() -> None:
                 if not isinstance(text, ast.Constant) and not isinstance(text, ast.Attribute):
                     wrong.append(f"{file}:{node.lineno}")
     assert not wrong
+
+
+def refusals() -> set[str]:
+    """The names of all kinds of refusals."""
+
+    def below(kind: type) -> set[str]:
+        return {kind.__name__}.union(*(below(one) for one in kind.__subclasses__()))
+
+    return below(DomainError)
+
+
+def test_what_people_are_refused_is_written_to_be_translated() -> None:
+    kinds, wrong = refusals(), []
+    for file in (file for app in OURS for file in (ROOT / app).rglob("*.py")):
+        name = str(file.relative_to(ROOT))
+        for node in ast.walk(ast.parse(file.read_text())) if name not in ENGLISH else ():
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in kinds and node.args:
+                text = node.args[0]
+                if isinstance(text, ast.Constant | ast.JoinedStr) and WORDS.search(ast.unparse(text)):
+                    wrong.append(f"{name}:{node.lineno}")
+    assert len(kinds) > 40 and not wrong

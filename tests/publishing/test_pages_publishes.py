@@ -183,6 +183,9 @@ def test_replacing_lists_what_will_change(
     assert "The input" not in page
     assert 'name="allow_breaking"' in page
     assert "Its edges move from houseprice to other" in page
+    assert "Inference logs: rows from before stay as they are" in page
+    assert "The pipeline changes from houseprice to other." in page and "Pause the assays of the old names" in page
+    assert "Inference requests: they must be changed to match: The output variable" in page
     assert f'hx-get="/publishes/{old.pk}/edges"' in page
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from django.http import HttpResponse
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import BaseParser
@@ -27,7 +28,7 @@ class Body(BaseParser):
         most = operations.LARGEST_REQUEST
         body: bytes = stream.read(most + 1)
         if len(body) > most:
-            raise TooLarge(f"A request to try may have at most {most} bytes.", limit=most)
+            raise TooLarge(_("A request to try may have at most %(most)s bytes.") % {"most": most}, limit=most)
         return {"body": body}
 
 

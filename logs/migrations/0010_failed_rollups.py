@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('logs', '0008_in_center_sources'),
+        ('logs', '0009_gaps_of_sources'),
     ]
 
     operations = [
