@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, TextField
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
@@ -28,7 +28,6 @@ EXPLAINED_EVENTS = 5
 LAPSING_SHOWN = 1000
 # Publishes that edges run; what each says never changes once it is published, and only then it has edges.
 DESIRED_KEPT = 1024
-EVERY = 2**31 - 1
 
 edge_state = states.edge_state
 
@@ -323,16 +322,15 @@ def _runs_one_of(publishes: Q) -> Q:
     """That an edge, or a fleet token, is of one of these publishes.
 
     They are looked up once, as a list. Joined instead, a pipeline with far more versions than others misleads SQLite
-    once its tables were analysed: for each of ten thousand versions it read all edges. The limit, which no center
-    reaches, keeps PostgreSQL from joining them by itself: for a small pipeline it walked the publishes of all.
+    once its tables were analysed: for each of ten thousand versions it read all edges.
     """
-    return Q(publish__in=Publish.objects.filter(publishes).order_by().values("pk")[:EVERY])
+    return Q(publish__in=Publish.objects.filter(publishes).order_by().values("pk"))
 
 
 def _serves_right() -> Q:
     """That an edge serves what it should. Its publish is looked up by its key, which no planner can do otherwise."""
-    same = Publish.objects.filter(pk=OuterRef("publish"), pipeline_digest=OuterRef("serving_digest"))
-    return ~Q(serving_digest="") & Q(Exists(same))
+    should = Publish.objects.filter(pk=OuterRef("publish")).values("pipeline_digest")
+    return ~Q(serving_digest="") & Q(serving_digest=Subquery(should))
 
 
 def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | None) -> list[str]:
