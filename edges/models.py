@@ -50,6 +50,8 @@ class Edge(models.Model):
     report = models.JSONField(default=dict, blank=True)
 
     class Meta:
+        verbose_name = _("edge")
+        verbose_name_plural = _("edges")
         ordering = ["name"]
         # Lists are by name, a page at a time; removed edges are in the lists of those that wrote logs.
         indexes = [models.Index(fields=["name"], name="edge_by_name")]
@@ -129,6 +131,8 @@ class FleetToken(models.Model):
     revoke_reason = models.CharField(max_length=1000, blank=True)
 
     class Meta:
+        verbose_name = _("fleet token")
+        verbose_name_plural = _("fleet tokens")
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(condition=models.Q(made__lte=models.F("max_edges")), name="fleet_token_not_overused")
@@ -158,6 +162,8 @@ class SigningKey(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
+        verbose_name = _("signing key")
+        verbose_name_plural = _("signing keys")
         ordering = ["-generation"]
 
     def __str__(self) -> str:
@@ -188,6 +194,8 @@ class EdgeEvent(models.Model):
     detail = models.JSONField(default=dict, blank=True)
 
     class Meta:
+        verbose_name = _("edge event")
+        verbose_name_plural = _("edge events")
         ordering = ["-id"]
 
     def __str__(self) -> str:

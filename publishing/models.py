@@ -85,6 +85,8 @@ class SigningKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name = _("signing key")
+        verbose_name_plural = _("signing keys")
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(fields=["active"], condition=models.Q(active=True), name="one_active_signing_key")
@@ -195,6 +197,8 @@ class Publish(models.Model):
     published_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name = _("publish")
+        verbose_name_plural = _("publishes")
         ordering = ["-id"]
         indexes = [
             models.Index(

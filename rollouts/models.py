@@ -68,6 +68,8 @@ class Rollout(models.Model):
     leased_until = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name = _("rollout")
+        verbose_name_plural = _("rollouts")
         ordering = ["-id"]
         indexes = [models.Index(fields=["state"], condition=~models.Q(state__in=ENDED), name="rollout_live")]
 
@@ -158,6 +160,8 @@ class RolloutEvent(models.Model):
     detail = models.JSONField(default=dict, blank=True)
 
     class Meta:
+        verbose_name = _("rollout event")
+        verbose_name_plural = _("rollout events")
         ordering = ["-id"]
 
     def __str__(self) -> str:

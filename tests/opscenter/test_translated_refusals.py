@@ -149,6 +149,9 @@ def test_what_operations_refuse_is_translated_on_the_pages_too(
 
 # What the pages of the console say, by their kind and form: navigation, groups of fields, labels, help, verbs.
 CONSOLE: dict[str, tuple[str, ...]] = {
+    "publishing_publish changelist": ("publishes",),
+    "edges_edgeevent changelist": ("edge events",),
+    "rollouts_rollout changelist": ("rollouts",),
     "catalog_user change": ("May", "Times", "Publishing", "Registry settings", "What was done here"),
     "publishing_registrysettings change": ("Login", "Password or token", "Left empty, the stored one stays.", "set"),
     "publishing_registrysettings history": ("Events of rollouts",),
