@@ -3,7 +3,7 @@
 A stranger to a workspace is told `NotFound`, as if it did not exist; a member whose role is too small, `Forbidden`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -86,6 +86,16 @@ def pipeline_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) ->
         raise NotFound(absent)
     require_role(actor, version.pipeline.workspace, at_least, absent)
     return version
+
+
+def version_pks(pipeline: Pipeline, uuids: Collection[UUID]) -> dict[UUID, int]:
+    """The ids of a pipeline's versions by their UUIDs. For who was let in. Raises `NotFound` where one is not there."""
+    found = dict(pipeline.versions.filter(uuid__in=uuids).order_by().values_list("uuid", "pk"))
+    if missing := set(uuids) - found.keys():
+        raise NotFound(
+            _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": min(missing)}
+        )
+    return found
 
 
 def model_versions_of(version: PipelineVersion) -> list[ModelVersion]:

@@ -16,8 +16,9 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from catalog import queries as catalog
 from catalog.models import Pipeline
-from common.errors import Invalid, NotFound
+from common.errors import Invalid
 from logs import rollups, sketches
 from logs.models import LogPage, LogRollup, LogRollupState, LogSeries
 from logs.rollups import DAY, GRAINS, HOUR, MINUTE
@@ -193,15 +194,8 @@ class Reading:
 
     def _version(self) -> int | None:
         """The id of the pipeline version that is asked for, if one is. Raises `NotFound`."""
-        if self.asked.pipeline_version is None:
-            return None
-        found = self.pipeline.versions.filter(uuid=self.asked.pipeline_version).values_list("pk", flat=True).first()
-        if found is None:
-            raise NotFound(
-                gettext("Pipeline %(pipeline)s has no version %(version)s.")
-                % {"pipeline": self.pipeline.pk, "version": self.asked.pipeline_version}
-            )
-        return found
+        uuid = self.asked.pipeline_version
+        return None if uuid is None else catalog.version_pks(self.pipeline, [uuid])[uuid]
 
     def _uuids(self, versions: Iterable[int]) -> dict[int, str]:
         """The UUIDs of pipeline versions by id, where rows are grouped by them: a pipeline may have thousands."""

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
-from common.errors import Invalid, NotFound, TooLarge
+from common.errors import Invalid, TooLarge
 from logs import queries, scans
 from logs.filters import Filters
 from logs.scans import Scope
@@ -62,11 +62,7 @@ def scope_for(actor: catalog.Actor, pipeline_pk: int, filters: Filters) -> Scope
     Raises `NotFound`, `Invalid`.
     """
     pipeline = catalog.pipeline_for(actor, pipeline_pk)
-    for version in filters.pipeline_versions:
-        if not pipeline.versions.filter(uuid=version).exists():
-            raise NotFound(
-                _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version}
-            )
+    catalog.version_pks(pipeline, filters.pipeline_versions)
     until = filters.end or timezone.now()
     start, end = queries.first_at(filters.start or until - DEFAULT_PERIOD), queries.last_at(until)
     if start is None or end is None or end < start:

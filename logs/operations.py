@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, Role, User
-from common.errors import Conflict, Invalid, NotFound, StorageFull
+from common.errors import Conflict, Invalid, StorageFull
 from edges import limits
 from edges import queries as edge_queries
 from edges.hot import Caller
@@ -112,7 +112,7 @@ def store_source_page(
     for one source too many, `RateLimited` for too many calls; in each case nothing was stored.
     """
     pipeline = _writable(actor, pipeline_pk, source)
-    version_pk = _version_of(pipeline, pipeline_version_uuid)
+    version_pk = catalog.version_pks(pipeline, [pipeline_version_uuid])[pipeline_version_uuid]
     partition = f"{SOURCE_PREFIX}{source}"
     checked = page.checked(pipeline_version_uuid, partition)
     return _stored(
@@ -222,15 +222,6 @@ def _source(actor: User, pipeline: Pipeline, name: str, now: datetime) -> LogSou
     made = {"created_by": actor, "created_at": now}
     with _full_disk_told():
         return LogSource.objects.get_or_create(pipeline=pipeline, name=name, defaults=made)[0]
-
-
-def _version_of(pipeline: Pipeline, version_uuid: UUID) -> int:
-    version = pipeline.versions.filter(uuid=version_uuid).values_list("pk", flat=True).first()
-    if version is None:
-        raise NotFound(
-            _("Pipeline %(pipeline)s has no version %(version)s.") % {"pipeline": pipeline.pk, "version": version_uuid}
-        )
-    return version
 
 
 @lru_cache(maxsize=4096)

@@ -8,11 +8,9 @@ from typing import Any
 import pyarrow as pa
 from django.db.models import Exists, OuterRef, Sum
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from catalog import queries as catalog
 from catalog.models import Pipeline
-from common.errors import NotFound
 from edges.models import Assignment, Edge
 from logs import merge, rollups
 from logs.columns import Selection
@@ -184,11 +182,6 @@ def _sources(pipeline: Pipeline, filters: Filters) -> list[Source]:
     """
     found = LogPage.objects.filter(filters.partitions(), pipeline=pipeline)
     if filters.pipeline_versions:
-        versions = list(pipeline.versions.filter(uuid__in=filters.pipeline_versions))
-        if missing := set(filters.pipeline_versions) - {version.uuid for version in versions}:
-            raise NotFound(
-                _("Pipeline %(pipeline)s has no version %(version)s.")
-                % {"pipeline": pipeline.pk, "version": min(missing)}
-            )
-        found = found.filter(pipeline_version__in=versions)
+        versions = catalog.version_pks(pipeline, filters.pipeline_versions)
+        found = found.filter(pipeline_version__in=list(versions.values()))
     return [LivePages(found), Segments(LogSegment.objects.filter(pipeline=pipeline, removed_at=None))]
