@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -55,15 +55,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     given, others = parser.parse_known_args()
+    return on_databases(given.only, lambda: measured(others))
+
+
+def on_databases(only: str | None, measure: Callable[[], int]) -> int:
+    """Measures on SQLite, then on PostgreSQL where it is, or on the one that is named; the last code that is not 0."""
     configured = os.environ.pop("DATABASE_URL", "")
     code = 0
-    if given.only != "postgresql":
-        code = measured(others)
-    if given.only != "sqlite":
+    if only != "postgresql":
+        code = measure()
+    if only != "sqlite":
         with postgres(configured) as environment:
             if environment:
                 os.environ.update(environment)
-                code = measured(others) or code
+                code = measure() or code
             else:
                 print("PostgreSQL is not on this machine", flush=True)
     return code

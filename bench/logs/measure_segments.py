@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.models import Sum
 from django.utils import timezone
 
-from bench.logs.measure import Center, made_page
+from bench.logs.measure import Center, analyze, made_page
 from logs import compaction, merge, pages, queries, rollups
 from logs.filters import Filters
 from logs.models import LogPage, LogSegment
@@ -75,9 +75,7 @@ def fill(center: Center, there: int, count: int, oldest: int) -> None:
         ),
         batch_size=1000,
     )
-    if connection.vendor == "postgresql":  # as its autovacuum does soon: plans rest on what it knows of the table
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
+    analyze()
 
 
 def newest(center: Center) -> float:

@@ -9,32 +9,19 @@ some seconds elsewhere.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 
-from bench.logs.ingest import ROOT, own_database, postgres
+from bench.logs.ingest import ROOT, on_databases, own_database
 
 MEASURE = "import django; django.setup(); from bench.pages import measure; raise SystemExit(measure.main())"
 
 
 def main() -> int:
     """0 when no page takes more than one and a half times as long."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
-    only = parser.parse_args().only
-    configured = os.environ.pop("DATABASE_URL", "")
-    code = 0
-    if only != "postgresql":
-        code = measured()
-    if only != "sqlite":
-        with postgres(configured) as environment:
-            if environment:
-                os.environ.update(environment)
-                code = measured() or code
-            else:
-                print("PostgreSQL is not on this machine", flush=True)
-    return code
+    return on_databases(parser.parse_args().only, measured)
 
 
 def measured() -> int:

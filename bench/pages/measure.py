@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from bench.logs.measure import made_page
+from bench.logs.measure import analyze, made_page
 from catalog.models import (
     Membership,
     Model,
@@ -248,9 +248,7 @@ def main() -> int:
     rollups.roll_up_waiting(timezone.now)
     for one in filled:
         one.log_everywhere()
-    if connection.vendor == "postgresql":  # as it does by itself
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
+    analyze()
     client = Client()
     client.force_login(owner)
     print(f"ms of a page with {FEW}, {FULL} and {MANY} of everything on {connection.vendor}, medians of {REPEATS}")
