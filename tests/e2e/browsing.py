@@ -66,3 +66,13 @@ def add_edge(window: Page, name: str) -> str:
     dialog.get_by_text("I have copied it").click()
     expect(dialog).to_be_hidden()
     return bundle
+
+
+def add_three_edges(window: Page, name: str) -> None:
+    """Adds `name-01` to `name-03` to the pipeline that is open; the page that shows their bundles once is open then."""
+    address = window.url.partition("#")[0]
+    window.goto(f"{address}/edges/add-many")
+    window.get_by_label("Or a pattern").fill(f"{name}-{{n:02}}")
+    window.get_by_label("How many").fill("3")
+    window.get_by_role("button", name="Add the edges").click()
+    expect(window.get_by_role("heading", name="3 edges are ready to join")).to_be_visible()

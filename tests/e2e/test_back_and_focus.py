@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browsing import add_edge
+from tests.e2e.browsing import add_edge, add_three_edges
 
 pytestmark = pytest.mark.e2e
 
@@ -29,11 +29,7 @@ OUTLINE = """() => {
 def fleet(window: Page, published: str) -> str:
     """The name that the pipeline's three edges begin with; their list is open."""
     address = window.url.partition("#")[0]
-    window.goto(f"{address}/edges/add-many")
-    window.get_by_label("Or a pattern").fill(f"{published}-{{n:02}}")
-    window.get_by_label("How many").fill("3")
-    window.get_by_role("button", name="Add the edges").click()
-    expect(window.get_by_role("heading", name="3 edges are ready to join")).to_be_visible()
+    add_three_edges(window, published)
     window.goto(f"{address}/edges")
     return published
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from examples.center import Engine, wait_for
 from scripts import crawl
-from tests.e2e.browsing import RECORDS, add_edge
+from tests.e2e.browsing import RECORDS, add_edge, add_three_edges
 from tests.e2e.centers import RunningCenter
 
 pytestmark = pytest.mark.e2e
@@ -130,12 +130,7 @@ def test_reference_of_the_api_shows_itself(window: Page, center: RunningCenter) 
 
 
 def test_edges_are_selected_and_tagged_at_once(window: Page, published: str) -> None:
-    address = window.url.partition("#")[0]
-    window.goto(f"{address}/edges/add-many")
-    window.get_by_label("Or a pattern").fill(f"{published}-{{n:02}}")
-    window.get_by_label("How many").fill("3")
-    window.get_by_role("button", name="Add the edges").click()
-    expect(window.get_by_role("heading", name="3 edges are ready to join")).to_be_visible()
+    add_three_edges(window, published)
     with window.expect_download() as saved:
         window.get_by_role("link", name="Save all as CSV").click()
     assert Path(saved.value.path()).read_text().count(published) >= 3
