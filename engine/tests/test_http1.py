@@ -133,6 +133,25 @@ def test_what_is_not_http_is_400_and_closed(line, wrong):
     assert statuses == [400] and b"connection: close" in had
 
 
+@pytest.mark.parametrize("target", ["example.com:443", "/infer", "/healthz"])
+def test_connect_is_answered_once_and_closed(line, target):
+    line.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: e\r\n\r\n".encode() + HEALTH)
+    statuses, had = answers(line)
+    assert statuses == [501] and b"no proxy" in had
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity"])
+def test_packed_body_is_415_and_says_so(line, coding):
+    line.sendall(infer(b"\x1f\x8b anything", f"Content-Encoding: {coding}", "Connection: close"))
+    statuses, had = answers(line)
+    assert statuses == [415] and b"accept-encoding: identity" in had and b"send the body as it is" in had
+
+
+def test_body_that_is_said_to_be_as_it_is_is_answered(line):
+    line.sendall(infer(BODY, "Content-Encoding: identity", "Connection: close"))
+    assert answers(line)[0] == [200]
+
+
 def test_endless_head_is_431(line):
     line.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-Long: %b\r\n" % (b"a" * 9000) * 8)
     assert answers(line)[0] == [431]

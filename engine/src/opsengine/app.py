@@ -25,6 +25,7 @@ MOST_LOG_BYTES = 16 * 2**20  # in memory, of one answer of POST /logs; as text i
 LARGEST_QUESTION = 16 * 2**10  # bytes of a body that holds no inferences
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
+PLAIN = "identity"
 NAMED = "/pipelines/"
 RUNNING, ERROR = "Running", "Error"  # the documented values of `status`
 
@@ -55,6 +56,9 @@ class App:
 
     def admit(self, request: Request) -> Reply | None:
         """Let an inference in, or say why not; what else is asked is not counted, so it may take next to no memory."""
+        if request.encoding and request.encoding.lower() != PLAIN:
+            told = f"Content-Encoding {request.encoding[:40]!r} is not understood: send the body as it is."
+            return self.fault(RequestError(told, 415, (("Accept-Encoding", PLAIN),)))
         if request.path != "/infer" and not request.path.startswith(NAMED):
             request.size = min(request.size, LARGEST_QUESTION)
             return None

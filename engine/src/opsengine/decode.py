@@ -19,6 +19,7 @@ KINDS = {
 }
 ARROW_MAGIC = b"ARROW1"
 FILE_HEAD = len(arrowsize.FILE_HEAD)
+MARK = b"\xff\xff\xff\xff"  # before each message of a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +96,35 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
     if known is not None:
         return Batch(*known)
     try:
-        stream = pa.py_buffer(body)[begin:]
-        arrowsize.check(stream, limit)
-        table = pa.ipc.open_stream(stream).read_all()
+        table = _table(body, begin, limit)
         table.validate(full=True)  # offsets of an untrusted file may point anywhere
-    except (pa.ArrowException, ValueError, OSError, IndexError) as error:
+    except (pa.ArrowException, ValueError, OSError, IndexError, EOFError) as error:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
-    columns = {
-        field.name: tensors.in_shape(
-            fields.from_arrow(_whole(table.column(field.name))), tensors.told_shape(field), field.name
-        )
-        for field in table.schema
-    }
+    columns = {field.name: _column(table, field) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
     return Batch(table.num_rows, columns)
+
+
+def _table(body: bytes, begin: int, limit: int) -> pa.Table:
+    if begin and body[begin : begin + len(MARK)] != MARK:  # polars puts no stream into its files: the footer tells all
+        reader = pa.ipc.open_file(body)
+        arrowsize.check_file(body, limit)
+        return reader.read_all()
+    stream = pa.py_buffer(body)[begin:]
+    arrowsize.check(stream, limit)
+    return pa.ipc.open_stream(stream).read_all()
+
+
+def _column(table: pa.Table, field: pa.Field) -> Field:
+    try:
+        values = fields.from_arrow(_whole(table.column(field.name)))
+    except fields.UNREADABLE as error:
+        raise RequestError(
+            f'Column "{field.name}" of type {str(field.type)[:100]} cannot be read: {_first_line(error)}.'
+        ) from None
+    return tensors.in_shape(values, tensors.told_shape(field), field.name)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

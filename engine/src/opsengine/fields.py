@@ -17,6 +17,8 @@ from opsengine.errors import RequestError
 Array = npt.NDArray[np.generic]
 Field = Array | list[object]
 Shape = tuple[int | None, ...]
+# What pyarrow raises for types that it has no values of, and for damaged ones: digits of a decimal, say.
+UNREADABLE = (pa.ArrowException, ValueError, KeyError, TypeError, ArithmeticError)
 
 
 def from_values(values: Sequence[object], name: str) -> Array:
@@ -110,7 +112,10 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
 
 
 def from_arrow(array: pa.Array) -> Field:
-    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values."""
+    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
+
+    Raises an exception of UNREADABLE for values that there is no Python value for.
+    """
     if isinstance(array, pa.ExtensionArray):
         if (
             isinstance(array, pa.FixedShapeTensorArray)
@@ -119,11 +124,22 @@ def from_arrow(array: pa.Array) -> Field:
         ):
             return _tensors(array)
         dense = _dense(array.storage)
-        return array.storage.to_pylist() if dense is None else dense
+        return _values(array.storage) if dense is None else dense
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        try:
+            array = array.dictionary_decode()
+        except pa.ArrowNotImplementedError:  # of the newer views of text, which polars' categories are
+            return _values(array)
     dense = _dense(array)
-    return array.to_pylist() if dense is None else dense
+    return _values(array) if dense is None else dense
+
+
+def _values(array: pa.Array) -> list[object]:
+    """Python's values; as text the times that Python has none for: with nanoseconds, or far off."""
+    try:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return array.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _tensors(array: pa.FixedShapeTensorArray) -> Array:

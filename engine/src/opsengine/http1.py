@@ -45,6 +45,7 @@ class Request:
     query: str = ""
     content_type: str = ""
     accept: str = ""
+    encoding: str = ""  # of the body: Content-Encoding
     size: int = 0  # the most bytes that the body may have
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
@@ -140,7 +141,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._stay(data[stop.args[0] :])
+            if not self._is_ending:
+                self._stay(data[stop.args[0] :])
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
@@ -199,9 +201,13 @@ class Connection(asyncio.Protocol):
             keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining,
             content_type=headers.get(b"content-type", b"").decode("latin-1"),
             accept=headers.get(b"accept", b"").decode("latin-1"),
+            encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
         )
         self._head = 0
         self._request = request
+        if request.method == "CONNECT":  # what follows is no HTTP, so the parser stops here whatever is answered
+            self._refuse("This is no proxy: CONNECT is not taken here.", 501)
+            return
         path, _, query = self._url.decode("latin-1").partition("?")
         request.path, request.query = unquote(path) if "%" in path else path, query
         length = headers.get(b"content-length")
