@@ -74,7 +74,7 @@ def make_model(tmp_path):
         path = tmp_path / "store" / "blobs" / "sha256" / f"{len(made):064d}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data or zipped())
-        made.append(PythonModel(path, "prepare"))
+        made.append(PythonModel(path, "prepare", tmp_path / "store" / "python"))
         return made[-1]
 
     yield make
@@ -149,7 +149,7 @@ def test_process_and_folder_go_with_the_model(tmp_path):
     path.write_bytes(zipped())
     left = tmp_path / "store" / "python" / f"{os.getpid()}-left-by-a-killed-one"
     left.mkdir(parents=True)
-    model = PythonModel(path, "prepare")
+    model = PythonModel(path, "prepare", tmp_path / "store" / "python")
     model.warm()
     process, folder = model._held[0].process, model._folder
     assert folder.is_dir() and not left.exists()

@@ -74,7 +74,10 @@ class Agent:
 
     def _run(self) -> None:
         if self.updater.served.given == self._settings.pipeline_url:
-            self.updater.serve_last()
+            try:
+                self.updater.serve_last()
+            except Exception:  # without this thread nothing would ever be served
+                logger.exception("what was served last cannot be loaded")
         while not self._stopping:
             try:
                 pause = self._turn()

@@ -124,13 +124,17 @@ class App:
             facts = current.facts
             told = [_listed(facts.pipeline, facts.version, ERROR if current.down() else RUNNING)]
         else:
-            location = self._views.failed()
+            location = self._views.brief().location
             told = [_wanted(location)] if location else []
         return Reply(200, JSON, orjson.dumps({"pipelines": told}))
 
     def _models(self, request: Request) -> Reply:
         current = self._plane.current
-        models, down = (current.definition.models, current.down()) if current else ((), frozenset[str]())
+        if current:
+            models, down = current.definition.models, current.down()
+        else:  # as far as the store knows what should be served
+            models = self._views.brief().models
+            down = frozenset(model.version for model in models)
         told = [
             {"name": m.name, "sha": m.sha, "status": ERROR if m.version in down else RUNNING, "version": m.version}
             for m in models
@@ -158,7 +162,7 @@ class App:
     def _readyz(self, request: Request) -> Reply:
         if self._plane.current is None:
             return Reply(503, JSON, b'{"status":"no pipeline is loaded yet"}')
-        if warnings := self._views.warnings():
+        if warnings := self._views.brief().faults:
             return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": warnings}))
         return Reply(200, JSON, b'{"status":"ready"}')
 

@@ -121,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"opsengine: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        what = error.filename or "PERSIST_DIR"
+        print(f"opsengine: {what} cannot be used ({error.strerror}): check its disk and its owner.", file=sys.stderr)
+        return 1
 
 
 def serve() -> int:

@@ -118,14 +118,14 @@ class _Worker:
 
 
 class PythonModel:
-    """A Python step (docs/pipelines.md). Safe for several threads; they take turns."""
+    """A Python step (docs/pipelines.md). Safe for several threads; they take turns. `unpacked`: where its folder is."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, unpacked: Path) -> None:
         self.name = name
         self._manifest = pypackage.read(path, name)
         self.inputs = tuple(_input(tensor) for tensor in self._manifest.inputs)
         self.outputs = tuple(_output(tensor) for tensor in self._manifest.outputs)
-        folder = _fresh_folder(path.parents[2] / "python")  # beside the blobs of the content store
+        folder = _fresh_folder(unpacked)
         pypackage.unpack(path, folder)
         self._folder = folder
         self._turn = threading.Lock()
