@@ -27,7 +27,7 @@ wrk.headers["Content-Type"], wrk.headers["Accept"] = "%s", "%s"
 wrk.body = io.open("%s", "rb"):read("*a")
 """
 OURS = ("json", "lean", "arrow in", "arrow")  # the engine: what comes in and goes out
-VARIANTS = (("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
+VARIANTS = (("--batching",), ("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # reference: at 16 connections, how many times a peer's requests a second the engine should answer (json, lean at 1000).
 TARGETS = {

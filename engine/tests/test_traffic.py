@@ -15,6 +15,7 @@ from opsengine.server import Lane
 from opsengine.traffic import Traffic
 
 BODY = b'[{"tensor": [1.0, 2.0]}]'
+REQUEST = Request("POST", "/infer", body=BODY)
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def test_size_that_is_not_known_yet_runs_in_a_thread_and_a_quick_one_in_the_loop
     traffic, _ = made
     assert traffic_module.QUICK_SECONDS == 0.001
     monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)  # so that a busy machine counts as quick too
-    assert traffic.lane(len(BODY)) is Lane.MODEL
+    assert traffic.lane(REQUEST) is Lane.MODEL
     for _ in range(50):
         ask(traffic)
-    assert traffic.lane(len(BODY)) is Lane.HERE
-    assert traffic.lane(2**16) is Lane.MODEL
+    assert traffic.lane(REQUEST) is Lane.HERE
+    assert traffic.lane(Request(body=bytes(2**16))) is Lane.MODEL
 
 
 def test_one_slow_request_sends_the_next_ones_to_the_threads(made, monkeypatch):
@@ -46,7 +47,7 @@ def test_one_slow_request_sends_the_next_ones_to_the_threads(made, monkeypatch):
     whole = plane.infer
     monkeypatch.setattr(plane, "infer", lambda *args, **more: time.sleep(0.1) or whole(*args, **more))
     ask(traffic)
-    assert traffic.lane(len(BODY)) is Lane.MODEL
+    assert traffic.lane(REQUEST) is Lane.MODEL
 
 
 def test_new_pipeline_is_timed_anew(made, load_pipeline):
@@ -54,7 +55,7 @@ def test_new_pipeline_is_timed_anew(made, load_pipeline):
     for _ in range(50):
         ask(traffic)
     plane.swap(load_pipeline(("by-nine", "m2", models.scale(9.0), ["tensor"]), name="other"))
-    assert traffic.lane(len(BODY)) is Lane.MODEL
+    assert traffic.lane(REQUEST) is Lane.MODEL
 
 
 def test_what_may_hang_never_runs_in_the_loop(made):
@@ -62,13 +63,13 @@ def test_what_may_hang_never_runs_in_the_loop(made):
     for _ in range(50):
         ask(traffic)
     plane.current.is_steady = False  # as with a Python step
-    assert traffic.lane(len(BODY)) is Lane.MODEL
+    assert traffic.lane(REQUEST) is Lane.MODEL
 
 
 def test_pipeline_that_gathers_lets_all_meet(made):
     traffic, plane = made
     plane.current.gathers = True
-    assert traffic.lane(len(BODY)) is Lane.MEET
+    assert traffic.lane(REQUEST) is Lane.MEET
 
 
 def test_refused_requests_are_counted_and_leave_no_trace(made):

@@ -47,15 +47,16 @@ class Metrics:
         """Show the engine's state too, as `facts` tells it."""
         self._registry.register(StateCollector(facts))
 
-    def request(self, pipeline: str, status: int, seconds: float) -> None:
-        """Count one request."""
+    def request(self, pipeline: str, status: int, seconds: float, count: int = 1) -> None:
+        """Count a request, or `count` that were answered together."""
         children = self._ended.get((pipeline, status))
         if children is None:
             children = self._requests.labels(pipeline, str(status)), self._seconds.labels(pipeline)
             self._ended[pipeline, status] = children
-        children[0].inc()
+        children[0].inc(count)
         if status == 200:
-            children[1].observe(seconds)
+            for _ in range(count):
+                children[1].observe(seconds)
 
     def result(self, result: Result) -> None:
         """Count what one answered request made."""

@@ -1,14 +1,14 @@
 """A pipeline artifact (contract/artifact.manifest.json, contract/pipeline.json) made ready to serve."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import orjson
 
-from opsengine import connections, definition, steps, validations
+from opsengine import connections, definition, gathering, steps, validations
 from opsengine.batching import Batcher
 from opsengine.connections import Signature, Tensor
 from opsengine.decode import Batch
@@ -88,15 +88,21 @@ class LoadedPipeline:
         for model in models.values():
             model.warm()
         named = steps.labels(definition.parts)
-        nodes = {
-            version: Node(named[version], model, signatures[version], _runner(entries[version], model))
-            for version, model in models.items()
+        alone = {
+            version: Node(named[version], model, signatures[version], model.run) for version, model in models.items()
+        }
+        meeting = {
+            version: replace(node, run=Batcher(node.run, limits).run) if (limits := entries[version].batching) else node
+            for version, node in alone.items()
         }
         self._models = models
-        self._parts = _loaded_parts(definition, nodes)
+        self._parts, self._meeting = _loaded_parts(definition, alone), _loaded_parts(definition, meeting)
         self.facts = _facts(definition, entries, partition)
         # Requests run together (opsengine.batching): all that were let in must then be able to meet.
         self.gathers = any(entry.batching for entry in definition.models)
+        # Python steps are left out: they may hang, and the loop must not.
+        self.most_together = _most_together(definition.models)
+        self._recorded = sum(len(part.recorded) for part in definition.parts if isinstance(part, Stage))
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
 
@@ -104,9 +110,10 @@ class LoadedPipeline:
         """Versions of the models that cannot answer now: Python steps whose process ended."""
         return frozenset(version for version, model in self._models.items() if not model.is_running)
 
-    def answer(self, batch: Batch, began: int) -> Result:
+    def answer(self, batch: Batch, began: int, *, meets: bool = False) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.
 
+        With `meets`, models with batching wait for callers in other threads, as long as their limits say.
         Recorded inputs are what the model sees: its number type, in the shape that was sent.
         """
         count, request = batch.count, batch.columns
@@ -116,7 +123,7 @@ class LoadedPipeline:
         checks: dict[str, Array] = {}
         arms: Array | None = None
         elapsed = [time.perf_counter_ns() - began]
-        for part in self._parts:
+        for part in self._meeting if meets else self._parts:
             start = time.perf_counter_ns()
             if isinstance(part, Checks):
                 known = inputs if inputs is not None else request
@@ -133,6 +140,18 @@ class LoadedPipeline:
             outputs = {**outputs, "_model_split": split}
         now = int(time.time() * 1000)
         return Result(self.facts, now, count, inputs or request, outputs, tuple(elapsed), checks, recorded, arms)
+
+    def answer_together(self, batch: Batch, began: int) -> Result | None:
+        """Run the rows of several requests; None where each has to run alone. Raises RequestError."""
+        result = self.answer(batch, began)
+        # A shadow that failed on the rows of one is not to be missing in the answers to all.
+        return result if len(result.recorded) == self._recorded and gathering.is_as_alone(result) else None
+
+
+def _most_together(models: Sequence[ModelEntry]) -> int:
+    """How many rows of several callers may run together through all steps, 0 where not all models are for that."""
+    limits = [model.batching.max_rows if model.batching and model.runtime != "python" else 0 for model in models]
+    return min(limits)
 
 
 def _readable(
@@ -198,10 +217,6 @@ def _signature(entry: ModelEntry, model: Model) -> Signature:
 
 def _type(dtype: np.dtype[np.generic]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
-
-
-def _runner(entry: ModelEntry, model: Model) -> Any:
-    return Batcher(model.run, entry.batching).run if entry.batching else model.run
 
 
 def load(digest: str, store: ContentStore, cpus: int, partition: str) -> LoadedPipeline:

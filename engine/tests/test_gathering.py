@@ -1,0 +1,321 @@
+"""Requests of one turn of the loop that run as one: nobody can tell from an answer or the log that they did."""
+
+import socket
+import threading
+from contextlib import ExitStack
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.tests.conftest import Shelf, eventually, free_port
+from engine.tests.fakes import models
+from engine.tests.fakes.registry import publish
+from opsengine import encode, pipeline, rows
+from opsengine import traffic as traffic_module
+from opsengine.app import App
+from opsengine.decode import Batch
+from opsengine.gate import Gate
+from opsengine.http1 import Request
+from opsengine.metrics import Metrics
+from opsengine.plane import DataPlane
+from opsengine.recorder import Recorder
+from opsengine.server import Lane, Server
+from opsengine.store import ContentStore
+from opsengine.traffic import Traffic
+
+JSON = "application/json"
+LIMIT = 2**10  # bytes of a row of an input in the log
+BATCHED = {"max_rows": 8, "max_wait_us": 1_000_000}
+ONE, TWO = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+REFERENCES = [{"name": "one", "version": ONE}, {"name": "two", "version": TWO}]
+RULES = {"rules": {"high": {"field": "out.y[0]", "op": ">", "value": 4}}}
+KINDS = {
+    "plain": [{"ModelInference": {"models": REFERENCES[:1]}}, {"Check": RULES}],
+    "chain": [{"ModelInference": {"models": [one]}} for one in REFERENCES],
+    "shadow": [{"ModelInference": {"models": REFERENCES}}],
+    "split": [{"MetaValueSplit": {"split_key": "key", "control": REFERENCES[0], "routes": {"a": REFERENCES[1]}}}],
+}
+
+
+class Site:
+    """An engine's request path without a socket, on two models; what it logs is kept."""
+
+    def __init__(self, store, kind="plain", first=None, second=None, fields=("tensor",), batched=(BATCHED, BATCHED)):
+        # The second model of a chain reads what the first gives.
+        names = [list(fields), None if kind == "chain" else list(fields)]
+        given_models = [first or models.scale(2.0), second or models.scale(3.0, source="y", result="z")]
+        if kind != "chain":
+            given_models[1] = second or models.scale(3.0)
+        parts = [
+            (one["name"], one["version"], data, None, {"config": {"tensor_fields": told, "batching": limits}})
+            for one, data, told, limits in zip(REFERENCES, given_models, names, batched, strict=True)
+        ]
+        _, digest = publish(Shelf(store), "small", ONE, parts, steps=KINDS[kind])
+        self.logged, self.metrics = [], Metrics(lambda: ("one", "two"))
+        self.plane = DataPlane(Recorder(self.logged.append, self.metrics.result, LIMIT), 2**20)
+        self.plane.swap(pipeline.load(digest, store, 1, "edge-1"))
+        self.traffic = Traffic(self.plane, Gate(2, 64, 2**30), self.metrics, lambda digest, fine: None)
+        self.app = App(self.plane, self.traffic, (None, None), None, 2**20)
+
+    def together(self, *bodies, **more):
+        """Status and answer of each, and what was logged, without times."""
+        return self._told(lambda requests: self.app.respond_together(requests), bodies, more)
+
+    def alone(self, *bodies, **more):
+        return self._told(lambda requests: [self.app.respond(request) for request in requests], bodies, more)
+
+    def _told(self, respond, bodies, more):
+        self.logged.clear()
+        replies = respond([Request(body=body, **{**POST, **more}) for body in bodies])
+        answers = [(reply.status, timeless(reply.body)) for reply in replies]
+        logged = [encode.log_json(rows.of_result(result), None) for result in self.logged]
+        return answers, timeless(b"[" + b",".join(logged) + b"]")
+
+    @property
+    def runs(self):
+        """How often a model ran, as the metrics tell it."""
+        text = self.metrics.render().decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if "model_seconds_count" in line)
+
+
+POST = {"method": "POST", "path": "/infer", "content_type": JSON, "accept": JSON}
+
+
+def timeless(text):
+    found = orjson.loads(text)
+    for row in found if isinstance(found, list) else []:
+        del row["time"], row["metadata"]["elapsed"]
+        row.pop("elapsed", None)
+    return found
+
+
+def body(*values, **more):
+    return orjson.dumps([{"tensor": value, **more} for value in values])
+
+
+@pytest.fixture
+def site(store):
+    return lambda *args, **more: Site(store, *args, **more)
+
+
+@pytest.mark.parametrize("kind", ["plain", "chain", "shadow"])
+def test_callers_are_answered_as_if_each_had_come_alone(site, kind):
+    made = site(kind)
+    bodies = [body([n, n + 0.5], [-n, 1]) if n % 2 else body([n, 0]) for n in range(5)]
+    assert made.together(*bodies) == made.alone(*bodies)
+
+
+def test_requests_of_one_turn_run_once(site):
+    made = site()
+    answers, _ = made.together(body([1, 2]), body([3, 4], [5, 6]), body([7, 8]))
+    assert [answer[0]["out"]["y"] for _, answer in answers] == [[2, 4], [6, 8], [14, 16]]
+    assert len(made.logged) == 1 and made.logged[0].count == 4
+    assert (made.plane.counters.requests, made.plane.counters.rows) == (3, 4)
+    assert made.runs == 2  # one for the model, one for the validation
+    assert b'opsengine_requests_total{code="200",pipeline="small"} 3.0' in made.metrics.render()
+
+
+def test_no_more_rows_than_allowed_run_at_once(site):
+    made = site()
+    bodies = [body(*[[n, 0]] * 3) for n in range(4)] + [body(*[[9, 9]] * 20)]
+    assert made.together(*bodies) == made.alone(*bodies)
+    made.together(*bodies)
+    assert [result.count for result in made.logged] == [6, 6, 20]
+
+
+def test_limit_is_that_of_the_model_with_the_lowest(site):
+    made = site("chain", batched=(BATCHED, {"max_rows": 3, "max_wait_us": 0}))
+    made.together(*[body([n, 0]) for n in range(4)])
+    assert [result.count for result in made.logged] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        b"[]",
+        b"[{}]",
+        b"{",
+        b"[1]",
+        b'[{"tensor": [1, 2]}],[{"tensor": [1, 2]}]',
+        body([1]),
+        body(["a", "b"]),
+        body([None, 1]),
+        body([1e300, 1]),
+        orjson.dumps([{"other": [1, 2]}]),
+    ],
+)
+def test_fault_of_one_is_heard_by_nobody_else(site, wrong):
+    made = site()
+    bodies = [body([1, 2]), wrong, body([3, 4])]
+    (first, second, third), logged = made.together(*bodies)
+    assert ((first, second, third), logged) == (tuple(made.alone(*bodies)[0]), made.alone(*bodies)[1])
+    assert (first[0], second[0], third[0]) == (200, 400, 200)
+
+
+def test_halves_of_a_row_from_two_callers_do_not_become_one(site):
+    made = site()
+    answers, _ = made.together(b'[{"tensor": [1', body([1, 2]), b"2]}]")
+    assert [status for status, _ in answers] == [400, 200, 400]
+
+
+def test_large_whole_numbers_lose_nothing_in_company(site):
+    kinds = models.scale(1, kind=models.INT64)
+    made = site(first=kinds, second=kinds)
+    bodies = [body([2**60 + 1, 3]), body([1.0, 2.0])]
+    answers, _ = made.together(*bodies)
+    assert answers == made.alone(*bodies)[0]
+    assert answers[0][1][0]["out"]["y"] == [2**60 + 1, 3]
+
+
+def test_shadow_that_fails_on_one_is_there_for_the_others(site):
+    made = site("shadow", second=models.fails_on_rows(but=1))
+    bodies = [body([1, 2]), body([3, 4], [5, 6])]
+    answers, _ = made.together(*bodies)
+    assert answers == made.alone(*bodies)[0]
+    assert "out_two" in answers[0][1][0] and "out_two" not in answers[1][1][0]
+
+
+def test_columns_beside_those_of_the_model_are_kept_apart(site):
+    made = site("split")
+    bodies = [body([1, 2], key="a"), body([1, 2], key=1.0), body([1, 2], key=None)]
+    answers, logged = made.together(*bodies)
+    assert (answers, logged) == made.alone(*bodies)
+    assert [row["in"]["key"] for row in logged] == ["a", 1.0, None]
+
+
+def test_only_what_asks_alike_runs_together(site):
+    made = site()
+    asked = [
+        {},
+        {"query": "dataset[]=out"},
+        {"path": "/pipelines/small"},
+        {"path": "/pipelines/other"},
+        {"method": "PUT"},
+        {"content_type": "text/csv"},
+        {"query": "dataset[]=nothing"},
+        {"query": "dataset[]=*", "accept": encode.ARROW_TYPE},
+    ]
+    requests = [Request(body=body([n, n]), **{**POST, **more}) for n, more in enumerate([*asked, *asked])]
+    wanted = [made.app.respond(request).status for request in requests]
+    assert wanted[:4] == [200, 200, 200, 404]
+    assert [reply.status for reply in made.app.respond_together(requests)] == wanted
+    flat = made.app.respond_together([requests[1], requests[9]])
+    assert [orjson.loads(reply.body)[0]["out.y"] for reply in flat] == [[2, 2], [18, 18]]
+
+
+def test_failure_that_nobody_thought_of_costs_no_answer(site, monkeypatch, caplog):
+    made = site()
+    monkeypatch.setattr(made.plane, "infer_together", lambda *args: 1 / 0)
+    answers, _ = made.together(body([1, 2]), body([3, 4]))
+    assert [status for status, _ in answers] == [200, 200]
+    assert "each is answered alone" in caplog.text
+
+
+def test_text_that_is_too_long_for_the_log_is_missing_for_its_caller_only(site, caplog):
+    made = site("shadow", first=models.echo_text(), second=models.echo_text(), fields=["word"])
+    texts = ["short", "x" * (LIMIT + 1), "also short"]
+    _, logged = made.together(*[orjson.dumps([{"word": text}]) for text in texts])
+    assert [row["metadata"]["dropped"] for row in logged] == [[], ["word"], []]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("batched", [(BATCHED, None), (None, BATCHED)])
+def test_pipeline_with_a_model_that_is_not_batched_runs_requests_apart(site, batched):
+    made = site("chain", batched=batched)
+    assert made.plane.current.most_together == 0
+    made.together(body([1, 2]), body([3, 4]))
+    assert [result.count for result in made.logged] == [1, 1]
+
+
+def test_quick_requests_meet_in_the_loop_and_others_in_threads(site, monkeypatch):
+    made = site(batched=({"max_rows": 8, "max_wait_us": 1}, BATCHED))
+    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)
+    request = Request(body=body([1, 2]), **POST)
+    assert made.traffic.lane(request) is Lane.MEET and request.meets
+    made.app.respond(request)
+    assert made.traffic.lane(request) is Lane.TOGETHER and not request.meets
+
+
+def test_waiting_for_others_does_not_count_as_slow(site, monkeypatch):
+    made = site(batched=({"max_rows": 8, "max_wait_us": 1_000_000}, None))
+    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)
+    request = Request(body=body([1, 2]), **POST)
+    assert made.traffic.lane(request) is Lane.MEET
+    made.app.respond(request)  # waits a second for others in vain
+    assert made.traffic.lane(Request(body=body([1, 2]), **POST)) is Lane.TOGETHER
+
+
+def test_what_lies_in_the_sockets_at_once_runs_together(site, monkeypatch):
+    made = site(batched=({"max_rows": 64, "max_wait_us": 1}, BATCHED))
+    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)
+    made.traffic.lane(Request(body=body([10, 0])))
+    made.app.respond(Request(body=body([10, 0]), **POST))  # now it is known to be quick
+    monkeypatch.setattr(made.app, "settle", lambda: None)
+    made.logged.clear()
+    server = Server(made.app, "127.0.0.1", free_port(), 2, 64)
+    server.start()
+    eventually(lambda: server._listener)
+    port = server._socket.getsockname()[1]
+    count = 40
+    with ExitStack() as open_lines:
+        lines = [open_lines.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(count)]
+        for line in lines:  # all are known to the loop
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: e\r\n\r\n")
+            line.recv(4096)
+        held, go = threading.Event(), threading.Event()
+        server._loop.call_soon_threadsafe(lambda: held.set() or go.wait(30))
+        assert held.wait(30)
+        for n, line in enumerate(lines):
+            sent = body([n + 10, 0])
+            line.sendall(b"POST /infer HTTP/1.1\r\nHost: e\r\nContent-Length: %d\r\n\r\n%b" % (len(sent), sent))
+        go.set()
+        had = [line.recv(65536) for line in lines]
+    server.stop(5)
+    answers = [orjson.loads(text.partition(b"\r\n\r\n")[2])[0]["out"]["y"][0] for text in had]
+    assert answers == [2 * (n + 10) for n in range(count)]
+    assert [result.count for result in made.logged] == [32, 8]  # no more than MOST_TOGETHER at a time
+    assert made.traffic._gate.waiting == 0 and made.traffic._gate._inside == 0
+
+
+SOME = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.booleans()
+VALUES = NUMBERS | st.none() | st.text(max_size=3) | st.lists(NUMBERS, max_size=2)
+FAIR = st.lists(st.floats(width=16, allow_nan=False) | st.integers(-9, 9), min_size=2, max_size=2)
+
+
+def sent():
+    row = st.fixed_dictionaries({"tensor": FAIR | st.lists(NUMBERS, min_size=2, max_size=2)})
+    odd = st.dictionaries(st.sampled_from(["tensor", "key"]), VALUES | FAIR, max_size=2)
+    fair = st.lists(row, min_size=1, max_size=3)
+    return st.lists((fair | fair | st.lists(odd, max_size=2) | VALUES).map(orjson.dumps), min_size=2, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    store = ContentStore(tmp_path_factory.mktemp("store"))
+    whole = models.scale(1, kind=models.INT64)
+    return {
+        "float": Site(store),
+        "double": Site(store, first=models.scale(1, kind=models.DOUBLE)),
+        "whole": Site(store, first=whole),
+        "shadow": Site(store, "shadow", second=models.fails_on_rows(but=1)),
+        "split": Site(store, "split"),
+        "chain": Site(store, "chain"),
+    }
+
+
+@pytest.mark.parametrize("name", ["float", "double", "whole", "shadow", "split", "chain"])
+@SOME
+@given(bodies=sent())
+def test_whatever_is_sent_company_changes_nothing(sites, name, bodies):
+    made = sites[name]
+    assert made.together(*bodies) == made.alone(*bodies)
+
+
+def test_batch_without_rows_in_a_column_is_as_alone(site):
+    made = site(first=models.scale(1.0, width=(0,)), second=models.scale(1.0, width=(0,)))
+    result = made.plane.current.answer_together(Batch(2, {"tensor": [[], []]}), 0)
+    assert result is not None and result.count == 2
