@@ -161,6 +161,18 @@ def test_requests_over_the_line_are_429_with_retry_after(start_engine, registry)
     assert engine.get("/status.json")[1]["traffic"]["refused"] == statuses.count(429)
 
 
+def test_gate_bounds_bodies_that_grow():
+    gate = Gate(slots=1, queue=3, budget=100)
+    gate.enter(10)
+    gate.enter(10)
+    gate.grow(80)
+    with pytest.raises(RequestError, match="bytes wait") as refused:
+        gate.grow(1)
+    assert (refused.value.status, gate.refused) == (429, 1)
+    gate.leave(90)
+    gate.grow(1)
+
+
 def test_gate_bounds_count_and_bytes():
     gate = Gate(slots=1, queue=1, budget=100)
     gate.enter(60)

@@ -63,15 +63,25 @@ class App:
             request.size = min(request.size, LARGEST_QUESTION)
             return None
         try:
-            self._traffic.admit(request.size)
+            self._traffic.admit(request.counted)
         except RequestError as error:
             return self.fault(error)
         request.admitted = True
         return None
 
+    def grow(self, request: Request) -> Reply | None:
+        """Count twice as much of a body whose size was not told, or say why not."""
+        counted = min(max(request.had, 2 * request.counted), request.size)
+        try:
+            self._traffic.grow(counted - request.counted)
+        except RequestError as error:
+            return self.fault(error)
+        request.counted = counted
+        return None
+
     def leave(self, request: Request) -> None:
         """A request that was let in has ended."""
-        self._traffic.leave(request.size)
+        self._traffic.leave(request.counted)
 
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""

@@ -5,6 +5,7 @@ memory.
 """
 
 import threading
+from typing import NoReturn
 
 from opsengine.errors import RequestError
 
@@ -31,20 +32,30 @@ class Gate:
     def enter(self, size: int) -> None:
         """Count a body. Raises RequestError (429)."""
         with self._lock:
-            is_full = self._inside >= self._running + self._queue
-            if is_full or (self._bytes and self._bytes + size > self._budget):
-                self.refused += 1
-                what = "requests wait" if is_full else "bytes wait in requests"
-                raise RequestError(
-                    f"Too many {what} already: try again in a moment, or send less at a time.",
-                    429,
-                    (("Retry-After", str(RETRY_SECONDS)),),
-                )
+            if self._inside >= self._running + self._queue:
+                self._refuse("requests wait")
+            if self._bytes and self._bytes + size > self._budget:
+                self._refuse("bytes wait in requests")
             self._inside += 1
             self._bytes += size
+
+    def grow(self, more: int) -> None:
+        """Count more bytes of a body that is in. Raises RequestError (429)."""
+        with self._lock:
+            if self._bytes + more > self._budget:
+                self._refuse("bytes wait in requests")
+            self._bytes += more
 
     def leave(self, size: int) -> None:
         """Count a body no longer."""
         with self._lock:
             self._inside -= 1
             self._bytes -= size
+
+    def _refuse(self, what: str) -> NoReturn:
+        self.refused += 1
+        raise RequestError(
+            f"Too many {what} already: try again in a moment, or send less at a time.",
+            429,
+            (("Retry-After", str(RETRY_SECONDS)),),
+        )

@@ -22,6 +22,7 @@ IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
 SLOWEST = 500  # bytes a second that a request has to come with, when STALLED_SECONDS are over: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
+UNTOLD = 2**14  # bytes that a body of which no size is told counts for at first
 SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
 
 Headers = tuple[tuple[str, str], ...]
@@ -47,6 +48,7 @@ class Request:
     accept: str = ""
     encoding: str = ""  # of the body: Content-Encoding
     size: int = 0  # the most bytes that the body may have
+    counted: int = 0  # bytes of it that the gate counts: all, or, where its size is not told, about what has come
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
     meets: bool = False  # it may wait in its thread for others, to be run with them
@@ -72,6 +74,10 @@ class Owner(Protocol):
 
     def admit(self, request: Request) -> Reply | None:
         """Let a request in, or say why not."""
+        ...
+
+    def grow(self, request: Request) -> Reply | None:
+        """More has come of a request that was let in than is counted: count it, or say why it cannot go on."""
         ...
 
     def leave(self, request: Request) -> None:
@@ -214,6 +220,7 @@ class Connection(asyncio.Protocol):
         length = headers.get(b"content-length")
         is_chunked = length is None and b"transfer-encoding" in headers
         request.size = self._owner.largest_body if is_chunked else int(length or 0)
+        request.counted = min(UNTOLD, request.size) if is_chunked else request.size
         if request.size > self._owner.largest_body:
             self._refuse_size(self._owner.largest_body)
             return
@@ -229,8 +236,13 @@ class Connection(asyncio.Protocol):
         request.had += len(body)
         if request.had > request.size:
             self._refuse_size(request.size)
-        elif request.reply is None:  # else it is read past, so that the caller hears the answer
+            return
+        if request.had > request.counted and request.admitted and request.reply is None:
+            request.reply = self._owner.grow(request)
+        if request.reply is None:
             request.pieces.append(body)
+        else:  # it is read past, so that the caller hears the answer
+            request.pieces.clear()
 
     def on_message_complete(self) -> None:
         """The request is whole."""

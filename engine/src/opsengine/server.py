@@ -59,6 +59,10 @@ class Application(Protocol):
         """Let a request in (`request.admitted`), or say why not."""
         ...
 
+    def grow(self, request: Request) -> Reply | None:
+        """Count more of a request that was let in, or say why not."""
+        ...
+
     def leave(self, request: Request) -> None:
         """A request that was let in has ended."""
         ...
@@ -163,6 +167,10 @@ class Server:
     def admit(self, request: Request) -> Reply | None:
         """Let a request in, or say why not."""
         return self._app.admit(request)
+
+    def grow(self, request: Request) -> Reply | None:
+        """Count more of a request that was let in, or say why not."""
+        return self._app.grow(request)
 
     def leave(self, request: Request) -> None:
         """A request has ended, or has run: what follows of its answer takes neither a slot nor its body."""

@@ -40,6 +40,14 @@ class Traffic:
             self._count(self._plane.current, error.status, 0.0)
             raise
 
+    def grow(self, more: int) -> None:
+        """A body that was let in takes `more` bytes. Raises RequestError (429) where too much waits already."""
+        try:
+            self._gate.grow(more)
+        except RequestError as error:
+            self._count(self._plane.current, error.status, 0.0)
+            raise
+
     def leave(self, size: int) -> None:
         """A request that was let in has ended."""
         self._gate.leave(size)
