@@ -294,6 +294,7 @@ def _chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     try:
         yield from answer.stream(CHUNK_BYTES, decode_content=False)  # the digest is of the bytes sent
     except urllib3.exceptions.HTTPError as error:
-        raise RegistryUnavailable(f"The transfer broke off ({type(error).__name__}).") from error
+        told = f"The registry broke off a transfer ({type(error).__name__}): check the network and its proxies."
+        raise RegistryUnavailable(told) from error
     finally:
         answer.release_conn()
