@@ -36,7 +36,7 @@ def test_size_that_is_not_known_yet_runs_in_a_thread_and_a_quick_one_in_the_loop
     assert traffic.lane(REQUEST) is Lane.MODEL
     for _ in range(50):
         ask(traffic)
-    assert traffic.lane(REQUEST) is Lane.HERE
+    assert traffic.lane(REQUEST) is Lane.TOGETHER
     assert traffic.lane(Request(body=bytes(2**16))) is Lane.MODEL
 
 

@@ -73,19 +73,15 @@ class DataPlane:
         """
         began = time.perf_counter_ns()
         current = self._pipeline(pipeline)
-        if not current.most_together or decode.kind_of(content_type, bodies[0]) != decode.JSON:
+        if decode.kind_of(content_type, bodies[0]) != decode.JSON:
             return None
-        results, answers = [], []
-        for batch, counts in gathering.batches(bodies, current.most_together):
-            result = current.answer_together(batch, began)
-            if result is None:
-                return None
-            results.append(result)
-            answers += encode.answers_json(result, counts, selection)
-        for result in results:
-            self._record(result)
-            self._count(rows=result.count)
-        self._count(requests=len(bodies) - len(results))
+        batch, shares = gathering.joined(bodies)
+        result = current.answer_together(batch, began, shares)
+        if result is None:
+            return None
+        answers = encode.answers_json(result, selection)
+        self._record(result)
+        self._count(requests=len(bodies), rows=result.count)
         return answers
 
     def _pipeline(self, name: str | None) -> LoadedPipeline:

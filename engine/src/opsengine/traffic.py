@@ -53,10 +53,10 @@ class Traffic:
             return Lane.MODEL
         known = self._seconds.get(len(request.body).bit_length(), 1.0)
         is_quick = current.is_steady and known < QUICK_SECONDS
-        if current.gathers:
-            request.meets = not (is_quick and current.most_together)
-            return Lane.MEET if request.meets else Lane.TOGETHER
-        return Lane.HERE if is_quick else Lane.MODEL
+        request.meets = current.gathers and not is_quick
+        if is_quick:
+            return Lane.TOGETHER
+        return Lane.MEET if request.meets else Lane.MODEL
 
     @property
     def is_pressed(self) -> bool:
