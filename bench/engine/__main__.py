@@ -174,7 +174,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.engine", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help="1 slot, batching, and no log")
+    variants = "batching, 1 slot, and no log"
+    parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help=variants)
     parser.add_argument("--peers", default="all", help="all, none, or names with commas")
     options = parser.parse_args()
     if not shutil.which("wrk"):

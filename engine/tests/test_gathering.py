@@ -5,6 +5,7 @@ import threading
 from contextlib import ExitStack
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,7 +70,7 @@ class Site:
     def _told(self, respond, bodies, more):
         self.logged.clear()
         replies = respond([Request(body=body, **{**POST, **more}) for body in bodies])
-        answers = [(reply.status, timeless(reply.body)) for reply in replies]
+        answers = [(reply.status, timeless(read(reply))) for reply in replies]
         logged = [encode.log_json(rows.of_result(result), None) for result in self.logged]
         return answers, timeless(b"[" + b",".join(logged) + b"]")
 
@@ -84,6 +85,22 @@ class Site:
 
 
 POST = {"method": "POST", "path": "/infer", "content_type": JSON, "accept": JSON}
+
+
+def read(reply):
+    """An answer's JSON, also of an Arrow file."""
+    if reply.content_type != encode.ARROW_TYPE:
+        return reply.body
+    return orjson.dumps(pa.ipc.open_file(reply.body).read_all().to_pylist(), default=str)
+
+
+def arrow(values, kind=None, **more):
+    """A body of rows in Arrow, of one column unless there are more."""
+    table = pa.table({"tensor": pa.array(values, kind or pa.list_(pa.float32(), 2)), **more})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def timeless(text):
@@ -236,6 +253,40 @@ def test_rows_of_a_split_go_to_their_models(site, batched, monkeypatch):
     made.together(*bodies)
     for name, limits in zip(("one", "two"), batched, strict=True):
         assert [size for label, size in sizes if label == name] == ([6] if limits else [2, 2, 2])
+
+
+@pytest.mark.parametrize("accept", [JSON, encode.ARROW_TYPE])
+def test_arrow_requests_run_together_too(site, accept):
+    made = site("shadow")
+    bodies = [arrow([[n, 1]]) if n % 2 else arrow([[n, 1], [2, n]]) for n in range(5)]
+    asked = {"content_type": encode.ARROW_TYPE, "accept": accept}
+    assert made.together(*bodies, **asked) == made.alone(*bodies, **asked)
+    answers, _ = made.together(*bodies, **asked)
+    assert answers[4][1][1]["out"]["y"] == [4, 8]
+    assert [result.count for result in made.logged] == [8]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        arrow([[1, 2]], pa.list_(pa.int64())),
+        arrow([[1, 2]], pa.list_(pa.float64())),
+        arrow([[1, 2, 3]], pa.list_(pa.float32())),
+        arrow([[1, 2]], key=["text"]),
+        arrow([[1, None]]),
+        arrow([[1, 2]])[:-40],
+        b"",
+        body([1, 2]),
+    ],
+)
+@pytest.mark.parametrize("content_type", [encode.ARROW_TYPE, ""])
+def test_arrow_requests_of_other_types_change_nothing(site, other, content_type):
+    made = site()
+    bodies = [arrow([[5, 6]]), other, arrow([[7, 8]])]
+    asked = {"content_type": content_type, "accept": encode.ARROW_TYPE}
+    answers, logged = made.together(*bodies, **asked)
+    assert (answers, logged) == made.alone(*bodies, **asked)
+    assert answers[2][1][0]["out"]["y"] == [14, 16]
 
 
 def test_only_what_asks_alike_runs_together(site):

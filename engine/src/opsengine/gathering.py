@@ -5,24 +5,37 @@ that wait for the loop at the same moment go that way together, and none waits f
 still run for each alone. Whatever could make an answer differ from that to a single request is left to run one by one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from opsengine import decode
+from opsengine import decode, fields
 from opsengine.decode import Batch
+from opsengine.errors import RequestError
 from opsengine.fields import Field
 from opsengine.rows import Result
 
 EXACT = 2**53  # whole numbers below it are the same as double floats, which numbers of several callers may meet as
 
 
-def joined(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:
-    """The rows of bodies in JSON, and how many are whose.
+def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple[int, ...]]:
+    """The rows of bodies of one kind as one batch, and how many are whose. `limit` as in decode.read, for each.
 
     Raises RequestError where a body is at fault, or has other columns than the first.
     """
+    if kind == decode.JSON:
+        return _joined_records(bodies)
+    batches = [decode.read(body, kind, limit) for body in bodies]
+    names = batches[0].columns.keys()
+    if any(batch.columns.keys() != names for batch in batches):
+        raise RequestError("The columns of these requests differ.")
+    shares = tuple(batch.count for batch in batches)
+    columns = {name: fields.end_to_end([batch.columns[name] for batch in batches]) for name in names}
+    return Batch(sum(shares), columns), shares
+
+
+def _joined_records(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:
     rows: list[Any] = []
     shares: list[int] = []
     for body in bodies:

@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 import orjson
 
-from opsengine import connections
+from opsengine import connections, fields
 from opsengine.batching import portions
 from opsengine.connections import Signature
 from opsengine.errors import RequestError
@@ -117,7 +117,7 @@ class LoadedStage:
         for size in sizes:
             made.append(node.run({name: array[at : at + size] for name, array in inputs.items()}))
             at += size
-        return {name: _one_after_another([part[name] for part in made]) for name in made[0]}
+        return {name: fields.end_to_end([part[name] for part in made]) for name in made[0]}
 
     def _shadow(
         self, node: Node, columns: Mapping[str, Field], prepared: dict[str, Array], shares: Sequence[int]
@@ -145,16 +145,6 @@ class LoadedStage:
         outputs = parts[0][1] if len(parts) == 1 else _together(parts, count)
         recorded = {self.nodes[0].label: outputs} if self.stage.recorded else {}
         return Ran(outputs, recorded, prepared, arms)
-
-
-def _one_after_another(parts: list[Field]) -> Field:
-    """Rows of several runs as a column. Raises RequestError where they do not have the same type and shape."""
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if not arrays:
-        return [value for part in parts for value in part]
-    if len(arrays) != len(parts) or len({(array.dtype.str, array.shape[1:]) for array in arrays}) != 1:
-        raise RequestError("The model gives these requests outputs of different shapes.", 500)
-    return np.concatenate(arrays)
 
 
 def _taken(field: Field, places: Array, count: int) -> Field:

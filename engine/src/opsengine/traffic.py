@@ -93,13 +93,15 @@ class Traffic:
         return answer
 
     def infer_together(
-        self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None
+        self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None, *, as_arrow: bool
     ) -> list[bytes] | None:
         """Answer requests that ask alike in one run; None where that cannot be. Raises RequestError, all unanswered."""
         began = time.perf_counter()
         current = self._plane.current
         bodies = [request.body for request in requests]
-        answers = self._plane.infer_together(bodies, requests[0].content_type, selection, pipeline)
+        answers = self._plane.infer_together(
+            bodies, requests[0].content_type, as_arrow=as_arrow, selection=selection, pipeline=pipeline
+        )
         if answers is not None:
             seconds, count = time.perf_counter() - began, len(bodies)
             self._spent += seconds
