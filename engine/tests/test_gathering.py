@@ -5,6 +5,7 @@ import threading
 from contextlib import ExitStack
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ from engine.tests.fakes.registry import publish
 from opsengine import encode, pipeline, rows
 from opsengine import traffic as traffic_module
 from opsengine.app import App
-from opsengine.decode import Batch
 from opsengine.gate import Gate
 from opsengine.http1 import Request
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.recorder import Recorder
+from opsengine.runtime import OnnxModel
 from opsengine.server import Lane, Server
 from opsengine.store import ContentStore
 from opsengine.traffic import Traffic
@@ -69,18 +70,37 @@ class Site:
     def _told(self, respond, bodies, more):
         self.logged.clear()
         replies = respond([Request(body=body, **{**POST, **more}) for body in bodies])
-        answers = [(reply.status, timeless(reply.body)) for reply in replies]
+        answers = [(reply.status, timeless(read(reply))) for reply in replies]
         logged = [encode.log_json(rows.of_result(result), None) for result in self.logged]
         return answers, timeless(b"[" + b",".join(logged) + b"]")
 
     @property
-    def runs(self):
-        """How often a model ran, as the metrics tell it."""
-        text = self.metrics.render().decode()
-        return sum(float(line.split()[-1]) for line in text.splitlines() if "model_seconds_count" in line)
+    def steps(self):
+        """How often steps ran, and for how long, as the metrics tell it."""
+        lines = [line.split() for line in self.metrics.render().decode().splitlines() if line[0] != "#"]
+        return {
+            what: sum(float(value) for name, value in lines if what in name)
+            for what in ("model_seconds_count", "model_seconds_sum")
+        }
 
 
 POST = {"method": "POST", "path": "/infer", "content_type": JSON, "accept": JSON}
+
+
+def read(reply):
+    """An answer's JSON, also of an Arrow file."""
+    if reply.content_type != encode.ARROW_TYPE:
+        return reply.body
+    return orjson.dumps(pa.ipc.open_file(reply.body).read_all().to_pylist(), default=str)
+
+
+def arrow(values, kind=None, **more):
+    """A body of rows in Arrow, of one column unless there are more."""
+    table = pa.table({"tensor": pa.array(values, kind or pa.list_(pa.float32(), 2)), **more})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def timeless(text):
@@ -113,22 +133,57 @@ def test_requests_of_one_turn_run_once(site):
     assert [answer[0]["out"]["y"] for _, answer in answers] == [[2, 4], [6, 8], [14, 16]]
     assert len(made.logged) == 1 and made.logged[0].count == 4
     assert (made.plane.counters.requests, made.plane.counters.rows) == (3, 4)
-    assert made.runs == 2  # one for the model, one for the validation
+    assert made.steps["model_seconds_count"] == 6  # for each request, the model and the validation
     assert b'opsengine_requests_total{code="200",pipeline="small"} 3.0' in made.metrics.render()
 
 
-def test_no_more_rows_than_allowed_run_at_once(site):
-    made = site()
+def runs_of(made, monkeypatch):
+    """How many rows each run of a model has from now on."""
+    sizes = []
+    whole = OnnxModel._run
+
+    def run(model, columns):
+        sizes.append((model.name, len(next(iter(columns.values())))))
+        return whole(model, columns)
+
+    monkeypatch.setattr(OnnxModel, "_run", run)
+    return sizes
+
+
+def test_model_without_batching_runs_for_each_request_alone(site, monkeypatch):
+    made = site("shadow", batched=(None, {"max_rows": 4, "max_wait_us": 0}))
+    sizes = runs_of(made, monkeypatch)
+    bodies = [body([1, 0]), body([2, 0], [3, 0]), body([4, 0]), body([5, 0])]
+    answers, _ = made.together(*bodies)
+    assert answers[1][1][1]["out"]["y"] == [6, 0]
+    assert sizes == [("one", 1), ("one", 2), ("one", 1), ("one", 1), ("two", 4), ("two", 1)]
+    assert [result.count for result in made.logged] == [5]
+
+
+def test_no_more_rows_than_a_model_takes_run_at_once(site, monkeypatch):
+    made = site("chain", batched=(BATCHED, {"max_rows": 3, "max_wait_us": 0}))
     bodies = [body(*[[n, 0]] * 3) for n in range(4)] + [body(*[[9, 9]] * 20)]
     assert made.together(*bodies) == made.alone(*bodies)
+    sizes = runs_of(made, monkeypatch)
     made.together(*bodies)
-    assert [result.count for result in made.logged] == [6, 6, 20]
+    assert sizes == [("one", 6), ("one", 6), ("one", 20), *[("two", 3)] * 4, ("two", 20)]
 
 
-def test_limit_is_that_of_the_model_with_the_lowest(site):
-    made = site("chain", batched=(BATCHED, {"max_rows": 3, "max_wait_us": 0}))
-    made.together(*[body([n, 0]) for n in range(4)])
-    assert [result.count for result in made.logged] == [3, 1]
+def test_model_that_takes_one_row_at_a_time_runs_for_each(site):
+    made = site(first=models.scale(2.0, batch=1), batched=(None, None))
+    bodies = [body([1, 0]), body([2, 0], [3, 0])]
+    assert made.together(*bodies) == made.alone(*bodies)
+    made.together(*bodies)
+    assert [result.count for result in made.logged] == [3]
+
+
+def test_each_is_told_an_even_share_of_the_time(site, monkeypatch):
+    made = site()
+    clock = iter(range(0, 10**9, 3000))
+    monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
+    replies = made.app.respond_together([Request(body=body([n, 0]), **POST) for n in range(3)])
+    assert [orjson.loads(reply.body)[0]["metadata"]["elapsed"] for reply in replies] == [[1000, 1000, 1000]] * 3
+    assert made.steps == {"model_seconds_count": 6, "model_seconds_sum": pytest.approx(6e-6)}
 
 
 @pytest.mark.parametrize(
@@ -178,12 +233,60 @@ def test_shadow_that_fails_on_one_is_there_for_the_others(site):
     assert "out_two" in answers[0][1][0] and "out_two" not in answers[1][1][0]
 
 
-def test_columns_beside_those_of_the_model_are_kept_apart(site):
-    made = site("split")
-    bodies = [body([1, 2], key="a"), body([1, 2], key=1.0), body([1, 2], key=None)]
-    answers, logged = made.together(*bodies)
-    assert (answers, logged) == made.alone(*bodies)
-    assert [row["in"]["key"] for row in logged] == ["a", 1.0, None]
+@pytest.mark.parametrize("kind", ["split", "chain", "plain"])
+def test_columns_beside_those_of_the_model_stay_as_they_were_sent(site, kind):
+    made = site(kind)
+    keys = ["a", 1.0, None, {"b": [1]}, "c"]
+    bodies = [body([n, 2], [3, n], key=key) for n, key in enumerate(keys)]
+    assert made.together(*bodies) == made.alone(*bodies)
+    made.together(*bodies)
+    assert len(made.logged) == (5 if kind == "plain" else 1)  # validations compare columns whole
+
+
+@pytest.mark.parametrize("batched", [(BATCHED, BATCHED), (None, None), (None, BATCHED)])
+def test_rows_of_a_split_go_to_their_models(site, batched, monkeypatch):
+    made = site("split", batched=batched)
+    bodies = [body([n, 2], [3, n], key="a" if n % 2 else "b") for n in range(4)]
+    bodies.append(orjson.dumps([{"tensor": [n, 0], "key": key} for n, key in enumerate("abab")]))
+    assert made.together(*bodies) == made.alone(*bodies)
+    sizes = runs_of(made, monkeypatch)
+    made.together(*bodies)
+    for name, limits in zip(("one", "two"), batched, strict=True):
+        assert [size for label, size in sizes if label == name] == ([6] if limits else [2, 2, 2])
+
+
+@pytest.mark.parametrize("accept", [JSON, encode.ARROW_TYPE])
+def test_arrow_requests_run_together_too(site, accept):
+    made = site("shadow")
+    bodies = [arrow([[n, 1]]) if n % 2 else arrow([[n, 1], [2, n]]) for n in range(5)]
+    asked = {"content_type": encode.ARROW_TYPE, "accept": accept}
+    assert made.together(*bodies, **asked) == made.alone(*bodies, **asked)
+    answers, _ = made.together(*bodies, **asked)
+    assert answers[4][1][1]["out"]["y"] == [4, 8]
+    assert [result.count for result in made.logged] == [8]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        arrow([[1, 2]], pa.list_(pa.int64())),
+        arrow([[1, 2]], pa.list_(pa.float64())),
+        arrow([[1, 2, 3]], pa.list_(pa.float32())),
+        arrow([[1, 2]], key=["text"]),
+        arrow([[1, None]]),
+        arrow([[1, 2]])[:-40],
+        b"",
+        body([1, 2]),
+    ],
+)
+@pytest.mark.parametrize("content_type", [encode.ARROW_TYPE, ""])
+def test_arrow_requests_of_other_types_change_nothing(site, other, content_type):
+    made = site()
+    bodies = [arrow([[5, 6]]), other, arrow([[7, 8]])]
+    asked = {"content_type": content_type, "accept": encode.ARROW_TYPE}
+    answers, logged = made.together(*bodies, **asked)
+    assert (answers, logged) == made.alone(*bodies, **asked)
+    assert answers[2][1][0]["out"]["y"] == [14, 16]
 
 
 def test_only_what_asks_alike_runs_together(site):
@@ -214,20 +317,22 @@ def test_failure_that_nobody_thought_of_costs_no_answer(site, monkeypatch, caplo
     assert "each is answered alone" in caplog.text
 
 
-def test_text_that_is_too_long_for_the_log_is_missing_for_its_caller_only(site, caplog):
+def test_text_that_is_too_long_for_the_log_is_missing_for_its_caller_only(site):
     made = site("shadow", first=models.echo_text(), second=models.echo_text(), fields=["word"])
     texts = ["short", "x" * (LIMIT + 1), "also short"]
-    _, logged = made.together(*[orjson.dumps([{"word": text}]) for text in texts])
+    bodies = [orjson.dumps([{"word": text}]) for text in texts]
+    answers, logged = made.together(*bodies)
     assert [row["metadata"]["dropped"] for row in logged] == [[], ["word"], []]
-    assert not caplog.records
+    assert (answers, logged) == made.alone(*bodies)
 
 
-@pytest.mark.parametrize("batched", [(BATCHED, None), (None, BATCHED)])
-def test_pipeline_with_a_model_that_is_not_batched_runs_requests_apart(site, batched):
-    made = site("chain", batched=batched)
-    assert made.plane.current.most_together == 0
-    made.together(body([1, 2]), body([3, 4]))
-    assert [result.count for result in made.logged] == [1, 1]
+@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 2), (1, 2, 3)])
+def test_model_that_mixes_rows_never_mixes_those_of_two_callers(site, counts):
+    made = site("shadow", first=models.rows_against_rows(), batched=(None, None))
+    bodies = [body(*[[n, row] for row in range(count)]) for n, count in enumerate(counts)]
+    assert made.together(*bodies) == made.alone(*bodies)
+    made.together(*bodies)
+    assert len(made.logged) == len(set(counts))  # outputs of different shapes are no column
 
 
 def test_quick_requests_meet_in_the_loop_and_others_in_threads(site, monkeypatch):
@@ -304,18 +409,14 @@ def sites(tmp_path_factory):
         "shadow": Site(store, "shadow", second=models.fails_on_rows(but=1)),
         "split": Site(store, "split"),
         "chain": Site(store, "chain"),
+        "apart": Site(store, "shadow", second=models.fails_on_rows(but=1), batched=(None, None)),
+        "apart split": Site(store, "split", batched=(None, None)),
     }
 
 
-@pytest.mark.parametrize("name", ["float", "double", "whole", "shadow", "split", "chain"])
+@pytest.mark.parametrize("name", ["float", "double", "whole", "shadow", "split", "chain", "apart", "apart split"])
 @SOME
 @given(bodies=sent())
 def test_whatever_is_sent_company_changes_nothing(sites, name, bodies):
     made = sites[name]
     assert made.together(*bodies) == made.alone(*bodies)
-
-
-def test_batch_without_rows_in_a_column_is_as_alone(site):
-    made = site(first=models.scale(1.0, width=(0,)), second=models.scale(1.0, width=(0,)))
-    result = made.plane.current.answer_together(Batch(2, {"tensor": [[], []]}), 0)
-    assert result is not None and result.count == 2

@@ -143,18 +143,22 @@ class App:
     def _infer_together(self, requests: Sequence[Request]) -> list[Reply] | None:
         """None where they have to be answered one by one: also where one of them is at fault, which it then hears."""
         first = requests[0]
-        if first.method != "POST" or encode.ARROW_TYPE in first.accept:
+        if first.method != "POST":
             return None
+        as_arrow = encode.ARROW_TYPE in first.accept
         name = None if first.path == "/infer" else first.path.removeprefix(NAMED)
         try:
             chosen = selection.parse(first.query) if first.query else None
-            answers = self._traffic.infer_together(requests, chosen, name)
+            answers = self._traffic.infer_together(requests, chosen, name, as_arrow=as_arrow)
         except RequestError:
             return None
         except Exception:
             logger.exception("requests could not be answered together: each is answered alone")
             return None
-        return None if answers is None else [Reply(200, encode.JSON_TYPE, answer) for answer in answers]
+        if answers is None:
+            return None
+        kind = encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE
+        return [Reply(200, kind, answer) for answer in answers]
 
     def _pipelines(self, request: Request) -> Reply:
         """What is served, or, while nothing is, what should be and could not be brought in yet."""

@@ -6,7 +6,7 @@ caller at a time the only cost is the wait.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -112,6 +112,17 @@ class Batcher:
             call.made = self._run(call.columns)
         except RequestError as error:
             call.fault = error
+
+
+def portions(counts: Sequence[int], most: int) -> list[int]:
+    """Neighbours put together, as long as they have no more than `most` rows; who has more stays alone."""
+    made: list[int] = []
+    for count in counts:
+        if made and made[-1] + count <= most:
+            made[-1] += count
+        else:
+            made.append(count)
+    return made
 
 
 def _groups(calls: list[_Call], most: int) -> list[list[_Call]]:

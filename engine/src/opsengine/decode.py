@@ -1,6 +1,7 @@
 """Request bodies to columns: pandas-records JSON, Arrow files and streams."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NoReturn
 
@@ -35,15 +36,22 @@ class Batch:
 
 def kind_of(content_type: str, body: bytes) -> str:
     """Which decoder a body needs. Raises RequestError (415) for types that are not understood."""
-    name = content_type.split(";", 1)[0].strip().lower()
-    while name.startswith("content-type:"):  # the documented curl lines send the header's name twice
-        name = name.removeprefix("content-type:").strip()
+    name = _media_type(content_type)
     if not name:
         return ARROW if body.startswith(ARROW_MAGIC) else JSON
     if name not in KINDS:
         known = "application/json; format=pandas-records or application/vnd.apache.arrow.file"
         raise RequestError(f"Content-Type {name[:100]!r} is not understood: send {known}.", 415)
     return KINDS[name]
+
+
+@lru_cache(64)
+def _media_type(content_type: str) -> str:
+    """The type without its parameters; kept, because callers send the same ones again and again."""
+    name = content_type.split(";", 1)[0].strip().lower()
+    while name.startswith("content-type:"):  # the documented curl lines send the header's name twice
+        name = name.removeprefix("content-type:").strip()
+    return name
 
 
 def read(body: bytes, kind: str, limit: int) -> Batch:

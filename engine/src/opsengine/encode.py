@@ -4,7 +4,7 @@ What results of one kind share (names, brackets, what the pipeline says of itsel
 answer then costs the printing of its numbers, a column at a time, and one join.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from math import prod
 from typing import NamedTuple
@@ -50,12 +50,12 @@ def answer_json(result: Result, selection: Selection | None) -> bytes:
     return _rendered(form, [make(result) for make in form.values], result.count)
 
 
-def answers_json(result: Result, counts: Sequence[int], selection: Selection | None) -> list[bytes]:
-    """Answers in JSON to several requests that ran together: `counts` tells how many of the rows are whose."""
+def answers_json(result: Result, selection: Selection | None) -> list[bytes]:
+    """Answers in JSON to requests that ran as one, each with its share of the rows."""
     form = _form_of(result, selection)
     values = [make(result) for make in form.values]
     answers, at = [], 0
-    for count in counts:
+    for count in result.shares:
         own = [value if isinstance(value, bytes) else _some(value, at, count) for value in values]
         answers.append(_rendered(form, own, count))
         at += count

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from opsengine import decode, encode, gathering
+from opsengine import decode, encode, gathering, rows
 from opsengine.errors import RequestError
 from opsengine.pipeline import LoadedPipeline
 from opsengine.rows import Result
@@ -65,27 +65,33 @@ class DataPlane:
         return answer
 
     def infer_together(
-        self, bodies: Sequence[bytes], content_type: str, selection: Selection | None, pipeline: str | None
+        self,
+        bodies: Sequence[bytes],
+        content_type: str,
+        *,
+        as_arrow: bool,
+        selection: Selection | None = None,
+        pipeline: str | None = None,
     ) -> list[bytes] | None:
-        """Answers in JSON to requests that ask alike, run together; None where they have to run one by one.
+        """Answers to requests that ask alike, run together; None where they have to run one by one.
 
         Raises RequestError where one of them is at fault: none is answered then.
         """
         began = time.perf_counter_ns()
         current = self._pipeline(pipeline)
-        if not current.most_together or decode.kind_of(content_type, bodies[0]) != decode.JSON:
+        kinds = {decode.kind_of(content_type, body) for body in bodies}
+        if len(kinds) != 1:
             return None
-        results, answers = [], []
-        for batch, counts in gathering.batches(bodies, current.most_together):
-            result = current.answer_together(batch, began)
-            if result is None:
-                return None
-            results.append(result)
-            answers += encode.answers_json(result, counts, selection)
-        for result in results:
-            self._record(result)
-            self._count(rows=result.count)
-        self._count(requests=len(bodies) - len(results))
+        batch, shares = gathering.joined(bodies, kinds.pop(), self._max_body)
+        result = current.answer_together(batch, began, shares)
+        if result is None:
+            return None
+        if as_arrow:
+            answers = [encode.answer_arrow(one, selection) for one in rows.apart(result)]
+        else:
+            answers = encode.answers_json(result, selection)
+        self._record(result)
+        self._count(requests=len(bodies), rows=result.count)
         return answers
 
     def _pipeline(self, name: str | None) -> LoadedPipeline:

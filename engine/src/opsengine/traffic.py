@@ -16,6 +16,8 @@ from opsengine.server import Lane
 NOT_LOADED = 503
 # What took less, over the last requests of its size, runs in the loop: handing it over costs about a tenth of that.
 QUICK_SECONDS = 0.001
+# Of a larger body the rows take the time, not the way through the steps, which requests that run as one have in common.
+SMALL_BODY = 2**13
 WEIGHT = 0.1  # of the last request in the time that its size is expected to take
 PRESSED = 0.7  # share of the time that is spent on inferences, from which on other work is to wait
 
@@ -61,10 +63,10 @@ class Traffic:
             return Lane.MODEL
         known = self._seconds.get(len(request.body).bit_length(), 1.0)
         is_quick = current.is_steady and known < QUICK_SECONDS
-        if current.gathers:
-            request.meets = not (is_quick and current.most_together)
-            return Lane.MEET if request.meets else Lane.TOGETHER
-        return Lane.HERE if is_quick else Lane.MODEL
+        request.meets = current.gathers and not is_quick
+        if is_quick:
+            return Lane.TOGETHER if len(request.body) <= SMALL_BODY else Lane.HERE
+        return Lane.MEET if request.meets else Lane.MODEL
 
     @property
     def is_pressed(self) -> bool:
@@ -99,13 +101,15 @@ class Traffic:
         return answer
 
     def infer_together(
-        self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None
+        self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None, *, as_arrow: bool
     ) -> list[bytes] | None:
         """Answer requests that ask alike in one run; None where that cannot be. Raises RequestError, all unanswered."""
         began = time.perf_counter()
         current = self._plane.current
         bodies = [request.body for request in requests]
-        answers = self._plane.infer_together(bodies, requests[0].content_type, selection, pipeline)
+        answers = self._plane.infer_together(
+            bodies, requests[0].content_type, as_arrow=as_arrow, selection=selection, pipeline=pipeline
+        )
         if answers is not None:
             seconds, count = time.perf_counter() - began, len(bodies)
             self._spent += seconds
