@@ -95,6 +95,12 @@ def test_http_1_0_is_answered_and_closed(line):
     assert answers(line)[0] == [200]
 
 
+def test_http_1_0_that_asks_to_stay_is_closed_too(line):
+    line.sendall(infer(BODY, "Connection: keep-alive", version="1.0"))
+    statuses, had = answers(line)
+    assert statuses == [200] and b"connection: close" in had
+
+
 def test_body_is_asked_for_where_the_caller_waits_for_that(line):
     head, _, body = infer(BODY, "Expect: 100-continue").partition(b"\r\n\r\n")
     line.sendall(head + b"\r\n\r\n")

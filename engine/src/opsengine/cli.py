@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from opsengine import __version__, local, logformat, memory, once, privileges, settings, views
+from opsengine import __version__, local, logformat, machine, memory, once, privileges, settings, views
 from opsengine.engine import Engine, holder, lock
 from opsengine.errors import EngineError, InUse, RequestError, SettingsError
 from opsengine.settings import Settings
@@ -133,6 +133,7 @@ def serve() -> int:
     logformat.start(chosen.log_format, debug=chosen.debug)
     privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
     memory.be_frugal()
+    machine.open_files()
     engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())

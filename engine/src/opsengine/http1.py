@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
             return  # what wants to be upgraded comes again, see _stay
         request = Request(
             self._parser.get_method().decode("ascii"),
-            keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining,
+            keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining and not self._is_of_old,
             content_type=headers.get(b"content-type", b"").decode("latin-1"),
             accept=headers.get(b"accept", b"").decode("latin-1"),
             encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
@@ -227,6 +227,11 @@ class Connection(asyncio.Protocol):
         request.reply = self._owner.admit(request)
         if b"expect" in headers and request.reply is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def _is_of_old(self) -> bool:
+        """HTTP/1.0 that asks to stay: without a word to that end in the answer it would wait for the line to close."""
+        return b"connection" in self._headers and self._parser.get_http_version() == "1.0"
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -96,7 +96,8 @@ class Traffic:
         finally:
             seconds = time.perf_counter() - began - batching.waited()
             self._spent += seconds
-            self._expect(len(request.body).bit_length(), seconds)
+            if status == 200 or seconds >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
+                self._expect(len(request.body).bit_length(), seconds)
             self._count(current, status, seconds)
         return answer
 
