@@ -17,7 +17,7 @@ from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 from opsengine.app import App
 from opsengine.gate import Gate
-from opsengine.http1 import Connection, Reply
+from opsengine.http1 import LARGEST_HEAD, Connection, Reply
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.server import Lane, Server
@@ -74,6 +74,15 @@ def test_requests_sent_at_once_are_answered_in_order(line):
     statuses, had = answers(line, 23)
     assert statuses == [200, 200, 400, *[200] * 20]
     assert had.index(b'"out"') < had.index(b'"alive"') < had.index(b"no rows")
+
+
+def test_burst_of_requests_that_ends_within_a_head_is_answered_whole(line):
+    count = 4 * LARGEST_HEAD // len(HEALTH)
+    line.settimeout(30)
+    sender = threading.Thread(target=line.sendall, args=(HEALTH * count,))
+    sender.start()
+    assert answers(line, count)[0] == [200] * count
+    sender.join()
 
 
 def test_request_in_single_bytes_is_answered(line):

@@ -101,6 +101,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._head = 0  # bytes of a head that is not complete, 0 when there is none
+        self._has_others = False  # the piece at hand has had parts of requests
+        self._is_behind = False  # a head that is not complete began behind such parts
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._request: Request | None = None  # its head is complete, its body is not
@@ -145,6 +147,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         self._heard = time.monotonic()
+        self._has_others = self._request is not None or bool(self._head)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -154,7 +157,9 @@ class Connection(asyncio.Protocol):
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
         if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
-            self._head += len(data)
+            # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
+            self._head += 0 if self._is_behind else len(data)
+            self._is_behind = False
             if self._head > LARGEST_HEAD:
                 self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
 
@@ -187,6 +192,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._url, self._head = b"", 1
+        self._is_behind, self._has_others = self._has_others, True
         self._headers = {}
         self._began = time.monotonic()
 
