@@ -1,5 +1,6 @@
 """Python steps: a class in a zip, in a process of its own that cannot take the engine down."""
 
+import errno
 import gc
 import io
 import json
@@ -200,6 +201,20 @@ def test_broken_zip_is_refused(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["../outside.py", "/outside.py", "a/../../outside.py", "c:\\outside.py"])
+def test_step_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, unpacked = tmp_path / "step.zip", tmp_path / "python"
+    path.write_bytes(zipped())
+
+    def full(self, folder):
+        (folder / "half").write_text("of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    with pytest.raises(OSError, match="No space left"):
+        PythonModel(path, "prepare", unpacked)
+    assert list(unpacked.iterdir()) == []
+
+
 def test_zip_that_would_write_elsewhere_is_refused(tmp_path, name):
     path = tmp_path / "step.zip"
     path.write_bytes(zipped(files={**FILES, name: ""}))

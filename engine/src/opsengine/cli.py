@@ -134,6 +134,7 @@ def serve() -> int:
     privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
     memory.be_frugal()
     machine.open_files()
+    signal.signal(local.ROLL_BACK, signal.SIG_IGN)  # it would end a process that is not ready for it yet
     engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())

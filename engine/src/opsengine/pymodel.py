@@ -126,7 +126,11 @@ class PythonModel:
         self.inputs = tuple(_input(tensor) for tensor in self._manifest.inputs)
         self.outputs = tuple(_output(tensor) for tensor in self._manifest.outputs)
         folder = _fresh_folder(unpacked)
-        pypackage.unpack(path, folder)
+        try:
+            pypackage.unpack(path, folder)
+        except BaseException:  # a disk that is full: what is there of it must not fill it for the next try
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._folder = folder
         self._turn = threading.Lock()
         self._held: list[_Worker] = []
