@@ -249,6 +249,9 @@ class Door:
     def opened(self, connection):
         return True
 
+    def stalls(self, connection, *, is_full):
+        pass
+
     def leave(self, request):
         if request.admitted:
             request.admitted = False

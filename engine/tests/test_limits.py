@@ -29,11 +29,12 @@ class Plain:
     largest_body = 1000
 
     def __init__(self):
-        self.inside = 0
+        self.inside = self.unsent = 0
         self.go = threading.Event()
 
     def admit(self, request):
         self.inside += 1
+        self.unsent = request.unsent
         request.admitted = True
 
     def leave(self, request):
@@ -171,6 +172,16 @@ def test_answer_that_is_not_taken_is_cut_off(serve):
     line.sendall(GET.replace(b"/ ", b"/large ", 1) * 4)
     eventually(lambda: running._connections, 60)
     eventually(lambda: not running._connections, 60, "the line was kept")
+
+
+def test_answers_that_are_not_taken_are_told_to_who_lets_in(serve):
+    _, app, dial = serve()
+    slow, other = dial(), dial()
+    slow.sendall(b"GET /large HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+    eventually(lambda: is_fine(other) and app.unsent > 0, 60)
+    assert app.unsent <= len(LARGE) + 1000
+    assert len(heard(slow)) > len(LARGE)
+    eventually(lambda: is_fine(other) and app.unsent == 0, 60)
 
 
 def test_one_line_too_many_is_told_so_and_there_is_room_again(serve):

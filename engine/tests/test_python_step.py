@@ -201,20 +201,6 @@ def test_broken_zip_is_refused(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["../outside.py", "/outside.py", "a/../../outside.py", "c:\\outside.py"])
-def test_step_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path, monkeypatch):
-    path, unpacked = tmp_path / "step.zip", tmp_path / "python"
-    path.write_bytes(zipped())
-
-    def full(self, folder):
-        (folder / "half").write_text("of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
-    with pytest.raises(OSError, match="No space left"):
-        PythonModel(path, "prepare", unpacked)
-    assert list(unpacked.iterdir()) == []
-
-
 def test_zip_that_would_write_elsewhere_is_refused(tmp_path, name):
     path = tmp_path / "step.zip"
     path.write_bytes(zipped(files={**FILES, name: ""}))
@@ -252,3 +238,17 @@ def test_server_outlives_its_python_step(registry, start_engine):
         assert statuses(engine) == ("Running", "Running")
     assert engine.stop()[0] == 0
     assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []
+
+
+def test_step_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, unpacked = tmp_path / "step.zip", tmp_path / "python"
+    path.write_bytes(zipped())
+
+    def full(self, folder):
+        (folder / "half").write_text("of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    with pytest.raises(OSError, match="No space left"):
+        PythonModel(path, "prepare", unpacked)
+    assert list(unpacked.iterdir()) == []

@@ -9,6 +9,7 @@ import orjson
 
 from opsengine import encode, locations, rows, selection
 from opsengine.errors import RegistryError, RequestError
+from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
 from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
@@ -61,9 +62,11 @@ class App:
             return self.fault(RequestError(told, 415, (("Accept-Encoding", PLAIN),)))
         if request.path != "/infer" and not request.path.startswith(NAMED):
             request.size = min(request.size, LARGEST_QUESTION)
+            if request.method == "POST" and request.unsent > MOST_UNSENT:  # the log's answers are large ones
+                return self.fault(refusal(UNTAKEN))
             return None
         try:
-            self._traffic.admit(request.counted)
+            self._traffic.admit(request.counted, request.unsent)
         except RequestError as error:
             return self.fault(error)
         request.admitted = True

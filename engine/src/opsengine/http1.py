@@ -51,6 +51,7 @@ class Request:
     counted: int = 0  # bytes of it that the gate counts: all, or, where its size is not told, about what has come
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
+    unsent: int = 0  # bytes of answers that callers had not taken when this was asked
     meets: bool = False  # it may wait in its thread for others, to be run with them
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
@@ -86,6 +87,10 @@ class Owner(Protocol):
 
     def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
         """See to it that `answer` is called in the loop, now or later; True if in its next turn at the latest."""
+        ...
+
+    def stalls(self, connection: "Connection", *, is_full: bool) -> None:
+        """Whether a connection holds an answer that its caller does not take."""
         ...
 
     def fault(self, error: RequestError) -> Reply:
@@ -134,12 +139,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The caller is slow to take its answer: nothing more is read from it meanwhile."""
         self._is_full = True
+        self._owner.stalls(self, is_full=True)
         self._heard = time.monotonic()
         self._pause()
 
     def resume_writing(self) -> None:
         """It took it."""
         self._is_full = False
+        self._owner.stalls(self, is_full=False)
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -162,6 +169,11 @@ class Connection(asyncio.Protocol):
             self._is_behind = False
             if self._head > LARGEST_HEAD:
                 self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the caller has not taken."""
+        return int(self._transport.get_write_buffer_size())
 
     @property
     def is_busy(self) -> bool:

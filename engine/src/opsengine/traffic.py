@@ -34,10 +34,13 @@ class Traffic:
         self._seconds: dict[int, float] = {}  # by the power of two that the body's size is below
         self._spent, self._looked = 0.0, (time.monotonic(), 0.0)
 
-    def admit(self, size: int) -> None:
-        """Let a request with a body of `size` bytes in. Raises RequestError (429) where too much waits already."""
+    def admit(self, size: int, unsent: int = 0) -> None:
+        """Let a request with a body of `size` bytes in. Raises RequestError (429) where too much waits already.
+
+        `unsent`: bytes of answers that callers have not taken.
+        """
         try:
-            self._gate.enter(size)
+            self._gate.enter(size, unsent)
         except RequestError as error:
             self._count(self._plane.current, error.status, 0.0)
             raise
