@@ -17,7 +17,7 @@ from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 from opsengine.app import App
 from opsengine.gate import Gate
-from opsengine.http1 import LARGEST_HEAD, Connection, Reply
+from opsengine.http1 import LARGEST_HEAD, SLOWEST, Connection, Reply
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.server import Lane, Server
@@ -267,7 +267,16 @@ class Wire:
     """A transport that keeps what is written."""
 
     def __init__(self):
-        self.written = b""
+        self.written, self.unsent, self.is_aborted = b"", 0, False
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def pause_reading(self):
+        pass
+
+    def abort(self):
+        self.is_aborted = True
 
     def write(self, data):
         self.written += data
@@ -295,6 +304,21 @@ def test_bodies_of_untold_size_that_are_too_much_together_are_429():
     assert second.written.startswith(b"HTTP/1.1 429") and b"retry-after: 1" in second.written
     other.data_received(CHUNKED + chunk(b"y" * 60_000) + chunk(b""))  # all of it was given back
     assert second.written.count(b"HTTP/1.1 200") == 1 and door.ran == [50_000, 60_000]
+
+
+def test_answer_that_is_taken_slowly_is_not_cut_off_and_one_in_drops_is():
+    connection, wire = opened(Door(budget=100_000))
+    began = time.monotonic()
+    wire.unsent = 10_000_000
+    connection.pause_writing()
+    for seconds in range(5, 100, 5):
+        wire.unsent -= 5 * 2 * SLOWEST
+        connection.sweep(began + seconds)
+    assert not wire.is_aborted
+    for seconds in range(100, 200, 5):
+        wire.unsent -= 1
+        connection.sweep(began + seconds)
+    assert wire.is_aborted
 
 
 class Slow:

@@ -20,7 +20,7 @@ from opsengine.errors import RequestError
 LARGEST_HEAD = 64 * 2**10
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
-SLOWEST = 500  # bytes a second that a request has to come with, when STALLED_SECONDS are over: drops keep no place
+SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
 UNTOLD = 2**14  # bytes that a body of which no size is told counts for at first
 SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._is_ending = False  # nothing more is read
         self._is_finishing = False  # but what is in line is answered
         self._is_full = False  # the caller does not take its answer
+        self._left = 0  # bytes of it when it was last seen to be taken
         self._is_paused = False
         self._is_turning = False
         self._heard = self._began = time.monotonic()
@@ -140,7 +141,7 @@ class Connection(asyncio.Protocol):
         """The caller is slow to take its answer: nothing more is read from it meanwhile."""
         self._is_full = True
         self._owner.stalls(self, is_full=True)
-        self._heard = time.monotonic()
+        self._heard, self._left = time.monotonic(), self.unsent
         self._pause()
 
     def resume_writing(self) -> None:
@@ -185,6 +186,8 @@ class Connection(asyncio.Protocol):
         if self._running is not None and not self._is_full:
             self._began = now  # nothing is read meanwhile, so what has come of the next one is not late
             return
+        if self._is_full and self._left - self.unsent >= SLOWEST * (now - self._heard):
+            self._heard, self._left = now, self.unsent  # slow, but it takes it
         quiet = now - self._heard
         is_half = self._request is not None or bool(self._head)
         if is_half and not self._is_full and not self._is_ending:
