@@ -127,8 +127,8 @@ class LogStore:
     def _open(path: Path, cap: int) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            # This process's alone, so its index is kept in memory: there is no third file, for which a disk that is full
-            # at the start had no room.
+            # This process's alone, so its index is kept in memory: a third file would need room on the disk, and at the
+            # start there may be none.
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             if cap >= LARGE_CAP:  # holds for a new file only
                 db.execute(f"PRAGMA page_size={LARGE_PAGE}")
