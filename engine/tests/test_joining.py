@@ -84,6 +84,14 @@ def test_session_that_cannot_be_written_costs_no_answer(center, tmp_path, monkey
     assert abs(made.clock_offset - 10**9) < 60_000
 
 
+def test_pause_without_end_is_not_obeyed(start_engine, center, pipeline_url):
+    center.next_checkin = 1e300
+    engine = start_engine(EDGE_BUNDLE=center.add_edge(), PIPELINE_URL=pipeline_url, CHECKIN_SECONDS="").ready()
+    eventually(lambda: center.serving, 30)  # the swap asks for a check-in at once: the thread still runs
+    engine.stop()
+    assert "Exception in thread" not in engine.log
+
+
 @pytest.mark.parametrize("ahead", [-(10**11), 10**11])
 def test_clock_that_is_far_off_is_corrected_from_the_centers(center, tmp_path, ahead):
     text = center.add_edge()
