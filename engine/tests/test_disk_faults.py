@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.tests.conftest import eventually
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
+from engine.tests.test_main_job import start_joined
+from engine.tests.test_updates import wish
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.report import LOCK, Contact, Reporter
@@ -79,3 +82,12 @@ def test_readiness_is_told_while_the_log_is_being_written(tmp_path):
     assert [brief.faults for brief in told] == [("Log rows are held here: It is off.",)]
     writer.stop()
     store.close()
+
+
+def test_update_that_finds_no_store_says_where_to_look(start_engine, registry, center):
+    engine = start_joined(start_engine, registry, center)
+    shutil.rmtree(engine.folder / "persist" / "store")
+    wish(registry, center)
+    told = eventually(lambda: next((c["update"]["error"] for c in center.checkins if c["update"]["error"]), None), 30)
+    assert told == "PERSIST_DIR cannot be used (No such file or directory): check its disk and its owner."
+    assert engine.post("/infer", ROW)[0] == 200
