@@ -36,6 +36,7 @@ def container(tmp_path):
     """Start the image as an ordinary user with a volume, on the host's network; it stops and goes with the test."""
     name = f"opsengine-arm64-{uuid.uuid4().hex[:8]}"
     speaker = EngineProcess(tmp_path)
+    speaker.answer_seconds = SECONDS
 
     def start(url):
         bare = ["--user", "10001", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -80,7 +81,7 @@ def test_it_answers_as_the_engine_of_this_machine_and_logs_and_stops(container, 
     model = MODELS[name]()
     url, _ = publish(registry, "golden", V1, [(name, "m1", model, ["tensor"])])
     rows, here = rows_for(model), start_engine(PIPELINE_URL=url)
-    status, wanted = here.ready().post("/infer", rows)
+    status, wanted = here.ready(SECONDS).post("/infer", rows)
     assert status == 200
 
     began = time.monotonic()
