@@ -5,6 +5,7 @@ image, a Docker daemon. Nothing of it stays but the images, where a daemon ran a
 """
 
 import json
+import os
 import platform
 import shutil
 import signal
@@ -38,9 +39,9 @@ MASK = rb"\xff" * 7 + rb"\x00" + rb"\xff" * 8 + rb"\xfe\xff\xff\xff"
 def main() -> int:
     """0 when the image passed its tests."""
     signal.signal(signal.SIGTERM, _interrupt)
-    services.install(services.DOCKER_PACKAGES)
-    test.install_tools()
     try:
+        services.install(services.DOCKER_PACKAGES)
+        test.install_tools()
         with tempfile.TemporaryDirectory(prefix="opscenter-", ignore_cleanup_errors=True) as name:
             return _build_and_test(Path(name))
     except containers.ContainersError as error:
@@ -97,6 +98,8 @@ def able_to_run_arm64(folder: Path) -> Iterator[None]:
     if platform.machine() in {"aarch64", "arm64"}:
         yield
         return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise containers.ContainersError("on another processor than arm64 this needs root, and Debian for its emulator")
     emulator = fetch_emulator(folder / "qemu")
     _say(containers.run([str(emulator), "--version"]).splitlines()[0])
     with _binfmt_mounted():
@@ -119,9 +122,9 @@ def fetch_emulator(folder: Path) -> Path:
         "Dir::State::Lists": folder / "lists",
         "APT::Sandbox::User": "root",  # it may not enter this folder as another
     }
-    apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    containers.run([*apt, "update"])
-    containers.run(["sh", "-c", 'cd "$0" && exec "$@"', str(folder / "package"), *apt, "download", "qemu-user"])
+    words = ["-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+    containers.run(["apt-get", "update", *words])
+    containers.run(["env", f"--chdir={folder / 'package'}", "apt-get", "download", "qemu-user", *words])
     (package,) = (folder / "package").glob("*.deb")
     containers.run(["dpkg-deb", "--extract", str(package), str(folder / "files")])
     return folder / "files/usr/bin/qemu-aarch64"
@@ -140,11 +143,17 @@ def _binfmt_mounted() -> Iterator[None]:
 
 
 def _register(emulator: Path) -> None:
-    """The newest handler goes before all others. F: the kernel opens it now, so no container needs to have it."""
+    """The newest handler goes before all others. F: the kernel opens it now, so no container needs to have it.
+
+    Raises ContainersError.
+    """
     if (BINFMT / HANDLER).exists():  # of a run that was killed
         (BINFMT / HANDLER).write_text("-1")
     line = b":".join([b"", HANDLER.encode(), b"M", b"", MAGIC, MASK, str(emulator).encode(), b"F"])
-    (BINFMT / "register").write_bytes(line)
+    try:
+        (BINFMT / "register").write_bytes(line)
+    except OSError as error:
+        raise containers.ContainersError(f"this kernel does not take the emulator: {error.strerror}") from error
 
 
 def make_base(folder: Path) -> None:
