@@ -143,6 +143,10 @@ class RegistryClient:
         def source(offset: int) -> tuple[int, Iterator[bytes]]:
             ask = {"Range": f"bytes={offset}-"} if offset else {}
             answer = self._request("GET", f"/v2/{reference.repository}/blobs/{digest}", reference, ask)
+            if answer.status == 404:
+                raise RegistryError(
+                    f"The registry {self._host} has {reference} without its file {digest}: publish the pipeline again."
+                )
             if answer.status not in (200, 206):
                 raise self._refusal(answer.status, reference)
             # A registry may ignore Range, or answer another one: start again from the beginning then.
