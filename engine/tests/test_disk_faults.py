@@ -1,6 +1,5 @@
 """A PERSIST_DIR that is taken away, cannot be read, or holds something else than an engine left there."""
 
-import shutil
 import threading
 from types import SimpleNamespace
 
@@ -26,7 +25,7 @@ def url(registry):
 
 def test_state_folder_that_is_taken_away_stops_no_inference_and_is_said(start_engine, url):
     engine = start_engine(PIPELINE_URL=url).ready()
-    shutil.rmtree(engine.folder / "persist")
+    (engine.folder / "persist").rename(engine.folder / "elsewhere")
     assert engine.post("/infer", ROW)[0] == 200
     status, ready = engine.get("/readyz")
     assert status == 200 and any("was taken away" in text for text in ready["warnings"])
@@ -86,7 +85,7 @@ def test_readiness_is_told_while_the_log_is_being_written(tmp_path):
 
 def test_update_that_finds_no_store_says_where_to_look(start_engine, registry, center):
     engine = start_joined(start_engine, registry, center)
-    shutil.rmtree(engine.folder / "persist" / "store")
+    (engine.folder / "persist" / "store").rename(engine.folder / "elsewhere")
     wish(registry, center)
     told = eventually(lambda: next((c["update"]["error"] for c in center.checkins if c["update"]["error"]), None), 30)
     assert told == "PERSIST_DIR cannot be used (No such file or directory): check its disk and its owner."
