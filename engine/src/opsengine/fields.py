@@ -28,7 +28,7 @@ EXACT = 2.0**53  # beyond it whole numbers have no float of their own, and numpy
 
 
 def from_values(values: Sequence[object], name: str, wanted: np.dtype[np.generic]) -> Array:
-    """A JSON column as an array of numbers or booleans, for `cast` to `wanted`: of that type already where that is quick.
+    """A JSON column as an array of numbers or booleans, to be cast: of the type `wanted` already where that is quicker.
 
     Raises RequestError naming the column.
     """
