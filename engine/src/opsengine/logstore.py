@@ -173,9 +173,13 @@ class LogStore:
         self._empty_journal(incoming)
         with self._transaction():
             self._make_room(incoming)
-            last = self._position().last
+            last, kind, before = self._position().last, 0, None
             for page, body, size in packed:
-                last = self._insert(page, body, size, last)
+                # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread
+                # and those that answer then queue.
+                if before is None or not _are_alike(before, page):
+                    kind = self._kind(page)
+                last, before = self._insert(page, kind, body, size, last), page
             if lost and lost.count:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
@@ -305,18 +309,21 @@ class LogStore:
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
-    def _insert(self, page: NewPage, body: bytes, size: int, last: int) -> int:
-        schema = page.batch.schema.serialize().to_pybytes()
-        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", (page.pipeline_version, schema))
-        kind = self._row("SELECT id FROM kind WHERE version = ? AND schema = ?", page.pipeline_version, schema)
+    def _kind(self, page: NewPage) -> int:
+        """The id of what pages of one version and one schema share."""
+        told = page.pipeline_version, page.batch.schema.serialize().to_pybytes()
+        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", told)
+        kind: tuple[int] = self._db.execute("SELECT id FROM kind WHERE version = ? AND schema = ?", told).fetchone()
+        return kind[0]
+
+    def _insert(self, page: NewPage, kind: int, body: bytes, size: int, last: int) -> int:
         times = page.batch.column("time").view(pa.int64()).to_numpy()
         low, high = int(times.min()), int(times.max())
         first, last = last + 1, last + page.batch.num_rows
         if 4 * len(body) > self._cap:
             self._note_gap(first, last, low, high, "storage_limit")
             return last
-        assert kind is not None
-        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind[0], size, body))
+        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind, size, body))
         return last
 
     def _make_room(self, incoming: int) -> None:
@@ -385,6 +392,12 @@ class LogStore:
                 if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _are_alike(one: NewPage, other: NewPage) -> bool:
+    return one.pipeline_version == other.pipeline_version and bool(
+        one.batch.schema.equals(other.batch.schema, check_metadata=True)
+    )
 
 
 def _size_of(path: Path) -> int:
