@@ -68,7 +68,9 @@ def _read_json(body: bytes) -> Batch:
             columns[name] = list(map(itemgetter(name), records))
         except (KeyError, TypeError):
             raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
-    if records and (set(map(type, records)) != {dict} or set(map(len, records)) != {len(names)}):
+    # Where each row has a value under a name, each is a record: nothing else in JSON has names.
+    is_even = set(map(len, records)) == {len(names)} if names else all(record == {} for record in records)
+    if not is_even:
         _refuse_uneven(records, set(names))
     return Batch(len(records), columns)
 
