@@ -340,14 +340,6 @@ def test_all_that_a_result_may_hold_survives_a_kill(log, tmp_path):
     assert len(rows) == 5
 
 
-def test_long_rows_survive_a_kill(log, tmp_path):
-    writer = LogWriter(log, tmp_path / "taken")
-    numbers = [float(value) for value in range(100)]
-    writer.put(result(*numbers, width=3 * journal.LOCKED_BYTES // 400))  # 4 bytes a number: more than one part
-    LogWriter(log, tmp_path / "taken")
-    assert values(log.next(1000)) == numbers
-
-
 def test_a_record_of_another_format_is_told_as_a_gap(log, tmp_path):
     writer = LogWriter(log, tmp_path / "taken")
     writer.put(result(1))

@@ -27,7 +27,6 @@ HEAD = struct.Struct("<IIQ16s")
 NUMBER = struct.Struct("<IQ16s")  # what is behind the checksum
 CHECKSUM = struct.Struct("<I")
 CHECKED_FROM = 4  # the checksum covers everything behind itself
-LOCKED_BYTES = 5120  # the most that zlib looks at without giving up Python's lock
 MOST_PIECES = 1000  # of one write: Linux takes 1,024
 
 
@@ -54,7 +53,10 @@ class Journal:
     def add(self, epoch: bytes, first: int, count: int, body: list[bytes]) -> None:
         """Write a chunk's bytes; its first row has this number. On a full disk the rows stay in memory."""
         head = NUMBER.pack(sum(map(len, body)), first, epoch)
-        pieces = [CHECKSUM.pack(_checksum([head, *body])), head, *body]
+        checksum = zlib.crc32(head)
+        for piece in body:
+            checksum = zlib.crc32(piece, checksum)
+        pieces = [CHECKSUM.pack(checksum), head, *body]
         try:
             os.writev(self._files[self._current], pieces if len(pieces) <= MOST_PIECES else [b"".join(pieces)])
             self._is_failing = False
@@ -103,18 +105,6 @@ class Journal:
     def _empty(self, index: int) -> None:
         os.ftruncate(self._files[index], 0)
         self._highest[index] = 0
-
-
-def _checksum(pieces: list[bytes]) -> int:
-    """CRC-32. Long pieces a part at a time: for more zlib gives up Python's lock, and it may be half a millisecond
-    until another thread lets go of it again, while all who answer wait for this one.
-    """
-    checksum = 0
-    for piece in pieces:
-        view = memoryview(piece)
-        for at in range(0, len(piece), LOCKED_BYTES):
-            checksum = zlib.crc32(view[at : at + LOCKED_BYTES], checksum)
-    return checksum
 
 
 def _records(content: bytes, epoch: bytes, after: int) -> Iterator[tuple[int, Chunk]]:
