@@ -75,7 +75,8 @@ def _guided(options: argparse.Namespace) -> int:
             (folder / "seeds" / f"{number:03}").write_bytes(seed)
         (folder / "words").write_text(targets.words(name))
         limits = [f"-runs={-1 if options.runs is None else options.runs}", f"-max_total_time={options.seconds or 0}"]
-        flags = [f"-seed={options.seed}", f"-max_len={LARGEST}", f"-timeout={HUNG_SECONDS}", "-reload=0", *limits]
+        flags = [f"-seed={options.seed}", f"-max_len={LARGEST}", f"-timeout={HUNG_SECONDS}", "-reload=0"]
+        flags += [f"-report_slow_units={HUNG_SECONDS}", *limits]
         places = [f"-dict={folder / 'words'}", f"-artifact_prefix={options.crashes}/", corpus, folder / "seeds"]
         command = [sys.executable, "-m", "bench.fuzz.guided", name, *flags, *places]
         # The order of sets is a part of what a seed repeats.

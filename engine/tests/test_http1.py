@@ -133,6 +133,13 @@ def test_what_is_not_http_is_400_and_closed(line, wrong):
     assert statuses == [400] and b"connection: close" in had
 
 
+@pytest.mark.parametrize("more", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+def test_connect_is_405_once_and_closed(line, more):
+    line.sendall(HEALTH + b"CONNECT e:80 HTTP/1.1\r\nHost: e\r\n%b\r\n" % more + HEALTH)
+    statuses, had = answers(line)
+    assert statuses == [200, 405] and b"allow: GET, POST" in had and b"connection: close" in had
+
+
 def test_endless_head_is_431(line):
     line.sendall(b"GET /healthz HTTP/1.1\r\n" + b"X-Long: %b\r\n" % (b"a" * 9000) * 8)
     assert answers(line)[0] == [431]

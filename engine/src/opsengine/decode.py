@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NoReturn
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -103,14 +104,21 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
-    columns = {
-        field.name: tensors.in_shape(
-            fields.from_arrow(_whole(table.column(field.name))), tensors.told_shape(field), field.name
-        )
-        for field in table.schema
-    }
+    arrowsize.check_rows(table.num_rows, limit)
+    columns = {field.name: _field(table.column(field.name), field, limit) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
     return Batch(table.num_rows, columns)
+
+
+def _field(column: pa.ChunkedArray, field: pa.Field, limit: int) -> Field:
+    try:
+        value = fields.from_arrow(_whole(column), lambda values: arrowsize.check_values(values, limit, field.name))
+    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:  # dates that Python has not
+        raise RequestError(f'Column "{field.name}" holds what cannot be read: {_first_line(error)}.') from None
+    shape = tensors.told_shape(field)
+    if isinstance(value, np.ndarray):
+        arrowsize.check_shape(value.shape if shape is None else (len(value), *shape), limit, field.name)
+    return tensors.in_shape(value, shape, field.name)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -4,7 +4,7 @@ A *field* is one column: a numpy array whose first axis is the rows, or, where r
 a list with one value a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -109,8 +109,12 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
     return [length for length in shape if length != 1]
 
 
-def from_arrow(array: pa.Array) -> Field:
-    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values."""
+def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array: None) -> Field:
+    """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
+
+    `check` is asked before Python values are made. Raises what it raises; pa.ArrowException, ValueError, OverflowError
+    or LookupError where Python has no such value (the year 300,000, the time zone Nowhere).
+    """
     if isinstance(array, pa.ExtensionArray):
         if (
             isinstance(array, pa.FixedShapeTensorArray)
@@ -118,12 +122,16 @@ def from_arrow(array: pa.Array) -> Field:
             and not array.storage.flatten().null_count
         ):
             return _tensors(array)
-        dense = _dense(array.storage)
-        return array.storage.to_pylist() if dense is None else dense
-    if pa.types.is_dictionary(array.type):
+        array = array.storage
+    elif pa.types.is_dictionary(array.type):
+        check(array)
         array = array.dictionary_decode()
     dense = _dense(array)
-    return array.to_pylist() if dense is None else dense
+    if dense is not None:
+        return dense
+    check(array)
+    values: list[object] = array.to_pylist()
+    return values
 
 
 def _tensors(array: pa.FixedShapeTensorArray) -> Array:

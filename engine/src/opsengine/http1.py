@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._stay(data[stop.args[0] :])
+            self._stop_upgrade(data[stop.args[0] :])
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
@@ -202,6 +202,11 @@ class Connection(asyncio.Protocol):
         )
         self._head = 0
         self._request = request
+        if request.method == "CONNECT":
+            told = "CONNECT is not taken: the engine is no proxy."
+            request.keep_alive = False
+            request.reply = self._owner.fault(RequestError(told, 405, (("Allow", "GET, POST"),)))
+            return
         path, _, query = self._url.decode("latin-1").partition("?")
         request.path, request.query = unquote(path) if "%" in path else path, query
         length = headers.get(b"content-length")
@@ -289,6 +294,15 @@ class Connection(asyncio.Protocol):
         if request is not None and request.admitted:
             request.admitted = False
             self._owner.leave(request)
+
+    def _stop_upgrade(self, rest: bytes) -> None:
+        """The parser stopped: behind CONNECT nothing is HTTP, so its answer is the last; all else stays HTTP/1.1."""
+        if self._is_ending:
+            return
+        if self._parser.get_method() == b"CONNECT" and b"upgrade" not in self._headers:
+            self._is_ending = self._is_finishing = True
+        else:
+            self._stay(rest)
 
     def _stay(self, rest: bytes) -> None:
         """Do not upgrade, which is optional (RFC 9110, 7.8). The parser stopped behind the head: it reads it once more.
