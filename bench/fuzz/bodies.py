@@ -7,10 +7,12 @@ application/json
 """
 
 import io
+import random
 
 import orjson
 import pyarrow as pa
 
+from bench.fuzz import tables
 from bench.fuzz.site import Bounds, Harm, Site, request
 from engine.tests.conftest import ARROW, JSON
 
@@ -49,6 +51,18 @@ def _read(data):
     first, kind, accept, body = (*data.split(b"\n", 3), b"", b"", b"")[:4]
     name, method, target = (*first.decode("latin-1").split(" ", 2), "", "")[:3]
     return name, request(method, target, kind.decode("latin-1"), accept.decode("latin-1"), body)
+
+
+def mutated(data, limit, seed, mutate):
+    """Mostly bent bytes (`mutate`, libFuzzer's own); or another body behind the same head, of types by chance."""
+    chance = random.Random(seed)
+    parts = data.split(b"\n", 3)
+    if len(parts) < 4 or chance.random() < 0.7:
+        return mutate(data, limit)
+    is_arrow = chance.random() < 0.6
+    body = tables.table_bytes(chance) if is_arrow else tables.records(chance)
+    head = b"\n".join((parts[0], (ARROW if is_arrow else JSON).encode(), parts[2]))
+    return (head + b"\n" + body)[:limit]
 
 
 def seeds():

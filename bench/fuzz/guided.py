@@ -14,8 +14,9 @@ with atheris.instrument_imports(include=["opsengine"], enable_loader_override=Fa
 
 def main():
     """Does not return: libFuzzer ends the process, with 0 when all inputs were harmless."""
-    target = targets.make(sys.argv[1])
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
+    target, mutated = targets.make(sys.argv[1]), targets.mutated(sys.argv[1])
+    more = {"custom_mutator": lambda data, limit, seed: mutated(data, limit, seed, atheris.Mutate)} if mutated else {}
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], target, **more)
     atheris.Fuzz()
 
 

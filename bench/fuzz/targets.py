@@ -20,6 +20,11 @@ def seeds(name):
     return list(MODULES[name.removesuffix(PLANTED)].seeds())
 
 
+def mutated(name):
+    """The target's own mutations, if it has any."""
+    return getattr(MODULES[name.removesuffix(PLANTED)], "mutated", None)
+
+
 def words(name):
     """What mutations put in, as libFuzzer's dictionary."""
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in MODULES[name.removesuffix(PLANTED)].WORDS)

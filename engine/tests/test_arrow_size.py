@@ -30,6 +30,11 @@ def nulls(count):
     return pa.Array.from_buffers(pa.null(), count, [None])
 
 
+def decimals():
+    """A number of more digits than its type allows."""
+    return pa.Array.from_buffers(pa.decimal128(9, 2), 1, [None, pa.py_buffer(b"\xff" * 15 + b"\x7f")])
+
+
 def lists(length):
     return pa.ListArray.from_arrays([0, length], nulls(length))
 
@@ -100,6 +105,7 @@ def test_lists_of_nothing_are_413(answer):
         pa.array([1], pa.timestamp("us", "Nowhere/Else")),
         pa.array([2**62], pa.duration("s")),
         pa.array([2**30], pa.date32()),
+        decimals(),
         pa.array([[86_400_000 * 2**35]], pa.list_(pa.date64())),
     ],
     ids=lambda column: str(column.type),

@@ -113,7 +113,7 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
 def _field(column: pa.ChunkedArray, field: pa.Field, limit: int) -> Field:
     try:
         value = fields.from_arrow(_whole(column), lambda values: arrowsize.check_values(values, limit, field.name))
-    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:  # dates that Python has not
+    except (pa.ArrowException, ValueError, ArithmeticError, LookupError) as error:  # dates that Python has not
         raise RequestError(f'Column "{field.name}" holds what cannot be read: {_first_line(error)}.') from None
     shape = tensors.told_shape(field)
     if isinstance(value, np.ndarray):
