@@ -108,8 +108,9 @@ class Caller:
         return True
 
     def fault(self, error):
-        if isinstance(sys.exc_info()[1], httptools.HttpParserCallbackError):
-            raise Harm("reading the request failed") from sys.exc_info()[1].__context__
+        stop = sys.exc_info()[1]
+        if isinstance(stop, httptools.HttpParserCallbackError):  # ours, and no fault of the caller
+            raise Harm(f"reading the request failed: {stop.__context__!r}") from stop.__context__
         return self._site.app.fault(error)
 
     # The transport.

@@ -26,7 +26,7 @@ from opsengine.traffic import Traffic
 LARGEST_BODY = 2**16
 MOST_SECONDS = 5.0  # of CPU for one input; the usual one takes a few milliseconds
 MOST_MEMORY = 192 * 2**20  # that one input may make the process larger
-ROOM = 2**30  # of addresses, so that an allocation without bounds fails before it takes the machine
+ROOM = 4 * 2**30  # of addresses, so that an allocation without bounds fails before it takes the machine
 INFERENCE = {200, 400, 404, 405, 413, 415}
 OTHER = {200, 400, 404, 405}
 V = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(6)]
@@ -61,6 +61,7 @@ class Site:
     """The addresses; `serve` picks the pipeline. What is answered must fit into the log, which holds some rows."""
 
     def __init__(self):
+        pa.set_cpu_count(1)  # the same on every machine: each thread has addresses of its own
         self._folder = tempfile.TemporaryDirectory(prefix="opsengine-fuzz-")
         root = Path(self._folder.name)
         self.pipelines = dict(_pipelines(ContentStore(root / "store")))

@@ -32,10 +32,10 @@ def words(name):
 
 
 class PlantedSite(Site):
-    """Fails on what no seed asks for: a pipeline by another name than that of the one that is served."""
+    """Fails on what no seed asks for: a content type that is not understood."""
 
     def answer(self, request):
         reply = super().answer(request)
-        if reply.status == 404:
+        if reply.status == 415:
             raise Harm("the planted fault")
         return reply

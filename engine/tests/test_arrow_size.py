@@ -31,8 +31,8 @@ def nulls(count):
 
 
 def decimals():
-    """A number of more digits than its type allows."""
-    return pa.Array.from_buffers(pa.decimal128(9, 2), 1, [None, pa.py_buffer(b"\xff" * 15 + b"\x7f")])
+    """A number of a thousand million digits."""
+    return pa.Array.from_buffers(pa.decimal128(9, -(2**30)), 1, [None, pa.py_buffer(b"\1" + b"\0" * 15)])
 
 
 def lists(length):
@@ -110,7 +110,7 @@ def test_lists_of_nothing_are_413(answer):
     ],
     ids=lambda column: str(column.type),
 )
-def test_times_that_python_has_not_are_400(answer, column):
+def test_values_that_python_has_not_are_400(answer, column):
     status, said = refused(answer, column)
     assert status == 400 and said.startswith('Column "x" holds what cannot be read: ')
 

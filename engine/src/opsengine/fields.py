@@ -112,8 +112,8 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
 def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array: None) -> Field:
     """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
 
-    `check` is asked before Python values are made. Raises what it raises; pa.ArrowException, ValueError, ArithmeticError
-    or LookupError where Python has no such value (the year 300,000, the time zone Nowhere).
+    `check` is asked before Python values are made. Raises what it raises; pa.ArrowException, ValueError,
+    ArithmeticError or LookupError where Python has no such value (the year 300,000, the time zone Nowhere).
     """
     if isinstance(array, pa.ExtensionArray):
         if (
