@@ -9,7 +9,7 @@ import pytest
 
 from engine.tests.conftest import ROOT
 
-RUNS = {"bodies": 2000, "lines": 3000}
+RUNS = {"bodies": 1500, "lines": 2000}
 WAIT_SECONDS = 600  # a stand-still of the machine is no harm; inputs are bounded by their own CPU time
 
 guided = pytest.mark.skipif(
@@ -38,5 +38,5 @@ def test_planted_fault_is_found_and_found_again_alone(tmp_path, target):
     code, told = fuzz(target, "--runs", RUNS[target], "--seed", 7, "--crashes", tmp_path, "--planted")
     (found,) = tmp_path.iterdir()
     assert (code, "the planted fault" in told) == (1, True), told[-4000:]
-    assert fuzz(target, found, "--planted")[0] == 1
-    assert fuzz(target, found)[0] == 0
+    code, told = fuzz(target, found, "--planted")
+    assert (code, "the planted fault" in told) == (1, True), told[-4000:]
