@@ -27,7 +27,7 @@ wrk.headers["Content-Type"], wrk.headers["Accept"] = "%s", "%s"
 wrk.body = io.open("%s", "rb"):read("*a")
 """
 OURS = ("json", "lean", "arrow in", "arrow")  # the engine: what comes in and goes out
-VARIANTS = (("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
+VARIANTS = (("--batching",), ("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # reference: at 16 connections, how many times a peer's requests a second the engine should answer (json, lean at 1000).
 TARGETS = {
@@ -93,11 +93,11 @@ def table(found: dict[str, Any], names: list[str]) -> str:
         cells = [found[f"{name} b{count} c{c}"] for count, c in CASES]
         lines.append(f"{name:14}" + "".join(f"{cell['rps']:>12.0f} /{cell['p99']:>6.1f}" for cell in cells))
     for base in [name for name in names if not name.startswith("json") and name not in OURS]:
-        for ours in OURS:
+        for ours in [name for name in (*OURS, "json batching") if name in names]:
             ratios = [found[f"{ours} b{n} c{c}"]["rps"] / found[f"{base} b{n} c{c}"]["rps"] for n, c in CASES]
             wanted = [TARGETS.get((base, n)) if c == 16 and ours == "json" else None for n, c in CASES]
             texts = [f"x{r:.2f}" + (f" (>={w:g})" if w else "") for r, w in zip(ratios, wanted, strict=True)]
-            lines.append(f"{ours}/{base:9}"[:20].ljust(20) + "".join(f"{text:>20}" for text in texts))
+            lines.append(f"{ours}/{base}"[:20].ljust(20) + "".join(f"{text:>20}" for text in texts))
     return "\n".join(lines)
 
 
@@ -174,7 +174,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.engine", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help="1 slot, and no log")
+    variants = "batching, 1 slot, and no log"
+    parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help=variants)
     parser.add_argument("--peers", default="all", help="all, none, or names with commas")
     options = parser.parse_args()
     if not shutil.which("wrk"):

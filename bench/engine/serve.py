@@ -1,6 +1,6 @@
 """The engine as it serves, on a model from a file, and a constant answer from the same HTTP server.
 
-python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--no-log]
+python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--batching] [--no-log]
 """
 
 import argparse
@@ -63,12 +63,17 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("port", type=int)
     parser.add_argument("--slots", type=int, default=SLOTS, help="long requests that run at once")
+    parser.add_argument("--batching", action="store_true", help="the model's rows may run with those of other callers")
     parser.add_argument("--no-log", action="store_true", help="answer without logging")
     chosen = parser.parse_args()
     memory.be_frugal()
     folder, model = chosen.folder, chosen.model
     store = ContentStore(Path(folder) / "store")
-    part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), ["tensor"])
+    config = {
+        "tensor_fields": ["tensor"],
+        "batching": {"max_rows": 64, "max_wait_us": 500} if chosen.batching else None,
+    }
+    part = ("house", "00000000-0000-4000-8000-000000000001", Path(model).read_bytes(), None, {"config": config})
     _, digest = publish(Shelf(store), "house", "00000000-0000-4000-8000-000000000002", [part])
     log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")

@@ -97,10 +97,13 @@ class Caller:
         return
 
     def leave(self, asked):
-        self._inside -= 1
+        if asked.admitted:
+            asked.admitted = False
+            self._inside -= 1
 
     def handle(self, asked, answer):
         reply = self._site.answer(asked)
+        self.leave(asked)
         if self._is_late:
             self._waiting.append((answer, reply))
             return len(self._waiting) % 2 == 0

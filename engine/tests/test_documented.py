@@ -92,9 +92,10 @@ def test_every_metric_is_documented_with_its_labels_and_no_other():
     }
     told = {name: row[1] for row in table("| metric | labels | |") for name in names(row[0])}
     assert set(told) == served
-    for metric in (metrics._requests, metrics._seconds, metrics._model_seconds, metrics._rows):
-        name = metric._name + ("_total" if metric._type == "counter" else "")
-        assert told[name] == ", ".join(metric._labelnames)
+    for metric in (metrics._requests, metrics._rows):
+        assert told[f"{metric._name}_total"] == ", ".join(metric._labelnames)
+    for metric in (metrics._seconds, metrics._model_seconds):
+        assert told[metric._name] == ", ".join(metric._labels)
 
 
 def test_every_command_is_documented_and_no_other(capsys):

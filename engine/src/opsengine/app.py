@@ -1,7 +1,7 @@
 """The engine's HTTP addresses: thin, everything is done by the data plane and the log."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -72,7 +72,7 @@ class App:
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""
         route = self._routes.get(request.path)
-        return (route[1] if route else None) or self._traffic.lane(len(request.body))
+        return (route[1] if route else None) or self._traffic.lane(request)
 
     def respond(self, request: Request) -> Reply:
         """Answer; faults become JSON bodies that the public SDK can show."""
@@ -88,6 +88,19 @@ class App:
         except Exception:
             logger.exception("a request failed")
             return self.fault(RequestError("The engine failed on this request: see its log.", 500))
+
+    def respond_together(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer inferences of one turn of the loop, those that ask alike in one run."""
+        replies: dict[int, Reply] = {}
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for place, request in enumerate(requests):
+            key = request.method, request.path, request.query, request.content_type, request.accept
+            alike.setdefault(key, []).append(place)
+        for places in alike.values():
+            some = [requests[place] for place in places]
+            answers = self._infer_together(some) if len(some) > 1 else None
+            replies |= zip(places, answers or map(self.respond, some), strict=True)
+        return [replies[place] for place in range(len(requests))]
 
     def settle(self) -> None:
         """Have the rows of what was answered in the journal, before the answers go out."""
@@ -112,6 +125,26 @@ class App:
         chosen = selection.parse(request.query) if request.query else None
         answer = self._traffic.infer(request, chosen, pipeline, as_arrow=as_arrow)
         return Reply(200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer)
+
+    def _infer_together(self, requests: Sequence[Request]) -> list[Reply] | None:
+        """None where they have to be answered one by one: also where one of them is at fault, which it then hears."""
+        first = requests[0]
+        if first.method != "POST":
+            return None
+        as_arrow = encode.ARROW_TYPE in first.accept
+        name = None if first.path == "/infer" else first.path.removeprefix(NAMED)
+        try:
+            chosen = selection.parse(first.query) if first.query else None
+            answers = self._traffic.infer_together(requests, chosen, name, as_arrow=as_arrow)
+        except RequestError:
+            return None
+        except Exception:
+            logger.exception("requests could not be answered together: each is answered alone")
+            return None
+        if answers is None:
+            return None
+        kind = encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE
+        return [Reply(200, kind, answer) for answer in answers]
 
     def _pipelines(self, request: Request) -> Reply:
         """What is served, or, while nothing is, what should be and could not be brought in yet."""

@@ -6,7 +6,7 @@ caller at a time the only cost is the wait.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,17 @@ class _Call:
     done: threading.Event = field(default_factory=threading.Event)
     made: dict[str, Field] | None = None
     fault: Exception | None = None
+    began: float = 0.0  # when it was run, by the monotonic clock
+
+
+_meeting = threading.local()
+
+
+def waited() -> float:
+    """Seconds that this thread waited for other callers, since it last asked."""
+    seconds: float = getattr(_meeting, "seconds", 0.0)
+    _meeting.seconds = 0.0
+    return seconds
 
 
 class Batcher:
@@ -41,6 +52,7 @@ class Batcher:
 
     def run(self, columns: Columns) -> dict[str, Field]:
         """As the model's `run`: the outputs of these rows, and of no others. Raises RequestError."""
+        came = time.monotonic()
         call = _Call(columns, len(next(iter(columns.values()))))
         with self._changed:
             self._waiting.append(call)
@@ -51,6 +63,7 @@ class Batcher:
         if leads:
             self._lead()
         call.done.wait()
+        _meeting.seconds = getattr(_meeting, "seconds", 0.0) + max(0.0, call.began - came)
         if call.fault is not None:
             raise call.fault
         assert call.made is not None  # done without a fault is done with outputs
@@ -68,6 +81,8 @@ class Batcher:
             self._answer(group)
 
     def _answer(self, calls: list[_Call]) -> None:
+        for call in calls:
+            call.began = time.monotonic()
         try:
             if len(calls) > 1 and self._answer_together(calls):
                 return
@@ -97,6 +112,17 @@ class Batcher:
             call.made = self._run(call.columns)
         except RequestError as error:
             call.fault = error
+
+
+def portions(counts: Sequence[int], most: int) -> list[int]:
+    """Neighbours put together, as long as they have no more than `most` rows; who has more stays alone."""
+    made: list[int] = []
+    for count in counts:
+        if made and made[-1] + count <= most:
+            made[-1] += count
+        else:
+            made.append(count)
+    return made
 
 
 def _groups(calls: list[_Call], most: int) -> list[list[_Call]]:

@@ -1,8 +1,9 @@
 """Request bodies to columns: pandas-records JSON, Arrow files and streams."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
@@ -19,6 +20,9 @@ KINDS = {
     "application/vnd.apache.arrow.stream": ARROW,
 }
 ARROW_MAGIC = b"ARROW1"
+EMPTY = "The request has no body: send records, or an Arrow file."
+ROWLESS = "The request holds no rows: send at least one."
+BARE = "The request's rows hold no columns."
 FILE_HEAD = len(arrowsize.FILE_HEAD)
 
 
@@ -32,9 +36,7 @@ class Batch:
 
 def kind_of(content_type: str, body: bytes) -> str:
     """Which decoder a body needs. Raises RequestError (415) for types that are not understood."""
-    name = content_type.split(";", 1)[0].strip().lower()
-    while name.startswith("content-type:"):  # the documented curl lines send the header's name twice
-        name = name.removeprefix("content-type:").strip()
+    name = _media_type(content_type)
     if not name:
         return ARROW if body.startswith(ARROW_MAGIC) else JSON
     if name not in KINDS:
@@ -43,33 +45,56 @@ def kind_of(content_type: str, body: bytes) -> str:
     return KINDS[name]
 
 
+@lru_cache(64)
+def _media_type(content_type: str) -> str:
+    """The type without its parameters; kept, because callers send the same ones again and again."""
+    name = content_type.split(";", 1)[0].strip().lower()
+    while name.startswith("content-type:"):  # the documented curl lines send the header's name twice
+        name = name.removeprefix("content-type:").strip()
+    return name
+
+
 def read(body: bytes, kind: str, limit: int) -> Batch:
     """Columns of a body; `limit` bounds what a compressed body may unpack to, in bytes. Raises RequestError."""
+    if kind == JSON:
+        return of_records(records(body))
     if not body:
-        raise RequestError("The request has no body: send records, or an Arrow file.")
-    batch = _read_json(body) if kind == JSON else _read_arrow(body, limit)
+        raise RequestError(EMPTY)
+    batch = _read_arrow(body, limit)
     if not batch.count:
-        raise RequestError("The request holds no rows: send at least one.")
+        raise RequestError(ROWLESS)
     if not batch.columns:
-        raise RequestError("The request's rows hold no columns.")
+        raise RequestError(BARE)
     return batch
 
 
-def _read_json(body: bytes) -> Batch:
+def records(body: bytes) -> list[Any]:
+    """The rows of a body in JSON, at least one, the first of them a record. Raises RequestError."""
+    if not body:
+        raise RequestError(EMPTY)
     try:
-        records = orjson.loads(body)
+        found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(f"The body is not valid JSON: {error}.") from None
-    if not isinstance(records, list) or (records and not isinstance(records[0], dict)):
+    if not isinstance(found, list) or (found and not isinstance(found[0], dict)):
         raise RequestError('The body must be a list of records, like [{"tensor": [1.0, 2.0]}].')
-    names = list(records[0]) if records else []
+    if not found:
+        raise RequestError(ROWLESS)
+    return found
+
+
+def of_records(records: list[Any]) -> Batch:
+    """Rows, the first of them a record, in columns. Raises RequestError where one has others than the first."""
+    names = list(records[0])
+    if not names:
+        raise RequestError(BARE)
     columns: dict[str, Field] = {}
     for name in names:
         try:
             columns[name] = list(map(itemgetter(name), records))
         except (KeyError, TypeError):
             raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
-    if records and (set(map(type, records)) != {dict} or set(map(len, records)) != {len(names)}):
+    if set(map(type, records)) != {dict} or set(map(len, records)) != {len(names)}:
         _refuse_uneven(records, set(names))
     return Batch(len(records), columns)
 

@@ -46,18 +46,42 @@ _forms: dict[tuple[object, ...], Form] = {}
 
 def answer_json(result: Result, selection: Selection | None) -> bytes:
     """An answer in pandas-records JSON: nested with both documented shapes, or flat with the columns asked for."""
+    form = _form_of(result, selection)
+    return _rendered(form, [make(result) for make in form.values], result.count)
+
+
+def answers_json(result: Result, selection: Selection | None) -> list[bytes]:
+    """Answers in JSON to requests that ran as one, each with its share of the rows."""
+    form = _form_of(result, selection)
+    values = [make(result) for make in form.values]
+    answers, at = [], 0
+    for count in result.shares:
+        own = [value if isinstance(value, bytes) else _some(value, at, count) for value in values]
+        answers.append(_rendered(form, own, count))
+        at += count
+    return answers
+
+
+def _some(values: list[bytes], at: int, count: int) -> Value:
+    return values[at] if count == 1 else values[at : at + count]
+
+
+def _form_of(result: Result, selection: Selection | None) -> Form:
     key = (result.kind, selection)
     form = _forms.get(key)
     if form is None:
         if len(_forms) >= MOST_FORMS:
             _forms.clear()
         form = _forms[key] = _Draft(result).form(selection)
-    values = [make(result) for make in form.values]
+    return form
+
+
+def _rendered(form: Form, values: list[Value], count: int) -> bytes:
     length = 0
     for place, brackets in form.originals:
         value = values[place]
         length += brackets + len(value if isinstance(value, bytes) else value[0])
-    return (form.short if length <= LONGEST_ORIGINAL else form.long).render(values, result.count)
+    return (form.short if length <= LONGEST_ORIGINAL else form.long).render(values, count)
 
 
 def answer_arrow(result: Result, selection: Selection | None) -> bytes:

@@ -109,6 +109,16 @@ def _squeezed(shape: Sequence[int]) -> list[int]:
     return [length for length in shape if length != 1]
 
 
+def end_to_end(parts: Sequence[Field]) -> Field:
+    """A column's rows of several requests in one. Raises RequestError where they differ in type or shape."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if not arrays:
+        return [value for part in parts for value in part]
+    if len(arrays) != len(parts) or len({(array.dtype.str, array.shape[1:]) for array in arrays}) != 1:
+        raise RequestError("The rows of these requests differ in type or shape.")
+    return np.concatenate(arrays)
+
+
 def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array: None) -> Field:
     """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
 

@@ -48,6 +48,7 @@ class Request:
     size: int = 0  # the most bytes that the body may have
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
+    meets: bool = False  # it may wait in its thread for others, to be run with them
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
     pieces: list[bytes] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Owner(Protocol):
         ...
 
     def leave(self, request: Request) -> None:
-        """A request that was let in has ended."""
+        """A request has ended: it takes no place any more, if it took one (`request.admitted`)."""
         ...
 
     def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
@@ -116,7 +117,7 @@ class Connection(asyncio.Protocol):
         """The caller is gone: what it began to send or left in line is not run any more."""
         self._is_ending = True
         for request in (self._request, *self._lined):
-            self._release(request)
+            self._leave(request)
         self._request = None
         self._lined.clear()
         self._owner.closed(self)
@@ -254,9 +255,6 @@ class Connection(asyncio.Protocol):
                 self._answer(request.reply)
             else:
                 is_soon = self._owner.handle(request, self._answer)
-                # It has run: what follows of its answer takes neither a slot nor its body.
-                if is_soon:
-                    self._release(request)
         self._is_turning = False
         # Pausing costs more than reading on for a turn; what comes meanwhile is at most what lies in the socket.
         if self._is_full or (self._running is not None and (not is_soon or self._lined)):
@@ -278,7 +276,7 @@ class Connection(asyncio.Protocol):
         request, self._running = self._running, None
         if request is None:
             return
-        self._release(request)
+        self._leave(request)
         if self._transport.is_closing():
             return
         is_last = not request.keep_alive or self._owner.is_draining
@@ -290,9 +288,8 @@ class Connection(asyncio.Protocol):
         else:
             self._next()
 
-    def _release(self, request: Request | None) -> None:
-        if request is not None and request.admitted:
-            request.admitted = False
+    def _leave(self, request: Request | None) -> None:
+        if request is not None:
             self._owner.leave(request)
 
     def _stop_upgrade(self, rest: bytes) -> None:
@@ -326,7 +323,7 @@ class Connection(asyncio.Protocol):
     def _end_with(self, reply: Reply) -> None:
         """Answer in the middle of a request. What is still sent is read past for a while, or the answer were lost."""
         self._is_ending = True
-        self._release(self._request)
+        self._leave(self._request)
         self._request = None
         if self._running is not None:  # the caller would take this for the answer to what was asked before
             last = self._lined[-1] if self._lined else self._running

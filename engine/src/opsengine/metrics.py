@@ -1,4 +1,4 @@
-"""Prometheus metrics, by prometheus_client: with its children kept, an observation costs about a microsecond.
+"""Prometheus metrics, by prometheus_client.
 
 What a request changes is counted as it happens. What has a state (queue, log, session, update) is read from the same
 facts as `/status.json` when somebody asks.
@@ -7,15 +7,14 @@ facts as `/status.json` when somebody asks.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from opsengine.durations import Durations
 from opsengine.rows import Facts, Result
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Half a millisecond (a small model) to half a minute (a large one on a slow device).
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 UPDATE_STATES = ("idle", "pulling", "warming", "failed")
 NANOSECONDS = 1e-9
 
@@ -32,12 +31,10 @@ class Metrics:
         self._requests = Counter(
             "opsengine_requests_total", "Inference requests, by how they ended.", ["pipeline", "code"], **made
         )
-        self._seconds = Histogram(
-            "opsengine_request_seconds", "From a request to its answer.", ["pipeline"], buckets=BUCKETS, **made
-        )
-        self._model_seconds = Histogram(
-            "opsengine_model_seconds", "One step of a request.", ["pipeline", "model"], buckets=BUCKETS, **made
-        )
+        self._seconds = Durations("opsengine_request_seconds", "From a request to its answer.", ("pipeline",))
+        self._model_seconds = Durations("opsengine_model_seconds", "One step of a request.", ("pipeline", "model"))
+        for durations in (self._seconds, self._model_seconds):
+            self._registry.register(durations)
         self._rows = Counter("opsengine_rows_total", "Inferences made.", ["pipeline"], **made)
         # labels() costs more than what it leads to, so what was looked up is kept.
         self._ended: dict[tuple[str, int], tuple[Any, Any]] = {}
@@ -47,24 +44,24 @@ class Metrics:
         """Show the engine's state too, as `facts` tells it."""
         self._registry.register(StateCollector(facts))
 
-    def request(self, pipeline: str, status: int, seconds: float) -> None:
-        """Count one request."""
+    def request(self, pipeline: str, status: int, seconds: float, count: int = 1) -> None:
+        """Count a request, or `count` that were answered together."""
         children = self._ended.get((pipeline, status))
         if children is None:
             children = self._requests.labels(pipeline, str(status)), self._seconds.labels(pipeline)
             self._ended[pipeline, status] = children
-        children[0].inc()
+        children[0].inc(count)
         if status == 200:
-            children[1].observe(seconds)
+            children[1].observe(seconds, count)
 
     def result(self, result: Result) -> None:
-        """Count what one answered request made."""
+        """Count what an answered request made, or several that ran as one."""
         facts, made, steps = self._steps
         if facts is not result.facts:
             facts, made, steps = self._steps = self._children(result)
         made.inc(result.count)
         for child, elapsed in zip(steps, result.elapsed[1:], strict=True):
-            child.observe(elapsed * NANOSECONDS)
+            child.observe(elapsed * NANOSECONDS, len(result.shares) or 1)
 
     def render(self) -> bytes:
         """The metrics as text."""

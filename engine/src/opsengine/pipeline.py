@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import orjson
 
-from opsengine import connections, definition, steps, validations
+from opsengine import connections, definition, gathering, steps, validations
 from opsengine.batching import Batcher
 from opsengine.connections import Signature, Tensor
 from opsengine.decode import Batch
@@ -88,15 +88,24 @@ class LoadedPipeline:
         for model in models.values():
             model.warm()
         named = steps.labels(definition.parts)
-        nodes = {
-            version: Node(named[version], model, signatures[version], _runner(entries[version], model))
-            for version, model in models.items()
+        batching = {version: entries[version].batching for version in models}
+        alone = {
+            version: Node(named[version], model, signatures[version], model.run, limits.max_rows if limits else 1)
+            for (version, model), limits in zip(models.items(), batching.values(), strict=True)
+        }
+        meeting = {
+            version: replace(node, run=Batcher(node.run, limits).run) if (limits := batching[version]) else node
+            for version, node in alone.items()
         }
         self._models = models
-        self._parts = _loaded_parts(definition, nodes)
+        self._parts, self._meeting = _loaded_parts(definition, alone), _loaded_parts(definition, meeting)
         self.facts = _facts(definition, entries, partition)
         # Requests run together (opsengine.batching): all that were let in must then be able to meet.
-        self.gathers = any(entry.batching for entry in definition.models)
+        self.gathers = any(batching.values())
+        self._recorded = sum(len(part.recorded) for part in definition.parts if isinstance(part, Stage))
+        self._first = next(part for part in self._parts if isinstance(part, LoadedStage))
+        # Validations compare whole columns, and what callers send beside the model's inputs may be of any type.
+        self._reads_values = any(isinstance(part, Checks) for part in self._parts)
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
 
@@ -104,9 +113,11 @@ class LoadedPipeline:
         """Versions of the models that cannot answer now: Python steps whose process ended."""
         return frozenset(version for version, model in self._models.items() if not model.is_running)
 
-    def answer(self, batch: Batch, began: int) -> Result:
+    def answer(self, batch: Batch, began: int, *, meets: bool = False, shares: tuple[int, ...] = ()) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.
 
+        With `meets`, models with batching wait for callers in other threads, as long as their limits say. `shares`:
+        the rows are of several requests, so many of each; models without batching then run for each alone.
         Recorded inputs are what the model sees: its number type, in the shape that was sent.
         """
         count, request = batch.count, batch.columns
@@ -116,13 +127,13 @@ class LoadedPipeline:
         checks: dict[str, Array] = {}
         arms: Array | None = None
         elapsed = [time.perf_counter_ns() - began]
-        for part in self._parts:
+        for part in self._meeting if meets else self._parts:
             start = time.perf_counter_ns()
             if isinstance(part, Checks):
                 known = inputs if inputs is not None else request
                 checks |= validations.evaluate(part.rules, _readable(known, outputs, recorded), count)
             else:
-                ran = part.run(request if inputs is None else outputs, request, count)
+                ran = part.run(request if inputs is None else outputs, request, count, shares)
                 if inputs is None:
                     inputs = {**request, **ran.prepared}
                 outputs, arms = ran.outputs, ran.arms
@@ -131,8 +142,19 @@ class LoadedPipeline:
         if arms is not None:
             split: Field = [[self.facts.arms[place].described] for place in arms.tolist()]
             outputs = {**outputs, "_model_split": split}
-        now = int(time.time() * 1000)
-        return Result(self.facts, now, count, inputs or request, outputs, tuple(elapsed), checks, recorded, arms)
+        now, times = int(time.time() * 1000), tuple(elapsed)
+        if shares:
+            times = tuple(spent // len(shares) for spent in times)  # each is told an even share
+        made = inputs or request
+        return Result(self.facts, now, count, made, outputs, times, checks, recorded, arms, shares=shares)
+
+    def answer_together(self, batch: Batch, began: int, shares: tuple[int, ...]) -> Result | None:
+        """Run the rows of several requests, `shares` of each; None where each has to run alone. Raises RequestError."""
+        if self._reads_values and not self._first.reads_all(batch.columns):
+            return None
+        result = self.answer(batch, began, shares=shares)
+        # A shadow that failed on the rows of one is not to be missing in the answers to all.
+        return result if len(result.recorded) == self._recorded and gathering.is_as_alone(result) else None
 
 
 def _readable(
@@ -196,10 +218,6 @@ def _signature(entry: ModelEntry, model: Model) -> Signature:
 
 def _type(dtype: np.dtype[np.generic]) -> str:
     return "string" if dtype.kind == "O" else dtype.name
-
-
-def _runner(entry: ModelEntry, model: Model) -> Any:
-    return Batcher(model.run, entry.batching).run if entry.batching else model.run
 
 
 def load(digest: str, store: ContentStore, cpus: int, partition: str) -> LoadedPipeline:

@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from opsengine import decode, encode
+from opsengine import decode, encode, gathering, rows
 from opsengine.errors import RequestError
 from opsengine.pipeline import LoadedPipeline
 from opsengine.rows import Result
@@ -48,10 +48,14 @@ class DataPlane:
         as_arrow: bool,
         selection: Selection | None = None,
         pipeline: str | None = None,
+        meets: bool = False,
     ) -> bytes:
-        """Answer one inference request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
+        """Answer one inference request. `pipeline` is the name in the URL, if there is one. Raises RequestError.
+
+        With `meets` it may wait to be run with those of other threads.
+        """
         try:
-            result = self._run(self._pipeline(pipeline), body, content_type)
+            result = self._run(self._pipeline(pipeline), body, content_type, meets)
             answer = encode.answer_arrow(result, selection) if as_arrow else encode.answer_json(result, selection)
         except Exception:
             self._count(errors=1)
@@ -59,6 +63,36 @@ class DataPlane:
         self._record(result)
         self._count(rows=result.count)
         return answer
+
+    def infer_together(
+        self,
+        bodies: Sequence[bytes],
+        content_type: str,
+        *,
+        as_arrow: bool,
+        selection: Selection | None = None,
+        pipeline: str | None = None,
+    ) -> list[bytes] | None:
+        """Answers to requests that ask alike, run together; None where they have to run one by one.
+
+        Raises RequestError where one of them is at fault: none is answered then.
+        """
+        began = time.perf_counter_ns()
+        current = self._pipeline(pipeline)
+        kinds = {decode.kind_of(content_type, body) for body in bodies}
+        if len(kinds) != 1:
+            return None
+        batch, shares = gathering.joined(bodies, kinds.pop(), self._max_body)
+        result = current.answer_together(batch, began, shares)
+        if result is None:
+            return None
+        if as_arrow:
+            answers = [encode.answer_arrow(one, selection) for one in rows.apart(result)]
+        else:
+            answers = encode.answers_json(result, selection)
+        self._record(result)
+        self._count(requests=len(bodies), rows=result.count)
+        return answers
 
     def _pipeline(self, name: str | None) -> LoadedPipeline:
         current = self._current
@@ -68,13 +102,13 @@ class DataPlane:
             raise RequestError(f"Pipeline {name[:100]!r} is not served here: {current.facts.pipeline!r} is.", 404)
         return current
 
-    def _run(self, pipeline: LoadedPipeline, body: bytes, content_type: str) -> Result:
+    def _run(self, pipeline: LoadedPipeline, body: bytes, content_type: str, meets: bool) -> Result:
         began = time.perf_counter_ns()
         batch = decode.read(body, decode.kind_of(content_type, body), self._max_body)
-        return pipeline.answer(batch, began)
+        return pipeline.answer(batch, began, meets=meets)
 
-    def _count(self, rows: int = 0, errors: int = 0) -> None:
+    def _count(self, requests: int = 1, rows: int = 0, errors: int = 0) -> None:
         with self._counting:
-            self.counters.requests += 1
+            self.counters.requests += requests
             self.counters.rows += rows
             self.counters.errors += errors

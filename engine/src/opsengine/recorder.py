@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from opsengine import rows
 from opsengine.fields import Field
 from opsengine.rows import Result
 
@@ -22,7 +23,12 @@ class Recorder:
     def __call__(self, result: Result) -> None:
         """Count and log."""
         self._count(result)
-        self._log(trimmed(result, self._limit))
+        logged = trimmed(result, self._limit)
+        if logged is result or not result.shares:
+            self._log(logged)
+            return
+        for one in rows.apart(result):  # what is too long of one request is there of the others
+            self._log(trimmed(one, self._limit))
 
 
 def trimmed(result: Result, limit: int) -> Result:

@@ -4,7 +4,7 @@ Groups and types are those of contract/README.md: time, in, out, out_<model> of 
 answer, anomaly, metadata.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -43,9 +43,9 @@ class Facts(NamedTuple):
 
 @dataclass(slots=True, eq=False)  # not frozen: that makes each one four times as slow to make
 class Result:
-    """One request, answered: also what is queued for the log, by reference. Times: epoch ms, elapsed in ns.
+    """A request, or several that ran as one, answered: also what is queued for the log, by reference.
 
-    Never changed once it is made and its kind was asked for.
+    Times: epoch ms, elapsed in ns. Never changed once it is made and its kind was asked for.
     """
 
     facts: Facts
@@ -58,6 +58,7 @@ class Result:
     recorded: dict[str, dict[str, Field]] = field(default_factory=dict)  # outputs of shadows and audited models
     arms: Array | None = None  # the place in `facts.arms`, a row
     dropped: tuple[str, ...] = ()  # inputs that were answered but are not logged
+    shares: tuple[int, ...] = ()  # where several requests ran as one: how many of the rows are whose
     _kind: tuple[object, ...] | None = field(default=None, init=False, repr=False)  # asked for more than once
 
     @property
@@ -108,6 +109,30 @@ def spread(result: Result, times: Array, elapsed: Array) -> Rows:
 def arrays(group: Mapping[str, Field]) -> dict[str, Array]:
     """The columns that are arrays."""
     return {name: value for name, value in group.items() if isinstance(value, np.ndarray)}
+
+
+def apart(result: Result) -> Iterator[Result]:
+    """A result of several requests as one for each."""
+    at = 0
+    for count in result.shares:
+        some = slice(at, at + count)
+        at += count
+        yield Result(
+            result.facts,
+            result.time,
+            count,
+            _some(result.inputs, some),
+            _some(result.outputs, some),
+            result.elapsed,
+            {name: value[some] for name, value in result.checks.items()},
+            {label: _some(made, some) for label, made in result.recorded.items()},
+            None if result.arms is None else result.arms[some],
+            result.dropped,
+        )
+
+
+def _some(columns: Mapping[str, Field], rows: slice) -> dict[str, Field]:
+    return {name: value[rows] for name, value in columns.items()}
 
 
 def _groups(result: Result, elapsed: Field | Constant) -> dict[str, dict[str, Field | Constant]]:

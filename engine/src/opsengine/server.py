@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from queue import SimpleQueue
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 1024
 MOST_CONNECTIONS = 1024
 SWEEP_SECONDS = 5.0
+MOST_TOGETHER = 32  # requests that run together: each is quick, but they hold up the loop one after another
 GRACE_SECONDS = 0.5  # at the end, for callers on open lines to send once more; busy ones do within milliseconds
 # A request that waits for a thread which writes the log gets its turn after this long. With Python's 5 ms the slowest
 # hundredth of small requests took two to three times as long (bench/engine, log on).
@@ -43,6 +44,7 @@ class Lane(Enum):
     """Where a request runs."""
 
     HERE = "in the loop"
+    TOGETHER = "in the loop, with what else is asked in the same turn"
     MODEL = "in one of a few threads"
     MEET = "in a thread of its own, to be run together with others"
     SIDE = "beside the inferences"
@@ -67,6 +69,10 @@ class Application(Protocol):
 
     def respond(self, request: Request) -> Reply:
         """Answer. Raises nothing."""
+        ...
+
+    def respond_together(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer several at once, in their order. Raises nothing."""
         ...
 
     def settle(self) -> None:
@@ -119,7 +125,9 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._connections: set[Connection] = set()
         self._listener: asyncio.AbstractServer | None = None
-        self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn of the loop
+        self._asked: list[tuple[Callable[[Reply], None], Request]] = []  # in this turn of the loop, to run together
+        self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn
+        self._is_turning = False  # there are some
         self.largest_body = app.largest_body
         self.is_draining = False
 
@@ -157,8 +165,10 @@ class Server:
         return self._app.admit(request)
 
     def leave(self, request: Request) -> None:
-        """A request that was let in has ended."""
-        self._app.leave(request)
+        """A request has ended, or has run: what follows of its answer takes neither a slot nor its body."""
+        if request.admitted:
+            request.admitted = False
+            self._app.leave(request)
 
     def fault(self, error: RequestError) -> Reply:
         """An error as a reply."""
@@ -167,18 +177,34 @@ class Server:
     def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
         """Run it here, or have a thread run it. Whether it is answered in the next turn of the loop."""
         lane = self._app.lane(request)
+        crew = self._crews.get(lane)
+        if crew is not None:
+            crew.submit(partial(self._work, crew, request, answer))
+            return False
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._answer)
         if lane is Lane.HERE:
-            if not self._answers:
-                self._loop.call_soon(self._answer)
             self._answers.append((answer, self._app.respond(request)))
-            return True
-        crew = self._crews[lane]
-        crew.submit(partial(self._work, crew, request, answer))
-        return False
+            self.leave(request)
+        else:
+            self._asked.append((answer, request))
+            if len(self._asked) == MOST_TOGETHER:
+                self._run_together()
+        return True
+
+    def _run_together(self) -> None:
+        asked, self._asked = self._asked, []
+        replies = self._app.respond_together([request for _, request in asked])
+        for (answer, request), reply in zip(asked, replies, strict=True):
+            self._answers.append((answer, reply))
+            self.leave(request)
 
     def _answer(self) -> None:
         """What was asked in one turn is answered together: the log is then written once, before all these answers."""
-        answers, self._answers = self._answers, []
+        if self._asked:
+            self._run_together()
+        answers, self._answers, self._is_turning = self._answers, [], False
         self._app.settle()
         for answer, reply in answers:
             answer(reply)

@@ -4,14 +4,15 @@ import hashlib
 import logging
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 import orjson
 
-from opsengine import connections
+from opsengine import connections, fields
+from opsengine.batching import portions
 from opsengine.connections import Signature
 from opsengine.errors import RequestError
 from opsengine.fields import Array, Field, fit
@@ -23,12 +24,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A model in its place: `run` is the model's, or that of the batcher in front of it."""
+    """A model in its place: `run` is the model's, or that of the batcher in front of it.
+
+    `most`: rows that may run at once where they are of several requests.
+    """
 
     label: str
     model: Model
     signature: Signature
     run: Callable[[dict[str, Array]], dict[str, Field]]
+    most: int
 
     def inputs(
         self, columns: Mapping[str, Field], prepared: dict[str, Array], keys: frozenset[str], *, is_first: bool
@@ -78,41 +83,65 @@ class LoadedStage:
         self._is_first = is_first
         self._chooser = _Chooser(stage.split, stage.number) if stage.split else None
 
-    def run(self, columns: Mapping[str, Field], request: Mapping[str, Field], count: int) -> Ran:
-        """Run on `columns`; `request` holds the columns that a split's key is among. Raises RequestError."""
+    def run(
+        self, columns: Mapping[str, Field], request: Mapping[str, Field], count: int, shares: Sequence[int] = ()
+    ) -> Ran:
+        """Run on `columns`; `request` holds the columns that a split's key is among. Raises RequestError.
+
+        `shares` as in LoadedPipeline.answer.
+        """
         if self._chooser:
-            return self._split(self._chooser.arms(request, count), columns, count)
+            return self._split(self._chooser.arms(request, count), columns, count, shares)
         prepared: dict[str, Array] = {}
-        outputs = self._run(self._answering, columns, prepared)
+        outputs = self._run(self._answering, columns, prepared, shares)
         recorded = {}
         for place in self.stage.recorded:
             node = self.nodes[place]
-            made = outputs if node is self._answering else self._shadow(node, columns, prepared)
+            made = outputs if node is self._answering else self._shadow(node, columns, prepared, shares)
             if made is not None:
                 recorded[node.label] = made
         return Ran(outputs, recorded, prepared)
 
-    def _run(self, node: Node, columns: Mapping[str, Field], prepared: dict[str, Array]) -> dict[str, Field]:
-        return node.run(node.inputs(columns, prepared, self._keys, is_first=self._is_first))
+    def reads_all(self, columns: Mapping[str, Field]) -> bool:
+        """Whether there are no columns beside the inputs of the model that answers."""
+        return len(columns) == len(self._answering.model.inputs)
 
-    def _shadow(self, node: Node, columns: Mapping[str, Field], prepared: dict[str, Array]) -> dict[str, Field] | None:
+    def _run(
+        self, node: Node, columns: Mapping[str, Field], prepared: dict[str, Array], shares: Sequence[int]
+    ) -> dict[str, Field]:
+        inputs = node.inputs(columns, prepared, self._keys, is_first=self._is_first)
+        sizes = portions(shares, node.most)
+        if len(sizes) < 2:
+            return node.run(inputs)
+        at, made = 0, []
+        for size in sizes:
+            made.append(node.run({name: array[at : at + size] for name, array in inputs.items()}))
+            at += size
+        return {name: fields.end_to_end([part[name] for part in made]) for name in made[0]}
+
+    def _shadow(
+        self, node: Node, columns: Mapping[str, Field], prepared: dict[str, Array], shares: Sequence[int]
+    ) -> dict[str, Field] | None:
         """A shadow that fails is left out: it must not cost the caller an answer."""
         try:
-            return self._run(node, columns, dict(prepared))
+            return self._run(node, columns, dict(prepared), shares)
         except RequestError as error:
             logger.warning("Shadow model %s gave nothing: %s", node.label, error)
             return None
 
-    def _split(self, arms: Array, columns: Mapping[str, Field], count: int) -> Ran:
+    def _split(self, arms: Array, columns: Mapping[str, Field], count: int, shares: Sequence[int]) -> Ran:
         """Rows go to their models and come together again in order."""
         prepared: dict[str, Array] = {}
         self.nodes[0].inputs(columns, prepared, self._keys, is_first=self._is_first)
         parts: list[tuple[Array, dict[str, Field]]] = []
+        starts = [0, *accumulate(shares)][:-1]
         for place in np.unique(arms):
             chosen = np.flatnonzero(arms == place)
             some = {name: _taken(value, chosen, count) for name, value in columns.items()}
             ready = {name: value[chosen] for name, value in prepared.items()}
-            parts.append((chosen, self._run(self.nodes[place], some, ready)))
+            of_each = np.add.reduceat(arms == place, starts, dtype=np.intp).tolist() if shares else ()
+            made = self._run(self.nodes[place], some, ready, [own for own in of_each if own])
+            parts.append((chosen, made))
         outputs = parts[0][1] if len(parts) == 1 else _together(parts, count)
         recorded = {self.nodes[0].label: outputs} if self.stage.recorded else {}
         return Ran(outputs, recorded, prepared, arms)

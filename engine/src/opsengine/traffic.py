@@ -1,8 +1,9 @@
 """Inference requests between HTTP and the data plane: let in, timed, counted, watched for the trial of a publish."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from opsengine import batching
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
 from opsengine.http1 import Request
@@ -15,6 +16,8 @@ from opsengine.server import Lane
 NOT_LOADED = 503
 # What took less, over the last requests of its size, runs in the loop: handing it over costs about a tenth of that.
 QUICK_SECONDS = 0.001
+# Of a larger body the rows take the time, not the way through the steps, which requests that run as one have in common.
+SMALL_BODY = 2**13
 WEIGHT = 0.1  # of the last request in the time that its size is expected to take
 PRESSED = 0.7  # share of the time that is spent on inferences, from which on other work is to wait
 
@@ -43,15 +46,19 @@ class Traffic:
         """A request that was let in has ended."""
         self._gate.leave(size)
 
-    def lane(self, size: int) -> Lane:
-        """Where a request with a body of so many bytes is to run, by what the pipeline took for such ones."""
+    def lane(self, request: Request) -> Lane:
+        """Where a request is to run, by what the pipeline took for those with bodies of its size."""
         current = self._plane.current
         if current is not self._timed:
             self._timed, self._seconds = current, {}
-        if current is not None and current.gathers:
-            return Lane.MEET
-        is_quick = self._seconds.get(size.bit_length(), 1.0) < QUICK_SECONDS
-        return Lane.HERE if is_quick and current is not None and current.is_steady else Lane.MODEL
+        if current is None:
+            return Lane.MODEL
+        known = self._seconds.get(len(request.body).bit_length(), 1.0)
+        is_quick = current.is_steady and known < QUICK_SECONDS
+        request.meets = current.gathers and not is_quick
+        if is_quick:
+            return Lane.TOGETHER if len(request.body) <= SMALL_BODY else Lane.HERE
+        return Lane.MEET if request.meets else Lane.MODEL
 
     @property
     def is_pressed(self) -> bool:
@@ -67,25 +74,48 @@ class Traffic:
         status = 500
         try:
             answer = self._plane.infer(
-                request.body, request.content_type, as_arrow=as_arrow, selection=selection, pipeline=pipeline
+                request.body,
+                request.content_type,
+                as_arrow=as_arrow,
+                selection=selection,
+                pipeline=pipeline,
+                meets=request.meets,
             )
             status = 200
         except RequestError as error:
             status = error.status
             raise
         finally:
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began - batching.waited()
+            self._spent += seconds
             self._expect(len(request.body).bit_length(), seconds)
             self._count(current, status, seconds)
         return answer
 
+    def infer_together(
+        self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None, *, as_arrow: bool
+    ) -> list[bytes] | None:
+        """Answer requests that ask alike in one run; None where that cannot be. Raises RequestError, all unanswered."""
+        began = time.perf_counter()
+        current = self._plane.current
+        bodies = [request.body for request in requests]
+        answers = self._plane.infer_together(
+            bodies, requests[0].content_type, as_arrow=as_arrow, selection=selection, pipeline=pipeline
+        )
+        if answers is not None:
+            seconds, count = time.perf_counter() - began, len(bodies)
+            self._spent += seconds
+            for size in {len(body).bit_length() for body in bodies}:
+                self._expect(size, seconds / count)
+            self._count(current, 200, seconds, count)
+        return answers
+
     def _expect(self, size: int, seconds: float) -> None:
         """Only an estimate: threads that write it at the same time do no harm."""
-        self._spent += seconds
         known = self._seconds.get(size)
         self._seconds[size] = seconds if known is None else known + WEIGHT * (seconds - known)
 
-    def _count(self, current: LoadedPipeline | None, status: int, seconds: float) -> None:
-        self._metrics.request(current.facts.pipeline if current else "", status, seconds)
+    def _count(self, current: LoadedPipeline | None, status: int, seconds: float, count: int = 1) -> None:
+        self._metrics.request(current.facts.pipeline if current else "", status, seconds, count)
         if current and (status == 200 or (status >= 500 and status != NOT_LOADED)):
             self._observe(current.digest, status == 200)

@@ -54,6 +54,13 @@ def fails_on_rows(but=1):
     return _model([node], [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", 2])], [shape])
 
 
+def rows_against_rows():
+    """y = x times x turned, so that each row's answer depends on the other rows."""
+    nodes = [helper.make_node("Transpose", ["x"], ["t"]), helper.make_node("MatMul", ["x", "t"], ["y"])]
+    value = helper.make_tensor_value_info
+    return _model(nodes, [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", "N"])])
+
+
 def slow(times=60):
     """Rows of 300 x 300 numbers through many multiplications: a good part of a second for a few rows."""
     rng = np.random.default_rng(1)
