@@ -95,6 +95,13 @@ class Site:
         judge(request, reply, made)
         return reply
 
+    def answer_together(self, requests):
+        """The replies to requests of one turn of the loop. Raises Harm."""
+        replies = self.app.respond_together(requests)
+        made, self._made[:] = list(self._made), []
+        judge_log(made)
+        return replies
+
     def forget(self):
         """As after a start, so that an input does on its own what it does among others."""
         arrowplaces._forms.clear()
@@ -129,6 +136,11 @@ def judge(request, reply, made):
         count = len(told) if isinstance(told, list) else None
     if sum(result.count for result in made) != (count if is_inference and reply.status == 200 else 0):
         raise Harm(f"{len(made)} results for an answer of {count} rows")
+    judge_log(made)
+
+
+def judge_log(made):
+    """Raise Harm unless the log can hold all results, and tells all their rows."""
     for result in made:
         batch = rows.to_batch(chunks.whole(list(chunks.pack([result]))))
         if len(orjson.loads(b"[%b]" % encode.log_json(rows.from_batch(batch), None))) != result.count:
