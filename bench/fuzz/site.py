@@ -82,7 +82,7 @@ class Site:
         for result in self._made:
             self._writer.put(result)
         self._made.clear()
-        assert self._writer.flush(60.0)
+        assert self._writer.flush(600.0)
 
     def serve(self, name):
         """Serve the pipeline of that name from now on; the first of all where there is none."""

@@ -9,6 +9,7 @@ import pytest
 
 from engine.tests.conftest import ARROW
 from engine.tests.fakes import models
+from opsengine import arrowsize
 from opsengine.errors import RequestError
 from opsengine.plane import DataPlane
 
@@ -143,3 +144,12 @@ def test_types_whose_values_lie_over_one_another_are_400(answer, column):
 )
 def test_what_fits_is_answered(answer, column, read):
     assert [row["in"]["x"] for row in answer(column)] == read
+
+
+def test_offsets_of_no_rows_are_not_followed():
+    """Arrow would end the process."""
+    kind = pa.list_(pa.int8())
+    none = pa.Array.from_buffers(kind, 0, [None, pa.py_buffer(b"\x25\0\0\0")], children=[pa.array([], pa.int8())])
+    empty = pa.FixedSizeListArray.from_buffers(pa.list_(kind, 0), 2, [None], children=[none])
+    arrowsize.check_values(none, 0, "x")
+    arrowsize.check_values(empty, 2 * arrowsize.VALUE_BYTES, "x")

@@ -129,6 +129,8 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
+    if not table.num_rows:
+        return Batch(0, {})
     arrowsize.check_rows(table.num_rows, limit)
     columns = {field.name: _field(table.column(field.name), field, limit) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
