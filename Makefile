@@ -1,6 +1,6 @@
 # Everything that people and CI run. Needs Python >= 3.11 only; PYTHON=/path/to/python3 names another one.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint types bench screenshots images assets migrations pin clean
+.PHONY: help setup demo run test lint types bench screenshots images arm64 assets migrations pin clean
 PORT ?= 8000
 export PORT
 
@@ -9,7 +9,7 @@ SETUP = python=$$(scripts/find-python) && "$$python" -m scripts.setup
 VENV = .venv/bin
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: ## make .venv with everything that running needs
 	@$(SETUP)
@@ -48,6 +48,9 @@ images: ## build the container images (PLATFORM=linux/arm64 by buildx, BASE_IMAG
 	@$(BUILD) --tag $(ENGINE_IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) engine
 	@$(BUILD) --tag $(CENTER_IMAGE) .
+
+arm64: ## build the engine's image for arm64, emulated, and put it to the test (root on Debian)
+	@$(SETUP) --dev && exec $(VENV)/python -m scripts.arm64
 
 assets: ## fetch the pages' assets by npm and collect them
 	@rm -f .venv/stamps/page-assets .venv/stamps/static-files

@@ -31,14 +31,21 @@ class ContainersError(Exception):
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """Variables by which tests find Docker and the engine's image; empty, and the reason printed, where it is not."""
+    with daemon(folder) as found:
+        yield {} if found is None else found | _images(folder)
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator[dict[str, str] | None]:
+    """Variables by which a Docker daemon is found; None, and the reason printed, where there is none."""
     if answers():
-        yield _images(folder)
+        yield {}
     elif os.geteuid() == 0 and shutil.which("dockerd"):
         with _daemon(folder) as host:
-            yield {"DOCKER_HOST": host, **_images(folder)} if host else {}
+            yield {"DOCKER_HOST": host} if host else None
     else:
         print("containers: no Docker daemon runs here, and none can be started", file=sys.stderr)
-        yield {}
+        yield None
 
 
 def answers() -> bool:
@@ -103,29 +110,34 @@ def _restore(host: str | None) -> None:
 
 def _images(folder: Path) -> dict[str, str]:
     try:
-        if not _is_there(BASE):
+        if not is_there(BASE):
             _make_base(folder / "base")
         print("containers: building the engine's image", file=sys.stderr, flush=True)
         build = ["docker", "build", "--quiet", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}"]
         # The classic builder: the other one is a program of its own, which Debian does not bring along.
-        _run([*build, "--tag", IMAGE, "engine"], DOCKER_BUILDKIT="0")
+        run([*build, "--tag", IMAGE, "engine"], DOCKER_BUILDKIT="0")
     except ContainersError as error:
         print(f"containers: {error}", file=sys.stderr)
         return {}
     return {"OPSCENTER_TEST_ENGINE_IMAGE": IMAGE}
 
 
-def _is_there(image: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+def bootstrap(folder: Path, architecture: str | None = None) -> None:
+    """A Debian with Python; of another architecture than the machine's where its kernel can run that.
+
+    Raises ContainersError.
+    """
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        raise ContainersError("no base image: it is made with debootstrap, as root")
+    print("containers: making a base image with debootstrap", file=sys.stderr, flush=True)
+    kind = [f"--arch={architecture}"] if architecture else []
+    run(["debootstrap", *kind, "--variant=minbase", f"--include={PACKAGES}", SUITE, str(folder), MIRROR])
+    if CERTIFICATES.is_file():
+        shutil.copyfile(CERTIFICATES, folder / CERTIFICATES.relative_to("/"))
 
 
 def _make_base(folder: Path) -> None:
-    if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        raise ContainersError(f"no image {BASE}: it is made with debootstrap, as root")
-    print("containers: making a base image with debootstrap", file=sys.stderr, flush=True)
-    _run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(folder), MIRROR])
-    if CERTIFICATES.is_file():
-        shutil.copyfile(CERTIFICATES, folder / CERTIFICATES.relative_to("/"))
+    bootstrap(folder)
     command = ["docker", "import", "-", BASE]
     with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
         done = subprocess.run(command, stdin=tar.stdout, capture_output=True, text=True, check=False)
@@ -134,12 +146,18 @@ def _make_base(folder: Path) -> None:
         raise ContainersError(f"the base image cannot be imported: {done.stderr[-500:]}")
 
 
-def _run(words: list[str], **variables: str) -> None:
+def is_there(image: str) -> bool:
+    """Whether Docker has an image of this name."""
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+
+
+def run(words: list[str], told: str | None = None, **variables: str) -> str:
+    """What a program prints that is told something, if only that there is nothing. Raises ContainersError."""
     done = subprocess.run(
         words,
         cwd=ROOT,
         env=os.environ | variables,
-        stdin=subprocess.DEVNULL,
+        input=told or "",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -147,3 +165,4 @@ def _run(words: list[str], **variables: str) -> None:
     )
     if done.returncode:
         raise ContainersError(f"{' '.join(words[:3])} failed:\n{done.stdout[-1500:]}")
+    return done.stdout

@@ -38,11 +38,6 @@ START_SECONDS = 60
 STOP_SECONDS = 10
 
 
-def missing() -> list[str]:
-    """The programs that are not on this machine."""
-    return [name for name in _packages() if find(name) is None]
-
-
 def _packages() -> dict[str, str]:
     """Debian's packages by the program that they bring."""
     return DEBIAN_PACKAGES | (DOCKER_PACKAGES if wants_docker() else {})
@@ -57,9 +52,13 @@ def find(name: str) -> str | None:
     return shutil.which(name) or (str(newest) if newest else None)
 
 
-def install() -> None:
-    """Installs what is missing on Debian when we may; elsewhere it does nothing, and tests skip with the reason."""
-    packages = sorted({_packages()[name] for name in missing()})
+def install(programs: dict[str, str] | None = None) -> None:
+    """Installs what is missing on Debian when we may; elsewhere it does nothing, and tests skip with the reason.
+
+    `programs` are Debian's packages by the program that they bring; all of ours, unless told.
+    """
+    wanted = _packages() if programs is None else programs
+    packages = sorted({package for program, package in wanted.items() if find(program) is None})
     if not packages or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
         return
     print(f"services: installing {', '.join(packages)}", file=sys.stderr, flush=True)

@@ -43,6 +43,8 @@ def free_port():
 class EngineProcess:
     """`python -m opsengine serve`, its log in `log`."""
 
+    answer_seconds = 10.0
+
     def __init__(self, folder, **env):
         self.folder, self.env = folder, env
         self.port = int(env.get("ENGINE_PORT", 0)) or free_port()
@@ -106,7 +108,7 @@ class EngineProcess:
         return self._process.wait(12), time.monotonic() - began
 
     def call(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.answer_seconds)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
