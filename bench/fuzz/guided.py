@@ -4,10 +4,24 @@ atheris has to see the engine's modules when they are first imported, to count w
 reaches: so this process does nothing else.
 """
 
+import ctypes
+import os
 import sys
 
 import atheris
 
+SAME_ADDRESSES, ASK = 0x0040000, 0xFFFFFFFF  # personality(2): ADDR_NO_RANDOMIZE, and the question what is set
+
+
+def keep_addresses():
+    """Begin again with the same addresses in every run, for what is hashed by them; as it is where that is forbidden."""
+    libc = ctypes.CDLL(None)
+    now = libc.personality(ASK)
+    if not now & SAME_ADDRESSES and libc.personality(now | SAME_ADDRESSES) != -1:
+        os.execv(sys.executable, [sys.executable, "-m", "bench.fuzz.guided", *sys.argv[1:]])
+
+
+keep_addresses()
 with atheris.instrument_imports(include=["opsengine"], enable_loader_override=False):
     from bench.fuzz import targets
 

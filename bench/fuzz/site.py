@@ -12,7 +12,7 @@ import pyarrow as pa
 from engine.tests.conftest import Shelf
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from opsengine import app, arrowplaces, chunks, encode, pipeline, plane, rows
+from opsengine import app, arrowplaces, batching, chunks, encode, http1, pipeline, plane, rows, traffic
 from opsengine.app import App
 from opsengine.gate import Gate
 from opsengine.http1 import Reply, Request
@@ -69,20 +69,22 @@ class Site:
         self._plane = DataPlane(self._made.append, LARGEST_BODY)
         self._store = LogStore(root / "rows.sqlite", 8 * 2**20)
         self._writer = LogWriter(self._store, root / "taken")
-        traffic = Traffic(self._plane, Gate(1, 1000, 2**30), Metrics(lambda: ()), lambda digest, fine: None)
-        self.app = App(self._plane, traffic, (self._store, self._writer), Still(), LARGEST_BODY)
-        pipeline.time = plane.time = Stopped()  # so that the same request has the same answer
+        counted = Traffic(self._plane, Gate(1, 1000, 2**30), Metrics(lambda: ()), lambda digest, fine: None)
+        self.app = App(self._plane, counted, (self._store, self._writer), Still(), LARGEST_BODY)
+        # So that the same request has the same answer, and takes the same way.
+        pipeline.time = plane.time = traffic.time = http1.time = batching.time = Stopped()
 
     def fill_log(self, asked):
         """Have the rows of these requests in the log."""
-        self._writer.start()
         for name, request in asked:
             self.serve(name)
             self.app.respond(request)
         for result in self._made:
             self._writer.put(result)
         self._made.clear()
+        self._writer.start()  # only now, or chance were to cut the rows into pages
         assert self._writer.flush(600.0)
+        self._writer.stop(600.0)  # its thread would count as what an input reaches
 
     def serve(self, name):
         """Serve the pipeline of that name from now on; the first of all where there is none."""
@@ -116,6 +118,11 @@ class Stopped:
 
     def perf_counter_ns(self):
         return 0
+
+    def perf_counter(self):
+        return 0.0
+
+    monotonic = perf_counter
 
 
 def judge(request, reply, made):
