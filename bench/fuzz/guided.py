@@ -14,7 +14,7 @@ SAME_ADDRESSES, ASK = 0x0040000, 0xFFFFFFFF  # personality(2): ADDR_NO_RANDOMIZE
 
 
 def keep_addresses():
-    """Begin again with the same addresses in every run, for what is hashed by them; as it is where that is forbidden."""
+    """Begin again with the same addresses in every run, for what is hashed by them; go on where that is forbidden."""
     libc = ctypes.CDLL(None)
     now = libc.personality(ASK)
     if not now & SAME_ADDRESSES and libc.personality(now | SAME_ADDRESSES) != -1:

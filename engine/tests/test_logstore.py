@@ -13,7 +13,7 @@ from engine.tests.conftest import eventually
 from opsengine import app, journal
 from opsengine import logwriter as writing
 from opsengine.http1 import Request
-from opsengine.logstore import Gap, LogStore, Lost, NewPage, Shipment
+from opsengine.logstore import JOURNAL_RESERVE, Gap, LogStore, Lost, NewPage, Shipment
 from opsengine.logwriter import LogWriter
 from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
 from opsengine.views import Views
@@ -419,6 +419,20 @@ def test_failing_disk_delays_rows_and_loses_none(log, make_writer, monkeypatch):
     writer.put(result(1, 2, 3))
     assert writer.flush(5)
     assert values(log.next(10)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cap", [2**20, 2**25, 2**27])
+def test_sqlites_own_journal_keeps_to_its_room(make, tmp_path, cap):
+    store, room = make(cap), min(cap // 4, JOURNAL_RESERVE)
+    numbers = np.random.default_rng(1).normal(size=(100, room // 4000)).astype(np.float32)
+    made = Result(FACTS, 1000, 100, {"x": numbers}, {"y": numbers[:, 0]}, (5, 7))
+    sizes = []
+    for _ in range(60):
+        store.append([NewPage(FACTS.version, to_batch(of_result(made)))])
+        sizes.append((tmp_path / "logs" / "rows.sqlite-wal").stat().st_size)
+    assert max(sizes) <= room
+    assert min(sizes[30:]) > room // 4, "it is written over, not cut off"
+    assert store.used <= cap
 
 
 def test_journal_counts_into_the_cap_and_is_bounded_by_it(make, tmp_path):

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from engine.tests.conftest import ARROW, JSON, Shelf
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from opsengine import chunks, encode, pipeline, rows
+from opsengine import chunks, encode, fields, pipeline, rows
 from opsengine.errors import RequestError
 from opsengine.plane import DataPlane
 from opsengine.store import ContentStore
@@ -104,6 +104,49 @@ def test_every_type_comes_back_as_it_was_sent(plane_of, name, shape):
     column = pa.array(sent.tolist(), type=kind)
     answer = asked(plane, arrow_file(pa.table({"x": column})), ARROW)
     assert [row["out"]["y"] for row in answer] == sent.tolist()
+
+
+NUMBERS = (
+    0,
+    -1,
+    1.5,
+    True,
+    -0.0,
+    1e-46,
+    1e39,
+    -1e300,
+    2**31,
+    -(2**31) - 1,
+    2**53,
+    2**53 + 1,
+    9007199791611905,
+    2**63,
+    2**64,
+)
+ODD = (None, "1", "", "abc", [], {}, {"a": 1}, [1], [[1.0]], [None])
+
+
+def read(column, dtype):
+    """What the model gets, or why it gets nothing."""
+    try:
+        array = fields.cast(fields.from_values(column, "x", dtype), dtype, "x")
+    except RequestError as refused:
+        return str(refused)
+    return array.dtype, array.shape, array.tobytes()
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name != "string"])
+def test_many_numbers_are_read_as_numpy_reads_them(monkeypatch, name):
+    columns = [[value] * 9 for value in (*NUMBERS, *ODD, [True, 2.5], [1, 2])]
+    columns += [[1.5] * 8 + [value] for value in (*NUMBERS, *ODD)]
+    columns += [[[1, 2, 3]] * 8 + [row] for row in ([7, value, 9] for value in (*NUMBERS, *ODD))]
+    columns += [[[1.5, 2.5, 3.5]] * 8 + [row] for row in (*ODD, [1, 2], [1, 2, 3, 4], [7, True, 9])]
+    columns += [[[[1, 2], [3, 4]]] * 9, [[[1, 2], [3, 4]]] * 8 + [[[1, 2], [3]]]]
+    made = []
+    for least in (1, 2**62):
+        monkeypatch.setattr(fields, "MANY_NUMBERS", least)
+        made.append([read(column, np.dtype(name)) for column in columns])
+    assert made[0] == made[1]
 
 
 IMAGE = ("image", "m1", echo(TensorProto.FLOAT, ("C", "H", "W")), None)

@@ -94,19 +94,16 @@ def of_records(records: list[Any]) -> Batch:
             columns[name] = list(map(itemgetter(name), records))
         except (KeyError, TypeError):
             raise RequestError(f'Column "{name}" is missing in row {_first_without(records, name)}.') from None
-    if set(map(type, records)) != {dict} or set(map(len, records)) != {len(names)}:
+    # Each row has a value under a name, so each is a record: nothing else in JSON has names.
+    if set(map(len, records)) != {len(names)}:
         _refuse_uneven(records, set(names))
     return Batch(len(records), columns)
 
 
-def _refuse_uneven(records: list[object], names: set[str]) -> NoReturn:
-    for row, record in enumerate(records):
-        if not isinstance(record, dict):
-            break
-        if len(record) != len(names):
-            extra = min(set(record) - names)
-            raise RequestError(f'Column "{extra}" of row {row} is missing in row 0: all rows need the same columns.')
-    raise RequestError('Each row must be a record, like {"tensor": [1.0, 2.0]}.')
+def _refuse_uneven(records: list[dict[str, object]], names: set[str]) -> NoReturn:
+    row = next(row for row, record in enumerate(records) if len(record) != len(names))
+    extra = min(set(records[row]) - names)
+    raise RequestError(f'Column "{extra}" of row {row} is missing in row 0: all rows need the same columns.')
 
 
 def _first_without(records: list[object], name: str) -> int:

@@ -5,7 +5,10 @@ a list with one value a row.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from math import prod
+from struct import Struct
+from struct import error as StructError
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +21,20 @@ Array = npt.NDArray[np.generic]
 Field = Array | list[object]
 Shape = tuple[int | None, ...]
 
+# How Python's numbers are packed as those of a model; what does not fit, or is no number, is refused by `struct`.
+PACKED = {"float32": "f", "float64": "d", "int32": "i", "int64": "q"}
+MANY_NUMBERS = 200  # fewer are as quick by numpy's own way
+EXACT = 2.0**53  # beyond it whole numbers have no float of their own, and numpy knows how to round them
 
-def from_values(values: Sequence[object], name: str) -> Array:
-    """A JSON column as an array of numbers or booleans. Raises RequestError naming the column."""
+
+def from_values(values: Sequence[object], name: str, wanted: np.dtype[np.generic]) -> Array:
+    """A JSON column as an array of numbers or booleans, to be cast: of the type `wanted` already where that is quicker.
+
+    Raises RequestError naming the column.
+    """
+    quick = _packed(values, wanted)
+    if quick is not None:
+        return quick
     try:
         array: Array = np.array(values)
     except (ValueError, OverflowError):
@@ -28,6 +42,24 @@ def from_values(values: Sequence[object], name: str) -> Array:
     if array.dtype.kind not in "biuf":
         raise RequestError(f'Column "{name}" {_why_no_numbers(values)}.')
     return array
+
+
+def _packed(values: Sequence[object], wanted: np.dtype[np.generic]) -> Array | None:
+    """Rows of numbers, or of as many numbers each, in a third of numpy's time; None where numpy has to look closer."""
+    first = values[0]
+    shape = (len(values), len(first)) if isinstance(first, list) else (len(values),)
+    if prod(shape) < MANY_NUMBERS or wanted.name not in PACKED:
+        return None
+    form = PACKED[wanted.name]
+    try:
+        if isinstance(first, list):
+            packed = b"".join(starmap(Struct(f"{len(first)}{form}").pack, values))  # type: ignore[arg-type]  # or TypeError
+        else:
+            packed = Struct(f"{len(values)}{form}").pack(*values)
+    except (StructError, TypeError):
+        return None
+    array = np.frombuffer(packed, wanted).reshape(shape)
+    return array if wanted.kind == "i" or np.abs(array).max() < EXACT else None
 
 
 def text_from_values(values: Sequence[object], name: str) -> Array:
@@ -200,14 +232,18 @@ def printed(field: Field) -> bytes | list[bytes]:
         values = field.tolist() if isinstance(field, np.ndarray) else field
         texts = [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in values]
         return texts if len(texts) > 1 else texts[0]
+    if field.size == len(field) > 1:
+        field = field.reshape(-1)  # a number a row, whatever its brackets: in half the time
     axes = field.ndim
     text = orjson.dumps(
         field if field.flags.c_contiguous else np.ascontiguousarray(field), option=orjson.OPT_SERIALIZE_NUMPY
-    )[axes:-axes]
+    )
     if len(field) == 1:
-        return text
+        return text[axes:-axes]
     # The whole array is printed at once; between two rows stands `]],[[` with one bracket fewer than there are axes.
-    return text.split(b"]" * (axes - 1) + b"," + b"[" * (axes - 1))
+    texts = text.split(b"]" * (axes - 1) + b"," + b"[" * (axes - 1))
+    texts[0], texts[-1] = texts[0][axes:], texts[-1][:-axes]
+    return texts
 
 
 def brackets(field: Field) -> int:

@@ -39,7 +39,6 @@ BUSY_SECONDS = 10.0
 SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
 # Rows of a page of ours fill many of SQLite's own: with larger ones than its 4 KiB a write takes a third less CPU.
 LARGE_CAP, LARGE_PAGE = 2**27, 2**14
-JOURNAL_BYTES = 2**20
 JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
 QUEUE_PART = 16  # of the cap: one sixteenth
@@ -129,7 +128,11 @@ class LogStore:
                 db.execute(f"PRAGMA page_size={LARGE_PAGE}")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")  # a commit returns when the rows are on the disk
-            db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
+            # At half of its room the journal is brought into the file and written from its beginning again, not cut
+            # off: to take the blocks back and give them out anew was a third of what a write cost the kernel.
+            room, page_bytes = _journal_room(cap), int(db.execute("PRAGMA page_size").fetchone()[0])
+            db.execute(f"PRAGMA wal_autocheckpoint={room // 2 // page_bytes}")
+            db.execute(f"PRAGMA journal_size_limit={room}")
             db.executescript(TABLES)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
@@ -173,9 +176,13 @@ class LogStore:
         self._empty_journal(incoming)
         with self._transaction():
             self._make_room(incoming)
-            last = self._position().last
+            last, kind, before = self._position().last, 0, None
             for page, body, size in packed:
-                last = self._insert(page, body, size, last)
+                # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread
+                # and those that answer then queue.
+                if before is None or not _are_alike(before, page):
+                    kind = self._kind(page)
+                last, before = self._insert(page, kind, body, size, last), page
             if lost and lost.count:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
@@ -305,24 +312,27 @@ class LogStore:
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
-    def _insert(self, page: NewPage, body: bytes, size: int, last: int) -> int:
-        schema = page.batch.schema.serialize().to_pybytes()
-        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", (page.pipeline_version, schema))
-        kind = self._row("SELECT id FROM kind WHERE version = ? AND schema = ?", page.pipeline_version, schema)
+    def _kind(self, page: NewPage) -> int:
+        """The id of what pages of one version and one schema share."""
+        told = page.pipeline_version, page.batch.schema.serialize().to_pybytes()
+        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", told)
+        kind: tuple[int] = self._db.execute("SELECT id FROM kind WHERE version = ? AND schema = ?", told).fetchone()
+        return kind[0]
+
+    def _insert(self, page: NewPage, kind: int, body: bytes, size: int, last: int) -> int:
         times = page.batch.column("time").view(pa.int64()).to_numpy()
         low, high = int(times.min()), int(times.max())
         first, last = last + 1, last + page.batch.num_rows
         if 4 * len(body) > self._cap:
             self._note_gap(first, last, low, high, "storage_limit")
             return last
-        assert kind is not None
-        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind[0], size, body))
+        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind, size, body))
         return last
 
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
         # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = min(self._cap // 4, JOURNAL_RESERVE) + len(self._beside) * self.queue_bytes
+        reserve = _journal_room(self._cap) + len(self._beside) * self.queue_bytes
         excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
         if excess <= 0:
             return
@@ -352,9 +362,9 @@ class LogStore:
         self._set("shed", self._position().shed + last - first + 1)
 
     def _empty_journal(self, incoming: int) -> None:
-        """Bring the journal into the file before it grows too large: it counts into the cap."""
+        """Bring the journal into the file and cut it off before it grows too large: it counts into the cap."""
         with self._lock:
-            if _size_of(self._journal) + incoming > min(self._cap // 4, JOURNAL_RESERVE) // 2:
+            if _size_of(self._journal) + incoming > _journal_room(self._cap):
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _used(self) -> int:
@@ -385,6 +395,16 @@ class LogStore:
                 if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
                     self._db.execute("ROLLBACK")
                 raise
+
+
+def _are_alike(one: NewPage, other: NewPage) -> bool:
+    return one.pipeline_version == other.pipeline_version and bool(
+        one.batch.schema.equals(other.batch.schema, check_metadata=True)
+    )
+
+
+def _journal_room(cap: int) -> int:
+    return min(cap // 4, JOURNAL_RESERVE)
 
 
 def _size_of(path: Path) -> int:

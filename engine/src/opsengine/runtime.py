@@ -54,7 +54,7 @@ class Input:
         if self.dtype.kind == "O":
             values = field.tolist() if isinstance(field, np.ndarray) else field
             return fields.text_from_values(values, column)
-        array = field if isinstance(field, np.ndarray) else fields.from_values(field, column)
+        array = field if isinstance(field, np.ndarray) else fields.from_values(field, column, self.dtype)
         return fields.cast(array, self.dtype, column)
 
 
