@@ -128,6 +128,8 @@ def _columns():
     yield "scores", {"tensor": pa.array([[0.1, 0.7, 0.2]], pa.list_(pa.float16()))}
     yield "steps", {"tensor": pa.array(pair, floats), "kind": pa.array([0.5, 2.0])}
     yield "split", {"tensor": pa.array(pair, floats), "session": pa.array(["anna", None])}
+    for name, column in (("numbers", "tensor"), ("whole", "x")):  # so many that they are packed another way
+        yield name, {column: pa.array([[1, 2], [3, -4]] * 60, pa.list_(pa.int32()))}
     yield "numbers", {"tensor": pa.array(pair), "none": pa.nulls(2), "sure": pa.array([True, False])}
     yield "numbers", {"tensor": pa.array(pair), "run": pa.RunEndEncodedArray.from_arrays([2], ["same"])}
     yield "numbers", {"tensor": pa.array(pair), "view": pa.array([[1], [2, 3]], pa.list_view(pa.int8()))}
