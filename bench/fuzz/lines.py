@@ -9,7 +9,7 @@ import httptools
 from bench.fuzz.site import Bounds, Harm, Site
 from opsengine.http1 import Connection
 
-STATUSES = {100, 200, 400, 404, 405, 408, 413, 415, 431}
+STATUSES = {100, 200, 400, 404, 405, 408, 413, 415, 431, 501}
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+\r\n((?:[a-z-]+: [^\r\n]*\r\n)*)\r\n")
 LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 WORDS = (
@@ -96,6 +96,12 @@ class Caller:
         self._inside += 1
         return
 
+    def grow(self, asked):
+        return None
+
+    def stalls(self, connection, *, is_full):
+        pass
+
     def leave(self, asked):
         if asked.admitted:
             asked.admitted = False
@@ -131,6 +137,9 @@ class Caller:
 
     def resume_reading(self):
         self._is_paused = False
+
+    def get_write_buffer_size(self):
+        return 0
 
     def is_closing(self):
         return self._closed

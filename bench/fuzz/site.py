@@ -20,6 +20,7 @@ from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
+from opsengine.report import Brief
 from opsengine.store import ContentStore
 from opsengine.traffic import Traffic
 
@@ -50,11 +51,8 @@ class Still:
     def metrics(self):
         return 200, "text/plain", b""
 
-    def warnings(self):
-        return []
-
-    def failed(self):
-        return None
+    def brief(self):
+        return Brief()
 
 
 class Site:

@@ -100,20 +100,11 @@ def test_lists_of_nothing_are_413(answer):
 
 
 @pytest.mark.parametrize(
-    "column",
-    [
-        pa.array([2**62], pa.timestamp("us")),
-        pa.array([1], pa.timestamp("us", "Nowhere/Else")),
-        pa.array([2**62], pa.duration("s")),
-        pa.array([2**30], pa.date32()),
-        decimals(),
-        pa.array([[86_400_000 * 2**35]], pa.list_(pa.date64())),
-    ],
-    ids=lambda column: str(column.type),
+    "column", [decimals(), pa.array([[86_400_000 * 2**35]], pa.list_(pa.date64()))], ids=lambda column: str(column.type)
 )
 def test_values_that_python_has_not_are_400(answer, column):
     status, said = refused(answer, column)
-    assert status == 400 and said.startswith('Column "x" holds what cannot be read: ')
+    assert status == 400 and said.startswith('Column "x" of type ') and "cannot be read: " in said
 
 
 @pytest.mark.parametrize(

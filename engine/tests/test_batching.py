@@ -88,20 +88,21 @@ def test_rows_of_other_lengths_do_not_run_together():
     assert sorted(sizes) == [(1, 3), (2, 2)]
 
 
-def test_fault_that_nobody_expects_ends_every_wait():
+@pytest.mark.parametrize("widths", [(1, 1), (1, 2)], ids=["one run", "two runs"])
+def test_fault_that_nobody_expects_ends_every_wait(widths):
     def run(columns):
         raise ZeroDivisionError
 
     batcher = Batcher(run, Batching(2, 2_000_000))
     faults = []
 
-    def call():
+    def call(width):
         try:
-            batcher.run({"x": np.ones((1, 1))})
+            batcher.run({"x": np.ones((1, width))})
         except (RequestError, ZeroDivisionError) as error:
             faults.append(type(error))
 
-    threads = [threading.Thread(target=call) for _ in range(2)]
+    threads = [threading.Thread(target=call, args=(width,)) for width in widths]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -178,3 +178,30 @@ def test_rollback_with_nothing_before_says_so_and_changes_nothing(run, registry,
     code, out, err = run("rollback")
     assert (code, out) == (1, "") and "no publish before" in err
     engine.start().ready()
+
+
+EARLY = """
+import os, sys
+from opsengine import cli, local
+
+class Starting:
+    def __init__(self, settings):
+        os.kill(os.getpid(), local.ROLL_BACK)
+
+    def run(self):
+        return 0
+
+cli.Engine = Starting
+sys.exit(cli.serve())
+"""
+
+
+def test_rollback_that_comes_before_the_engine_is_ready_ends_nothing(tmp_path):
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT / "engine/src"),
+        "PERSIST_DIR": str(tmp_path / "persist"),
+        "PIPELINE_URL": "registry.example.com/ml/pipelines/scale:1",
+    }
+    done = subprocess.run([sys.executable, "-c", EARLY], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import orjson
 import pytest
@@ -15,8 +15,13 @@ import pytest
 from engine.tests.conftest import EngineProcess
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
-from opsengine.http1 import Reply
+from opsengine.app import App
+from opsengine.gate import Gate
+from opsengine.http1 import LARGEST_HEAD, SLOWEST, Connection, Reply
+from opsengine.metrics import Metrics
+from opsengine.plane import DataPlane
 from opsengine.server import Lane, Server
+from opsengine.traffic import Traffic
 
 VERSION = "3b49fba8-94d8-4fca-aecc-c75257fd16c6"
 BODY = orjson.dumps([{"tensor": [1.0, 2.0]}])
@@ -71,6 +76,15 @@ def test_requests_sent_at_once_are_answered_in_order(line):
     assert had.index(b'"out"') < had.index(b'"alive"') < had.index(b"no rows")
 
 
+def test_burst_of_requests_that_ends_within_a_head_is_answered_whole(line):
+    count = 4 * LARGEST_HEAD // len(HEALTH)
+    line.settimeout(30)
+    sender = threading.Thread(target=line.sendall, args=(HEALTH * count,))
+    sender.start()
+    assert answers(line, count)[0] == [200] * count
+    sender.join()
+
+
 def test_request_in_single_bytes_is_answered(line):
     for byte in infer():
         line.sendall(bytes([byte]))
@@ -88,6 +102,12 @@ def test_line_stays_open_unless_the_caller_asks(line):
 def test_http_1_0_is_answered_and_closed(line):
     line.sendall(infer(version="1.0"))
     assert answers(line)[0] == [200]
+
+
+def test_http_1_0_that_asks_to_stay_is_closed_too(line):
+    line.sendall(infer(BODY, "Connection: keep-alive", version="1.0"))
+    statuses, had = answers(line)
+    assert statuses == [200] and b"connection: close" in had
 
 
 def test_body_is_asked_for_where_the_caller_waits_for_that(line):
@@ -133,11 +153,23 @@ def test_what_is_not_http_is_400_and_closed(line, wrong):
     assert statuses == [400] and b"connection: close" in had
 
 
-@pytest.mark.parametrize("more", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
-def test_connect_is_405_once_and_closed(line, more):
-    line.sendall(HEALTH + b"CONNECT e:80 HTTP/1.1\r\nHost: e\r\n%b\r\n" % more + HEALTH)
+@pytest.mark.parametrize("target", ["example.com:443", "/infer", "/healthz"])
+def test_connect_is_answered_once_and_closed(line, target):
+    line.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: e\r\n\r\n".encode() + HEALTH)
     statuses, had = answers(line)
-    assert statuses == [200, 405] and b"allow: GET, POST" in had and b"connection: close" in had
+    assert statuses == [501] and b"no proxy" in had
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity"])
+def test_packed_body_is_415_and_says_so(line, coding):
+    line.sendall(infer(b"\x1f\x8b anything", f"Content-Encoding: {coding}", "Connection: close"))
+    statuses, had = answers(line)
+    assert statuses == [415] and b"accept-encoding: identity" in had and b"send the body as it is" in had
+
+
+def test_body_that_is_said_to_be_as_it_is_is_answered(line):
+    line.sendall(infer(BODY, "Content-Encoding: identity", "Connection: close"))
+    assert answers(line)[0] == [200]
 
 
 def test_endless_head_is_431(line):
@@ -165,6 +197,24 @@ def test_chunked_body_that_grows_over_the_limit_is_413(line):
     assert answers(line)[0] == [413]
 
 
+CHUNKED = b"POST /infer HTTP/1.1\r\nHost: e\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def test_many_bodies_of_untold_size_are_answered_at_once(engine):
+    """Some clients tell no size of any body: one counts for what has come of it, not for what it might be."""
+    with ExitStack() as stack:
+        lines = [stack.enter_context(socket.create_connection(("127.0.0.1", engine.port), 5)) for _ in range(6)]
+        for one in lines:
+            one.sendall(CHUNKED + chunk(BODY[:5]))
+        for one in lines:
+            one.sendall(chunk(BODY[5:]) + chunk(b""))
+        assert [answers(one, 1)[0] for one in lines] == [[200]] * 6
+
+
 def test_caller_who_leaves_in_the_middle_frees_its_place(engine):
     for _ in range(200):  # more than may wait
         with closing(socket.create_connection(("127.0.0.1", engine.port), timeout=5)) as line:
@@ -181,6 +231,94 @@ def test_head_without_a_body_is_answered_without_one(line):
 def test_absolute_and_escaped_targets_are_understood(line):
     line.sendall(b"GET /%68ealthz?x=1 HTTP/1.1\r\nHost: e\r\n\r\n")
     assert answers(line, 1)[0] == [200]
+
+
+class Door:
+    """Whom connections belong to: lets requests in through a gate, as far as they are told to be."""
+
+    largest_body = LIMIT
+    is_draining = False
+
+    def __init__(self, budget):
+        self.app = App(
+            None, Traffic(DataPlane(None, LIMIT), Gate(1, 3, budget), Metrics(tuple), None), (None, None), None, 1
+        )
+        self.admit, self.grow, self.fault = self.app.admit, self.app.grow, self.app.fault
+        self.ran = []
+
+    def opened(self, connection):
+        return True
+
+    def stalls(self, connection, *, is_full):
+        pass
+
+    def leave(self, request):
+        if request.admitted:
+            request.admitted = False
+            self.app.leave(request)
+
+    def handle(self, request, answer):
+        self.ran.append(len(request.body))
+        answer(Reply(200, "text/plain", b"fine"))
+        return False
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self):
+        self.written, self.unsent, self.is_aborted = b"", 0, False
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def pause_reading(self):
+        pass
+
+    def abort(self):
+        self.is_aborted = True
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return False
+
+
+def opened(owner):
+    connection, wire = Connection(owner), Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+def test_bodies_of_untold_size_that_are_too_much_together_are_429():
+    door = Door(budget=100_000)
+    (one, first), (other, second) = opened(door), opened(door)
+    one.data_received(CHUNKED + chunk(b"x" * 50_000))
+    other.data_received(CHUNKED + chunk(b"y" * 30_000))
+    other.data_received(chunk(b"y" * 10_000))  # too much
+    one.data_received(chunk(b""))
+    other.data_received(chunk(b"y" * 10_000))  # read past, though there is room by now
+    assert first.written.startswith(b"HTTP/1.1 200") and not second.written
+    other.data_received(chunk(b""))
+    assert second.written.startswith(b"HTTP/1.1 429") and b"retry-after: 1" in second.written
+    other.data_received(CHUNKED + chunk(b"y" * 60_000) + chunk(b""))  # all of it was given back
+    assert second.written.count(b"HTTP/1.1 200") == 1 and door.ran == [50_000, 60_000]
+
+
+def test_answer_that_is_taken_slowly_is_not_cut_off_and_one_in_drops_is():
+    connection, wire = opened(Door(budget=100_000))
+    began = time.monotonic()
+    wire.unsent = 10_000_000
+    connection.pause_writing()
+    for seconds in range(5, 100, 5):
+        wire.unsent -= 5 * 2 * SLOWEST
+        connection.sweep(began + seconds)
+    assert not wire.is_aborted
+    for seconds in range(100, 200, 5):
+        wire.unsent -= 1
+        connection.sweep(began + seconds)
+    assert wire.is_aborted
 
 
 class Slow:

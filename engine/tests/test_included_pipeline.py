@@ -9,17 +9,23 @@ import pytest
 from engine.tests.conftest import ROOT
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
+from engine.tests.test_python_step import zipped
 from opsengine import included, settings
 from opsengine.errors import PipelineError, SettingsError
 from opsengine.store import ContentStore
 
 VERSION = "3b49fba8-94d8-4fca-aecc-c75257fd16c6"
+SIDES = ("inputs", "outputs")
 
 
 @pytest.fixture
 def folder(registry, tmp_path):
+    return laid_out(registry, tmp_path, [("by-2", "m1", models.scale(2.0), ["tensor"])])
+
+
+def laid_out(registry, tmp_path, parts):
     """What the layer of a self-contained image has under /pipeline."""
-    _url, digest = publish(registry, "scale", VERSION, [("by-2", "m1", models.scale(2.0), ["tensor"])])
+    _url, digest = publish(registry, "scale", VERSION, parts)
     manifest = registry.blobs[digest]
     root = tmp_path / "pipeline"
     for layer in included.orjson.loads(manifest)["layers"]:
@@ -47,6 +53,19 @@ def test_it_serves_again_after_a_restart(start_engine, folder):
     engine.start()
     engine.ready()
     assert engine.post("/infer", [{"tensor": [1.0, 2.0]}])[1][0]["out"] == {"y": [2.0, 4.0]}
+
+
+def test_python_step_leaves_the_folder_as_it_is(start_engine, registry, tmp_path):
+    manifest = {
+        "class": "step:Step",
+        **{side: [{"name": "x", "type": "float32", "shape": [None, 2]}] for side in SIDES},
+    }
+    step = zipped(manifest, {"step.py": "class Step:\n    def predict(self, inputs):\n        return inputs\n"})
+    folder = laid_out(registry, tmp_path, [("prepare", "p1", step, ["tensor"], {"runtime": "python"})])
+    before = sorted(folder.rglob("*"))
+    engine = start_engine(PIPELINE_DIR=folder).ready()
+    assert engine.post("/infer", [{"tensor": [1.0, 2.0]}])[1][0]["out"] == {"x": [1.0, 2.0]}
+    assert sorted(folder.rglob("*")) == before  # an image is read-only
 
 
 def test_a_damaged_model_is_not_served(start_engine, folder):

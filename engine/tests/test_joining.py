@@ -1,5 +1,6 @@
 """Joining a center and staying joined: lost replies, spent and new bundles, refusals, clocks."""
 
+import errno
 import stat
 
 import orjson
@@ -66,6 +67,29 @@ def test_new_bundle_rotates_the_key(center, tmp_path):
     assert again.session.edge_name == "edge-2"
     assert len({orjson.dumps(told["public_key"]) for told in center.joins}) == 2
     assert len(list((tmp_path / "identity").glob("*.pem"))) == 1
+
+
+def test_session_that_cannot_be_written_costs_no_answer(center, tmp_path, monkeypatch):
+    made = connect(tmp_path, center.add_edge())
+    made.join()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Identity, "keep", full)
+    center.clock_ahead_ms = 10**9
+    made.send_gap({"epoch": V1, "first": 1, "last": 1, "count": 1, "time_min": 1, "time_max": 1, "reason": "x"})
+    made.keep_lapse(2 * 10**12)
+    assert made.session.lapses_at == 2 * 10**12
+    assert abs(made.clock_offset - 10**9) < 60_000
+
+
+def test_pause_without_end_is_not_obeyed(start_engine, center, pipeline_url):
+    center.next_checkin = 1e300
+    engine = start_engine(EDGE_BUNDLE=center.add_edge(), PIPELINE_URL=pipeline_url, CHECKIN_SECONDS="").ready()
+    eventually(lambda: center.serving, 30)  # the swap asks for a check-in at once: the thread still runs
+    engine.stop()
+    assert "Exception in thread" not in engine.log
 
 
 @pytest.mark.parametrize("ahead", [-(10**11), 10**11])

@@ -1,7 +1,9 @@
 """What keeps callers from taking all of the server: cut-offs of slow and idle lines, and the number of lines."""
 
 import gc
+import os
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import closing
@@ -9,8 +11,8 @@ from contextlib import closing
 import orjson
 import pytest
 
-from engine.tests.conftest import eventually
-from opsengine import http1, server
+from engine.tests.conftest import ROOT, eventually
+from opsengine import http1, machine, server
 from opsengine.http1 import Reply
 from opsengine.server import Lane, Server
 
@@ -27,11 +29,12 @@ class Plain:
     largest_body = 1000
 
     def __init__(self):
-        self.inside = 0
+        self.inside = self.unsent = 0
         self.go = threading.Event()
 
     def admit(self, request):
         self.inside += 1
+        self.unsent = request.unsent
         request.admitted = True
 
     def leave(self, request):
@@ -171,6 +174,16 @@ def test_answer_that_is_not_taken_is_cut_off(serve):
     eventually(lambda: not running._connections, 60, "the line was kept")
 
 
+def test_answers_that_are_not_taken_are_told_to_who_lets_in(serve):
+    _, app, dial = serve()
+    slow, other = dial(), dial()
+    slow.sendall(b"GET /large HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n")
+    eventually(lambda: is_fine(other) and app.unsent > 0, 60)
+    assert app.unsent <= len(LARGE) + 1000
+    assert len(heard(slow)) > len(LARGE)
+    eventually(lambda: is_fine(other) and app.unsent == 0, 60)
+
+
 def test_one_line_too_many_is_told_so_and_there_is_room_again(serve):
     running, _, dial = serve(MOST_CONNECTIONS=3)
     lines = [dial() for _ in range(3)]
@@ -226,3 +239,24 @@ def test_idle_lines_hold_up_no_end(serve, monkeypatch):
     assert is_fine(line)
     assert running.stop(60.0)
     assert heard(line) == b""
+
+
+ASKED = """
+import resource
+from opsengine import machine
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+machine.open_files()
+soft, after = resource.getrlimit(resource.RLIMIT_NOFILE)
+assert after == hard and soft == (4096 if hard == resource.RLIM_INFINITY else min(4096, hard)), (soft, after, hard)
+machine.open_files()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, after)
+"""
+
+
+def test_engine_asks_for_as_many_open_files_as_it_takes_lines():
+    assert machine.FILES >= 2 * server.MOST_CONNECTIONS
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "engine" / "src")}
+    done = subprocess.run([sys.executable, "-c", ASKED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

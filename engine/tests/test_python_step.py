@@ -1,5 +1,6 @@
 """Python steps: a class in a zip, in a process of its own that cannot take the engine down."""
 
+import errno
 import gc
 import io
 import json
@@ -73,7 +74,7 @@ def make_model(tmp_path):
         path = tmp_path / "store" / "blobs" / "sha256" / f"{len(made):064d}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data or zipped())
-        made.append(PythonModel(path, "prepare"))
+        made.append(PythonModel(path, "prepare", tmp_path / "store" / "python"))
         return made[-1]
 
     yield make
@@ -148,7 +149,7 @@ def test_process_and_folder_go_with_the_model(tmp_path):
     path.write_bytes(zipped())
     left = tmp_path / "store" / "python" / f"{os.getpid()}-left-by-a-killed-one"
     left.mkdir(parents=True)
-    model = PythonModel(path, "prepare")
+    model = PythonModel(path, "prepare", tmp_path / "store" / "python")
     model.warm()
     process, folder = model._held[0].process, model._folder
     assert folder.is_dir() and not left.exists()
@@ -245,3 +246,17 @@ def test_server_outlives_its_python_step(registry, start_engine):
         assert statuses(engine) == ("Running", "Running")
     assert engine.stop()[0] == 0
     assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []
+
+
+def test_step_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, unpacked = tmp_path / "step.zip", tmp_path / "python"
+    path.write_bytes(zipped())
+
+    def full(self, folder):
+        (folder / "half").write_text("of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    with pytest.raises(OSError, match="No space left"):
+        PythonModel(path, "prepare", unpacked)
+    assert list(unpacked.iterdir()) == []

@@ -83,6 +83,12 @@ def test_unknown_pipeline_says_so(registry):
         RegistryClient(registry.host, RegistrySettings()).manifest(reference)
 
 
+def test_pipeline_without_one_of_its_files_says_so(registry, store):
+    reference, digest = parse_reference(f"{registry.host}/ml/pipelines/p:1"), f"sha256:{'0' * 64}"
+    with pytest.raises(RegistryError, match=f"without its file {digest}: publish the pipeline again"):
+        RegistryClient(registry.host, RegistrySettings()).pull_blob(reference, digest, 10, store)
+
+
 def test_passing_faults_are_tried_again(registry, store):
     registry.statuses = [503, 429, 500]
     assert pull(registry, store) == DATA

@@ -122,6 +122,16 @@ def test_expired_token_is_renewed_once(center, log, make_shipper):
     assert received(center) == [[1]]
 
 
+def test_center_that_knows_no_token_for_a_while_is_tried_again(center, log, make_shipper):
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [Refuse("token_invalid")] * 2  # the new token as well
+    with pytest.raises(CenterUnavailable, match="does not know this edge now"):
+        shipper.ship_once()
+    ship_all(shipper)
+    assert received(center) == [[1]]
+
+
 def test_page_too_large_is_halved(center, log, make_shipper):
     log.append([page(*range(100))])
     shipper = make_shipper()

@@ -16,7 +16,7 @@ from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, start_joined
 from opsengine import views
 from opsengine.errors import RequestError
-from opsengine.gate import Gate
+from opsengine.gate import MOST_UNSENT, Gate
 
 VALUE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$", re.M)
 
@@ -159,6 +159,26 @@ def test_requests_over_the_line_are_429_with_retry_after(start_engine, registry)
     assert {after for status, after in found if status == 429} == {"1"}
     assert engine.post("/infer", row)[0] == 200
     assert engine.get("/status.json")[1]["traffic"]["refused"] == statuses.count(429)
+
+
+def test_gate_bounds_answers_that_are_not_taken():
+    gate = Gate(slots=1, queue=3, budget=100)
+    gate.enter(10, unsent=MOST_UNSENT)
+    with pytest.raises(RequestError, match="answers wait to be taken") as refused:
+        gate.enter(10, unsent=MOST_UNSENT + 1)
+    assert (refused.value.status, refused.value.headers, gate.refused) == (429, (("Retry-After", "1"),), 1)
+
+
+def test_gate_bounds_bodies_that_grow():
+    gate = Gate(slots=1, queue=3, budget=100)
+    gate.enter(10)
+    gate.enter(10)
+    gate.grow(80)
+    with pytest.raises(RequestError, match="bytes wait") as refused:
+        gate.grow(1)
+    assert (refused.value.status, gate.refused) == (429, 1)
+    gate.leave(90)
+    gate.grow(1)
 
 
 def test_gate_bounds_count_and_bytes():

@@ -232,7 +232,8 @@ def test_full_disk_stops_no_inference_and_is_said_and_counted(start_engine, regi
     assert engine.post("/infer", [{"tensor": [1.0, 2.0]}])[0] == 200
 
 
-def test_engine_killed_on_a_full_disk_serves_again_on_it(start_engine, registry, center, small_disk):
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_engine_that_ended_on_a_full_disk_serves_again_on_it(start_engine, registry, center, small_disk, end):
     engine = start_joined(start_engine, registry, center, PERSIST_DIR=small_disk / "persist")
     with (small_disk / "filler").open("wb", buffering=0) as filler:
         for size in (2**16, 4096, 1):
@@ -242,7 +243,7 @@ def test_engine_killed_on_a_full_disk_serves_again_on_it(start_engine, registry,
             except OSError:
                 continue
     engine.post("/infer", [{"tensor": [1.0, 2.0]}])
-    engine.kill()
+    getattr(engine, end)()
     again = start_joined_again(start_engine, engine)
     assert again.post("/infer", [{"tensor": [1.0, 2.0]}])[0] == 200
     (small_disk / "filler").unlink()

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import orjson
 import pytest
 
 from engine.tests.conftest import ROOT, eventually
@@ -83,25 +84,41 @@ def test_pipeline_that_cannot_be_fetched_yet_is_listed_with_its_error(start_engi
     registry.statuses = [503] * 10_000
     engine = start_engine(PIPELINE_URL=url)
     wanted = {"id": "scale", "version": V1, "status": "Error"}
-    eventually(lambda: _pipelines(engine) == (200, {"pipelines": [wanted]}), 60)
+    eventually(lambda: _listed(engine, "pipelines") == [wanted], 60)
     assert engine.get("/models") == (200, {"models": []})
     registry.statuses = []
     engine.ready(60)
     assert engine.get("/pipelines") == (200, {"pipelines": [{**wanted, "status": "Running"}]})
 
 
+def test_models_of_a_pipeline_that_cannot_be_served_yet_are_listed_with_their_error(start_engine, registry):
+    url, digest = published(registry)
+    right = registry.blobs[digest]
+    manifest = orjson.loads(right)
+    manifest["layers"][-1]["size"] = 2**60  # more than any disk has room for
+    tag = next(iter(registry.tags))
+    registry.push(*tag.rsplit(":", 1), manifest)
+    engine = start_engine(PIPELINE_URL=url)
+    (model,) = eventually(lambda: _listed(engine, "models"), 60)
+    assert (model["name"], model["version"], model["status"]) == ("by-2", "m1", "Error")
+    assert "make room" in engine.get("/status.json")[1]["update"]["error"]
+    registry.tags[tag] = digest
+    engine.ready(60)
+    assert _listed(engine, "models") == [{**model, "status": "Running"}]
+
+
 def test_changed_pipeline_url_is_served_after_a_restart(start_engine, registry):
     engine = start_engine(PIPELINE_URL=published(registry)[0]).ready()
     assert engine.stop()[0] == 0
     again = start_engine(PIPELINE_URL=published(registry, V2, 5.0)[0])
-    eventually(lambda: V2 in str(_pipelines(again)), 15)
+    eventually(lambda: V2 in str(_listed(again, "pipelines")), 15)
     assert again.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [5.0, 5.0]}
     assert [row["out"]["y"][0] for row in again.post("/logs", {})[1]] == [5.0]
 
 
-def _pipelines(engine):
+def _listed(engine, what):
     try:
-        return engine.get("/pipelines")
+        return engine.get(f"/{what}")[1][what]
     except OSError:
         return None
 
@@ -119,7 +136,7 @@ def test_store_keeps_the_current_and_the_previous_pipeline(start_engine, registr
         engine = start_engine(
             PIPELINE_URL=published(registry, f"0000000{number}-0000-4000-8000-000000000000", factor)[0]
         )
-        eventually(lambda engine=engine, n=number: f"0000000{n}-" in str(_pipelines(engine)), 15)
+        eventually(lambda engine=engine, n=number: f"0000000{n}-" in str(_listed(engine, "pipelines")), 15)
         kept = 3 * min(2, number + 1)  # manifest, pipeline.json and model of each pipeline that is kept
         folder = engine.folder / "persist/store/blobs/sha256"
         eventually(lambda folder=folder, kept=kept: len(list(folder.iterdir())) == kept)

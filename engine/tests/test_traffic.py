@@ -42,6 +42,15 @@ def test_size_that_is_not_known_yet_runs_in_a_thread_and_a_quick_one_in_the_loop
     assert traffic.lane(Request(body=bytes(2**16))) is Lane.MODEL
 
 
+def test_quick_refusals_do_not_bring_a_size_into_the_loop(made, monkeypatch):
+    traffic, _ = made
+    monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)
+    for _ in range(50):
+        with pytest.raises(RequestError):
+            traffic.infer(Request("POST", "/infer", body=BODY.replace(b"]", b" ")), None, None, as_arrow=False)
+    assert traffic.lane(REQUEST) is Lane.MODEL
+
+
 def test_large_body_that_is_quick_runs_in_the_loop_by_itself(made, monkeypatch):
     traffic, _ = made
     monkeypatch.setattr(traffic_module, "QUICK_SECONDS", 0.9)

@@ -58,3 +58,17 @@ def test_hosts_of_no_proxy_are_asked_themselves(proxy, monkeypatch):
     url = f"http://{proxy.host}/v2/"
     assert transport.pool(url).request("GET", url).status == 200
     assert proxy.asked == [("/v2/", None)]
+
+
+def test_two_calls_at_the_same_time_keep_a_line_each(proxy):
+    url = f"http://{proxy.host}/v2/"
+    pool = transport.pool(url)
+    under_way = [pool.request("GET", url, preload_content=False) for _ in range(2)]
+    for answer in under_way:
+        answer.drain_conn()
+        answer.release_conn()
+    lines = pool.connection_from_url(url)
+    assert lines.num_connections == 2
+    for _ in range(2):
+        pool.request("GET", url)
+    assert lines.num_connections == 2

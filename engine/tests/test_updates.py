@@ -38,7 +38,7 @@ def failed(center):
 def test_golden_request_that_holds_lets_the_publish_serve(start_engine, registry, center):
     engine = start_joined(start_engine, registry, center)
     digest = wish(registry, center, golden=GOLDEN)
-    eventually(lambda: (center.checkins[-1]["serving"] or {}).get("digest") == digest, 30)
+    eventually(lambda: center.serving == digest, 30)
     assert "The golden request of the publish gave what it should" in engine.log
     assert center.checkins[-1]["counters"]["requests"] == 0  # nothing of it is counted or logged
     assert engine.post("/logs", {})[1] == []
@@ -315,7 +315,7 @@ def test_interrupted_update_goes_on_by_range(start_engine, registry, center):
     registry.requests.clear()
     registry.cut_after = [None, 60]  # pipeline.json whole, the model cut off
     digest = wish(registry, center)
-    eventually(lambda: (center.checkins[-1]["serving"] or {}).get("digest") == digest, 30)
+    eventually(lambda: center.serving == digest, 30)
     assert "bytes=60-" in [headers.get("Range") for _, path, headers in registry.requests if "/blobs/" in path]
 
 
@@ -326,7 +326,7 @@ def test_taken_back_publish_is_told_to_the_center(start_engine, registry, center
     url, digest = publish(registry, "scale", V2, [("broken", "m2", broken, ["tensor"])])
     with center.lock:
         center.wish("scale", V2, url, digest, publish_id=13)
-    eventually(lambda: (center.checkins[-1]["serving"] or {}).get("digest") == digest, 30)
+    eventually(lambda: center.serving == digest, 30)
     statuses = [engine.post("/infer", [{"tensor": [1.0, 1.0]}] * 3)[0] for _ in range(trial.FAILURES + 1)]
     assert statuses == [500] * trial.FAILURES + [200]
     told = failed(center)
@@ -346,7 +346,7 @@ def test_kill_at_any_moment_of_an_update_leaves_one_whole_publish(start_engine, 
         engine.kill()
         engine = EngineProcess(engine.folder, **engine.env).start().ready()
         try:
-            eventually(lambda digest=digest: (center.checkins[-1]["serving"] or {}).get("digest") == digest, 30)
+            eventually(lambda digest=digest: center.serving == digest, 30)
             assert engine.post("/infer", [{"tensor": [1.0, 1.0]}])[1][0]["out"] == {"y": [3.0 + turn] * 2}
         except AssertionError:
             engine.stop()

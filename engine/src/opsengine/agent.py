@@ -21,6 +21,7 @@ from opsengine.updater import Updater, Wanted
 logger = logging.getLogger(__name__)
 
 DEFAULT_CHECKIN = 30.0  # seconds, when the center names none
+LONGEST_CHECKIN = 86_400.0  # a session lapses after a week without contact
 SLOWEST_RETRY = 60.0  # seconds between tries to reach the center
 
 
@@ -74,7 +75,10 @@ class Agent:
 
     def _run(self) -> None:
         if self.updater.served.given == self._settings.pipeline_url:
-            self.updater.serve_last()
+            try:
+                self.updater.serve_last()
+            except Exception:  # without this thread nothing would ever be served
+                logger.exception("what was served last cannot be loaded")
         while not self._stopping:
             try:
                 pause = self._turn()
@@ -128,7 +132,7 @@ class Agent:
         self._note_contact(self._center, answer)
         told = answer.get("next_checkin")
         if self._settings.checkin_seconds is None and isinstance(told, (int, float)) and told > 0:
-            self._interval = float(told)
+            self._interval = min(float(told), LONGEST_CHECKIN)
         return _wanted(answer.get("desired")), self._interval * random.uniform(0.9, 1.0)  # spread a fleet out
 
     def _answer(self, center: Center) -> dict[str, Any]:

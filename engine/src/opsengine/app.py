@@ -9,6 +9,7 @@ import orjson
 
 from opsengine import encode, locations, rows, selection
 from opsengine.errors import RegistryError, RequestError
+from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
 from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
@@ -25,6 +26,7 @@ MOST_LOG_BYTES = 16 * 2**20  # in memory, of one answer of POST /logs; as text i
 LARGEST_QUESTION = 16 * 2**10  # bytes of a body that holds no inferences
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
+PLAIN = "identity"
 NAMED = "/pipelines/"
 RUNNING, ERROR = "Running", "Error"  # the documented values of `status`
 
@@ -55,19 +57,34 @@ class App:
 
     def admit(self, request: Request) -> Reply | None:
         """Let an inference in, or say why not; what else is asked is not counted, so it may take next to no memory."""
+        if request.encoding and request.encoding.lower() != PLAIN:
+            told = f"Content-Encoding {request.encoding[:40]!r} is not understood: send the body as it is."
+            return self.fault(RequestError(told, 415, (("Accept-Encoding", PLAIN),)))
         if request.path != "/infer" and not request.path.startswith(NAMED):
             request.size = min(request.size, LARGEST_QUESTION)
+            if request.method == "POST" and request.unsent > MOST_UNSENT:  # the log's answers are large ones
+                return self.fault(refusal(UNTAKEN))
             return None
         try:
-            self._traffic.admit(request.size)
+            self._traffic.admit(request.counted, request.unsent)
         except RequestError as error:
             return self.fault(error)
         request.admitted = True
         return None
 
+    def grow(self, request: Request) -> Reply | None:
+        """Count twice as much of a body whose size was not told, or say why not."""
+        counted = min(max(request.had, 2 * request.counted), request.size)
+        try:
+            self._traffic.grow(counted - request.counted)
+        except RequestError as error:
+            return self.fault(error)
+        request.counted = counted
+        return None
+
     def leave(self, request: Request) -> None:
         """A request that was let in has ended."""
-        self._traffic.leave(request.size)
+        self._traffic.leave(request.counted)
 
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""
@@ -153,13 +170,17 @@ class App:
             facts = current.facts
             told = [_listed(facts.pipeline, facts.version, ERROR if current.down() else RUNNING)]
         else:
-            location = self._views.failed()
+            location = self._views.brief().location
             told = [_wanted(location)] if location else []
         return Reply(200, JSON, orjson.dumps({"pipelines": told}))
 
     def _models(self, request: Request) -> Reply:
         current = self._plane.current
-        models, down = (current.definition.models, current.down()) if current else ((), frozenset[str]())
+        if current:
+            models, down = current.definition.models, current.down()
+        else:  # as far as the store knows what should be served
+            models = self._views.brief().models
+            down = frozenset(model.version for model in models)
         told = [
             {"name": m.name, "sha": m.sha, "status": ERROR if m.version in down else RUNNING, "version": m.version}
             for m in models
@@ -187,7 +208,7 @@ class App:
     def _readyz(self, request: Request) -> Reply:
         if self._plane.current is None:
             return Reply(503, JSON, b'{"status":"no pipeline is loaded yet"}')
-        if warnings := self._views.warnings():
+        if warnings := self._views.brief().faults:
             return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": warnings}))
         return Reply(200, JSON, b'{"status":"ready"}')
 

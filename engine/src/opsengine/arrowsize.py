@@ -6,6 +6,8 @@ What is open already can still claim more values than it has bytes: nulls and em
 dictionary stand for many.
 """
 
+import struct
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -18,6 +20,9 @@ from flatbuffers.table import Table  # type: ignore[import-untyped]
 from opsengine.errors import RequestError
 
 FILE_HEAD = b"ARROW1\0\0"  # the magic word and two bytes of padding
+FILE_END = struct.Struct("<i6s")  # the footer's length, and the magic word again
+BLOCK = struct.Struct("<qi4xq")  # of a footer: offset, bytes of the metadata, bytes of the body
+DICTIONARIES, RECORD_BATCHES = 8, 10  # Footer
 HEADER_TYPE, HEADER, BODY_LENGTH = 6, 8, 10  # Message
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # MessageHeader
 BUFFERS, COMPRESSION = 8, 10  # RecordBatch
@@ -106,6 +111,32 @@ def _lengths(array: pa.Array) -> Lengths | None:
         return None
     lengths: Lengths = pc.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return lengths
+
+
+def check_file(body: bytes, limit: int) -> None:
+    """The same for an Arrow file whose footer was read and found right (`pa.ipc.open_file`).
+
+    Raises ValueError where messages overlap: a footer that names one of them many times would multiply it.
+    """
+    total = end = 0
+    for offset, head, length in sorted(_blocks(body)):
+        if min(offset, head, length) < 0 or offset < end:
+            raise ValueError("its footer tells of messages that overlap")
+        end = offset + head + length
+        total += _unpacked(pa.ipc.read_message(pa.py_buffer(body)[offset:end]))
+        if total > limit:
+            raise RequestError(f"The Arrow body unpacks to more than {limit} bytes: send fewer rows at a time.", 413)
+
+
+def _blocks(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where the footer says that dictionaries and record batches are."""
+    length, _ = FILE_END.unpack_from(body, len(body) - FILE_END.size)
+    footer = body[len(body) - FILE_END.size - length : len(body) - FILE_END.size]
+    root = Table(footer, encode.Get(packer.uoffset, footer, 0))
+    for slot in (DICTIONARIES, RECORD_BATCHES):
+        at = root.Offset(slot)
+        for index in range(root.VectorLen(at) if at else 0):
+            yield BLOCK.unpack_from(footer, root.Vector(at) + BLOCK.size * index)
 
 
 def _unpacked(message: pa.Message) -> int:

@@ -77,8 +77,11 @@ class Batcher:
                 if left <= 0 or not self._changed.wait(left):
                     break
             calls, self._waiting, self._rows, self._has_leader = self._waiting, [], 0, False
-        for group in _groups(calls, self._limits.max_rows):
-            self._answer(group)
+        try:
+            for group in _groups(calls, self._limits.max_rows):
+                self._answer(group)
+        finally:  # what nobody expected in one group must not leave the callers of another waiting for ever
+            _end(calls)
 
     def _answer(self, calls: list[_Call]) -> None:
         for call in calls:
@@ -89,10 +92,7 @@ class Batcher:
             for call in calls:
                 self._answer_alone(call)
         finally:
-            for call in calls:
-                if call.made is None and call.fault is None:
-                    call.fault = RequestError("The model failed on this request: see the engine's log.", 500)
-                call.done.set()
+            _end(calls)
 
     def _answer_together(self, calls: list[_Call]) -> bool:
         """False where the rows do not run together: each then runs alone, so nobody gets another caller's fault."""
@@ -123,6 +123,13 @@ def portions(counts: Sequence[int], most: int) -> list[int]:
         else:
             made.append(count)
     return made
+
+
+def _end(calls: list[_Call]) -> None:
+    for call in calls:
+        if call.made is None and call.fault is None:
+            call.fault = RequestError("The model failed on this request: see the engine's log.", 500)
+        call.done.set()
 
 
 def _groups(calls: list[_Call], most: int) -> list[list[_Call]]:

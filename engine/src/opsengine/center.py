@@ -108,8 +108,7 @@ class Center:
     def keep_lapse(self, lapses_at: int) -> None:
         """Note when the session lapses (epoch ms, server time): on the disk, once an hour."""
         if self._session and abs(lapses_at - self._session.lapses_at) > LAPSE_STEP:
-            self._session = replace(self._session, lapses_at=lapses_at)
-            self._identity.keep(self._session)
+            self._keep(replace(self._session, lapses_at=lapses_at))
 
     @property
     def clock_offset(self) -> int:
@@ -212,8 +211,15 @@ class Center:
         if isinstance(server, int):
             self._offset = server - int((began + time.time()) * 500)
             if self._session and abs(self._offset - self._session.clock_offset) > 60_000:
-                self._session = replace(self._session, clock_offset=self._offset)
-                self._identity.keep(self._session)
+                self._keep(replace(self._session, clock_offset=self._offset))
+
+    def _keep(self, session: Session) -> None:
+        """Note what changed of the session. A disk that is full must not cost the answer that it came with."""
+        self._session = session
+        try:
+            self._identity.keep(session)
+        except OSError as error:
+            logger.warning("The session cannot be written (%s): check the disk of PERSIST_DIR", error.strerror)
 
 
 def _session(keys: Identity) -> Session | None:

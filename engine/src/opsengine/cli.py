@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from opsengine import __version__, local, logformat, memory, once, privileges, settings, views
+from opsengine import __version__, local, logformat, machine, memory, once, privileges, settings, views
 from opsengine.engine import Engine, holder, lock
 from opsengine.errors import EngineError, InUse, RequestError, SettingsError
 from opsengine.settings import Settings
@@ -121,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"opsengine: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        what = error.filename or "PERSIST_DIR"
+        print(f"opsengine: {what} cannot be used ({error.strerror}): check its disk and its owner.", file=sys.stderr)
+        return 1
 
 
 def serve() -> int:
@@ -129,6 +133,8 @@ def serve() -> int:
     logformat.start(chosen.log_format, debug=chosen.debug)
     privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
     memory.be_frugal()
+    machine.open_files()
+    signal.signal(local.ROLL_BACK, signal.SIG_IGN)  # it would end a process that is not ready for it yet
     engine = Engine(chosen)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())

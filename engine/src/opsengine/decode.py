@@ -24,6 +24,7 @@ EMPTY = "The request has no body: send records, or an Arrow file."
 ROWLESS = "The request holds no rows: send at least one."
 BARE = "The request's rows hold no columns."
 FILE_HEAD = len(arrowsize.FILE_HEAD)
+MARK = b"\xff\xff\xff\xff"  # before each message of a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,31 +119,42 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
     if known is not None:
         return Batch(*known)
     try:
-        stream = pa.py_buffer(body)[begin:]
-        arrowsize.check(stream, limit)
-        table = pa.ipc.open_stream(stream).read_all()
+        table = _table(body, begin, limit)
         table.validate(full=True)  # offsets of an untrusted file may point anywhere
-    except (pa.ArrowException, ValueError, OSError, IndexError) as error:
+    except (pa.ArrowException, ValueError, OSError, IndexError, EOFError) as error:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
     if not table.num_rows:
         return Batch(0, {})
     arrowsize.check_rows(table.num_rows, limit)
-    columns = {field.name: _field(table.column(field.name), field, limit) for field in table.schema}
+    columns = {field.name: _column(table, field, limit) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
     return Batch(table.num_rows, columns)
 
 
-def _field(column: pa.ChunkedArray, field: pa.Field, limit: int) -> Field:
+def _table(body: bytes, begin: int, limit: int) -> pa.Table:
+    if begin and body[begin : begin + len(MARK)] != MARK:  # polars puts no stream into its files: the footer tells all
+        reader = pa.ipc.open_file(body)
+        arrowsize.check_file(body, limit)
+        return reader.read_all()
+    stream = pa.py_buffer(body)[begin:]
+    arrowsize.check(stream, limit)
+    return pa.ipc.open_stream(stream).read_all()
+
+
+def _column(table: pa.Table, field: pa.Field, limit: int) -> Field:
+    name = field.name
     try:
-        value = fields.from_arrow(_whole(column), lambda values: arrowsize.check_values(values, limit, field.name))
-    except (pa.ArrowException, ValueError, ArithmeticError, LookupError) as error:  # dates that Python has not
-        raise RequestError(f'Column "{field.name}" holds what cannot be read: {_first_line(error)}.') from None
+        values = fields.from_arrow(_whole(table.column(name)), lambda array: arrowsize.check_values(array, limit, name))
+    except fields.UNREADABLE as error:
+        raise RequestError(
+            f'Column "{name}" of type {str(field.type)[:100]} cannot be read: {_first_line(error)}.'
+        ) from None
     shape = tensors.told_shape(field)
-    if isinstance(value, np.ndarray):
-        arrowsize.check_shape(value.shape if shape is None else (len(value), *shape), limit, field.name)
-    return tensors.in_shape(value, shape, field.name)
+    if isinstance(values, np.ndarray):
+        arrowsize.check_shape(values.shape if shape is None else (len(values), *shape), limit, name)
+    return tensors.in_shape(values, shape, name)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

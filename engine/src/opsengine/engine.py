@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from opsengine import __version__, memory
+from opsengine import __version__, memory, report
 from opsengine.agent import Agent
 from opsengine.app import App
 from opsengine.center import Center
@@ -58,7 +58,13 @@ class Engine:
         self._updater = Updater(settings, self._plane, folder, self._agent.poke)
         self._reporter = Reporter(settings, self._plane, self._updater, self._agent.contact, center, log, gate)
         metrics.add(self._reporter.facts)
-        app = App(self._plane, traffic, log, Views(self._reporter.facts, metrics.render), settings.max_body)
+        app = App(
+            self._plane,
+            traffic,
+            log,
+            Views(self._reporter.facts, metrics.render, self._reporter.brief),
+            settings.max_body,
+        )
         self._server = Server(app, settings.host, settings.port, SLOTS, settings.max_queue)
 
     def _models(self) -> tuple[str, ...]:
@@ -113,7 +119,7 @@ def lock(folder: Path) -> int:
     """Hold PERSIST_DIR for this process. Raises StateError if it cannot be written or another engine has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(folder / report.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StateError(
             f"PERSIST_DIR {folder} cannot be written by user {os.geteuid()} ({error.strerror}): "
@@ -131,5 +137,5 @@ def lock(folder: Path) -> int:
 
 def holder(folder: Path) -> int | None:
     """The process that holds PERSIST_DIR, None where that is not told."""
-    text = (folder / "lock").read_text()
+    text = (folder / report.LOCK).read_text()
     return int(text) if text.isdigit() else None

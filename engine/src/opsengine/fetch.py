@@ -1,10 +1,11 @@
 """Bring a published pipeline into the local store, telling what is fetched in the start-up account."""
 
 import logging
+from collections.abc import Callable
 
 from opsengine import golden, locations, pipeline, registry
 from opsengine.definition import ModelEntry
-from opsengine.errors import PipelineError
+from opsengine.errors import EngineError, PipelineError
 from opsengine.locations import Reference
 from opsengine.pipeline import Artifact
 from opsengine.registry import RegistryClient
@@ -15,11 +16,19 @@ from opsengine.store import ContentStore
 logger = logging.getLogger(__name__)
 
 
-def fetch(location: str, digest: str | None, settings: RegistrySettings, store: ContentStore, proofs: Proofs) -> str:
+def fetch(
+    location: str,
+    digest: str | None,
+    settings: RegistrySettings,
+    store: ContentStore,
+    proofs: Proofs,
+    found: Callable[[str], None] = lambda _: None,
+) -> str:
     """Pull what is missing of the pipeline at `location` (exactly `digest`, when given); returns its manifest's digest.
 
-    The signature, where one is required, and the room on the disk are checked before any model is pulled. Raises
-    RegistryError, RegistryUnavailable, SignatureError or PipelineError.
+    `found` is told that digest as soon as it is known what the pipeline holds. The signature, where one is required,
+    and the room on the disk are checked before any model is pulled. Raises RegistryError, RegistryUnavailable,
+    SignatureError or PipelineError.
     """
     if digest and is_complete(digest, store) and proofs.has(digest):  # so it is with a folder, which is no reference
         logger.info("Pipeline %s is here already", location)
@@ -30,14 +39,15 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
     logger.info("%s", client.credentials)
     logger.info("Fetching manifest and config for pipeline: %s", location)
     manifest = client.manifest(reference)
-    found = registry.digest_of(manifest)
-    proofs.require(client, reference, found)
-    artifact = pipeline.read_manifest(found, manifest)
+    lies_there = registry.digest_of(manifest)
+    proofs.require(client, reference, lies_there)
+    artifact = pipeline.read_manifest(lies_there, manifest)
     store.write(manifest)
     small = [blob for blob in (artifact.config, golden.layer(manifest)) if blob]
     for blob in small:
         client.pull_blob(reference, blob.digest, blob.size, store)
     definition = pipeline.read_definition(store.read(artifact.config.digest))
+    found(lies_there)
     logger.info("Fetching model layers")
     wanted = {
         entry.digest: artifact.layers[entry.digest] for entry in definition.models if entry.digest in artifact.layers
@@ -50,7 +60,16 @@ def fetch(location: str, digest: str | None, settings: RegistrySettings, store: 
         client.pull_blob(reference, layer.digest, layer.size, store)
         _tell(entry)
     logger.info("Fetched")
-    return found
+    return lies_there
+
+
+def models(digest: str, store: ContentStore) -> tuple[ModelEntry, ...]:
+    """The models of a pipeline, if what tells them is in the store; none otherwise."""
+    try:
+        artifact = pipeline.read_manifest(digest, store.read(digest))
+        return pipeline.read_definition(store.read(artifact.config.digest)).models
+    except (EngineError, OSError):
+        return ()
 
 
 def is_complete(digest: str, store: ContentStore) -> bool:

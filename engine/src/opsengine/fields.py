@@ -20,6 +20,8 @@ from opsengine.errors import RequestError
 Array = npt.NDArray[np.generic]
 Field = Array | list[object]
 Shape = tuple[int | None, ...]
+# What pyarrow raises for types that it has no values of, and for damaged ones: digits of a decimal, say.
+UNREADABLE = (pa.ArrowException, ValueError, KeyError, TypeError, ArithmeticError)
 
 # How Python's numbers are packed as those of a model; what does not fit, or is no number, is refused by `struct`.
 PACKED = {"float32": "f", "float64": "d", "int32": "i", "int64": "q"}
@@ -154,8 +156,8 @@ def end_to_end(parts: Sequence[Field]) -> Field:
 def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array: None) -> Field:
     """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
 
-    `check` is asked before Python values are made. Raises what it raises; pa.ArrowException, ValueError,
-    ArithmeticError or LookupError where Python has no such value (the year 300,000, the time zone Nowhere).
+    `check` is asked before Python values are made. Raises what it raises, and an exception of UNREADABLE for values
+    that there is no Python value for.
     """
     if isinstance(array, pa.ExtensionArray):
         if (
@@ -167,13 +169,23 @@ def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array
         array = array.storage
     elif pa.types.is_dictionary(array.type):
         check(array)
-        array = array.dictionary_decode()
+        try:
+            array = array.dictionary_decode()
+        except pa.ArrowNotImplementedError:  # of the newer views of text, which polars' categories are
+            return _values(array)
     dense = _dense(array)
     if dense is not None:
         return dense
     check(array)
-    values: list[object] = array.to_pylist()
-    return values
+    return _values(array)
+
+
+def _values(array: pa.Array) -> list[object]:
+    """Python's values; as text the times that Python has none for: with nanoseconds, or far off."""
+    try:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return array.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _tensors(array: pa.FixedShapeTensorArray) -> Array:

@@ -5,10 +5,13 @@ memory.
 """
 
 import threading
+from typing import NoReturn
 
 from opsengine.errors import RequestError
 
 RETRY_SECONDS = 1
+MOST_UNSENT = 128 * 2**20  # bytes of answers that callers have not taken, of all lines together
+UNTAKEN = "answers wait to be taken"
 
 
 class Gate:
@@ -28,23 +31,37 @@ class Gate:
         """Requests that wait for a slot."""
         return max(0, self._inside - self._running)
 
-    def enter(self, size: int) -> None:
-        """Count a body. Raises RequestError (429)."""
+    def enter(self, size: int, unsent: int = 0) -> None:
+        """Count a body. Raises RequestError (429), also while `unsent` bytes of answers are not taken."""
         with self._lock:
-            is_full = self._inside >= self._running + self._queue
-            if is_full or (self._bytes and self._bytes + size > self._budget):
-                self.refused += 1
-                what = "requests wait" if is_full else "bytes wait in requests"
-                raise RequestError(
-                    f"Too many {what} already: try again in a moment, or send less at a time.",
-                    429,
-                    (("Retry-After", str(RETRY_SECONDS)),),
-                )
+            if unsent > MOST_UNSENT:
+                self._refuse(UNTAKEN)
+            if self._inside >= self._running + self._queue:
+                self._refuse("requests wait")
+            if self._bytes and self._bytes + size > self._budget:
+                self._refuse("bytes wait in requests")
             self._inside += 1
             self._bytes += size
+
+    def grow(self, more: int) -> None:
+        """Count more bytes of a body that is in. Raises RequestError (429)."""
+        with self._lock:
+            if self._bytes + more > self._budget:
+                self._refuse("bytes wait in requests")
+            self._bytes += more
 
     def leave(self, size: int) -> None:
         """Count a body no longer."""
         with self._lock:
             self._inside -= 1
             self._bytes -= size
+
+    def _refuse(self, what: str) -> NoReturn:
+        self.refused += 1
+        raise refusal(what)
+
+
+def refusal(what: str) -> RequestError:
+    """The answer where too much waits."""
+    told = f"Too many {what} already: try again in a moment, or send less at a time."
+    return RequestError(told, 429, (("Retry-After", str(RETRY_SECONDS)),))

@@ -20,8 +20,9 @@ from opsengine.errors import RequestError
 LARGEST_HEAD = 64 * 2**10
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
-SLOWEST = 500  # bytes a second that a request has to come with, when STALLED_SECONDS are over: drops keep no place
+SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
+UNTOLD = 2**14  # bytes that a body of which no size is told counts for at first
 SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
 
 Headers = tuple[tuple[str, str], ...]
@@ -45,9 +46,12 @@ class Request:
     query: str = ""
     content_type: str = ""
     accept: str = ""
+    encoding: str = ""  # of the body: Content-Encoding
     size: int = 0  # the most bytes that the body may have
+    counted: int = 0  # bytes of it that the gate counts: all, or, where its size is not told, about what has come
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
+    unsent: int = 0  # bytes of answers that callers had not taken when this was asked
     meets: bool = False  # it may wait in its thread for others, to be run with them
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
@@ -73,12 +77,20 @@ class Owner(Protocol):
         """Let a request in, or say why not."""
         ...
 
+    def grow(self, request: Request) -> Reply | None:
+        """More has come of a request that was let in than is counted: count it, or say why it cannot go on."""
+        ...
+
     def leave(self, request: Request) -> None:
         """A request has ended: it takes no place any more, if it took one (`request.admitted`)."""
         ...
 
     def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
         """See to it that `answer` is called in the loop, now or later; True if in its next turn at the latest."""
+        ...
+
+    def stalls(self, connection: "Connection", *, is_full: bool) -> None:
+        """Whether a connection holds an answer that its caller does not take."""
         ...
 
     def fault(self, error: RequestError) -> Reply:
@@ -94,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._head = 0  # bytes of a head that is not complete, 0 when there is none
+        self._has_others = False  # the piece at hand has had parts of requests
+        self._is_behind = False  # a head that is not complete began behind such parts
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._request: Request | None = None  # its head is complete, its body is not
@@ -102,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._is_ending = False  # nothing more is read
         self._is_finishing = False  # but what is in line is answered
         self._is_full = False  # the caller does not take its answer
+        self._left = 0  # bytes of it when it was last seen to be taken
         self._is_paused = False
         self._is_turning = False
         self._heard = self._began = time.monotonic()
@@ -125,12 +140,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The caller is slow to take its answer: nothing more is read from it meanwhile."""
         self._is_full = True
-        self._heard = time.monotonic()
+        self._owner.stalls(self, is_full=True)
+        self._heard, self._left = time.monotonic(), self.unsent
         self._pause()
 
     def resume_writing(self) -> None:
         """It took it."""
         self._is_full = False
+        self._owner.stalls(self, is_full=False)
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -138,17 +155,26 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         self._heard = time.monotonic()
+        self._has_others = self._request is not None or bool(self._head)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._stop_upgrade(data[stop.args[0] :])
+            if not self._is_ending:
+                self._stay(data[stop.args[0] :])
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
         if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
-            self._head += len(data)
+            # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
+            self._head += 0 if self._is_behind else len(data)
+            self._is_behind = False
             if self._head > LARGEST_HEAD:
                 self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the caller has not taken."""
+        return int(self._transport.get_write_buffer_size())
 
     @property
     def is_busy(self) -> bool:
@@ -160,6 +186,8 @@ class Connection(asyncio.Protocol):
         if self._running is not None and not self._is_full:
             self._began = now  # nothing is read meanwhile, so what has come of the next one is not late
             return
+        if self._is_full and self._left - self.unsent >= SLOWEST * (now - self._heard):
+            self._heard, self._left = now, self.unsent  # slow, but it takes it
         quiet = now - self._heard
         is_half = self._request is not None or bool(self._head)
         if is_half and not self._is_full and not self._is_ending:
@@ -179,6 +207,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._url, self._head = b"", 1
+        self._is_behind, self._has_others = self._has_others, True
         self._headers = {}
         self._began = time.monotonic()
 
@@ -197,28 +226,33 @@ class Connection(asyncio.Protocol):
             return  # what wants to be upgraded comes again, see _stay
         request = Request(
             self._parser.get_method().decode("ascii"),
-            keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining,
+            keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining and not self._is_of_old,
             content_type=headers.get(b"content-type", b"").decode("latin-1"),
             accept=headers.get(b"accept", b"").decode("latin-1"),
+            encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
         )
         self._head = 0
         self._request = request
-        if request.method == "CONNECT":
-            told = "CONNECT is not taken: the engine is no proxy."
-            request.keep_alive = False
-            request.reply = self._owner.fault(RequestError(told, 405, (("Allow", "GET, POST"),)))
+        if request.method == "CONNECT":  # what follows is no HTTP, so the parser stops here whatever is answered
+            self._refuse("This is no proxy: CONNECT is not taken here.", 501)
             return
         path, _, query = self._url.decode("latin-1").partition("?")
         request.path, request.query = unquote(path) if "%" in path else path, query
         length = headers.get(b"content-length")
         is_chunked = length is None and b"transfer-encoding" in headers
         request.size = self._owner.largest_body if is_chunked else int(length or 0)
+        request.counted = min(UNTOLD, request.size) if is_chunked else request.size
         if request.size > self._owner.largest_body:
             self._refuse_size(self._owner.largest_body)
             return
         request.reply = self._owner.admit(request)
         if b"expect" in headers and request.reply is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def _is_of_old(self) -> bool:
+        """HTTP/1.0 that asks to stay: without a word to that end in the answer it would wait for the line to close."""
+        return b"connection" in self._headers and self._parser.get_http_version() == "1.0"
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -228,8 +262,13 @@ class Connection(asyncio.Protocol):
         request.had += len(body)
         if request.had > request.size:
             self._refuse_size(request.size)
-        elif request.reply is None:  # else it is read past, so that the caller hears the answer
+            return
+        if request.had > request.counted and request.admitted and request.reply is None:
+            request.reply = self._owner.grow(request)
+        if request.reply is None:
             request.pieces.append(body)
+        else:  # it is read past, so that the caller hears the answer
+            request.pieces.clear()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -291,15 +330,6 @@ class Connection(asyncio.Protocol):
     def _leave(self, request: Request | None) -> None:
         if request is not None:
             self._owner.leave(request)
-
-    def _stop_upgrade(self, rest: bytes) -> None:
-        """The parser stopped: behind CONNECT nothing is HTTP, so its answer is the last; all else stays HTTP/1.1."""
-        if self._is_ending:
-            return
-        if self._parser.get_method() == b"CONNECT" and b"upgrade" not in self._headers:
-            self._is_ending = self._is_finishing = True
-        else:
-            self._stay(rest)
 
     def _stay(self, rest: bytes) -> None:
         """Do not upgrade, which is optional (RFC 9110, 7.8). The parser stopped behind the head: it reads it once more.

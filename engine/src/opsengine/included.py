@@ -44,7 +44,9 @@ def lend(folder: Path, store: ContentStore) -> None:
             for layer in orjson.loads((folder / MANIFEST).read_bytes())["layers"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"{folder / MANIFEST} cannot be read: build the image again.") from None
+        raise PipelineError(
+            f"{folder / MANIFEST} cannot be read: give the folder of a published pipeline, or build its image again."
+        ) from None
     for digest, relative in layers:
         path = (folder / relative).resolve()
         if not relative or not path.is_relative_to(folder.resolve()) or not DIGEST.fullmatch(digest):

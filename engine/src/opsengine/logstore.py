@@ -109,7 +109,9 @@ class LogStore:
             self._db = self._open(path, cap)
         except sqlite3.DatabaseError as error:
             if not path.exists() or isinstance(error, sqlite3.OperationalError):
-                raise StateError(f"The log store {path} cannot be opened: {error}.") from error
+                raise StateError(
+                    f"The log store {path} cannot be opened ({error}): check the disk of PERSIST_DIR and its owner."
+                ) from error
             # A damaged file must not stop inference: it is kept for a person to look at, and a new epoch begins.
             for part in (path, Path(f"{path}-wal")):  # an old journal must not be replayed into the new file
                 if part.exists():
@@ -124,6 +126,9 @@ class LogStore:
     def _open(path: Path, cap: int) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            # This process's alone, so its index is kept in memory: a third file would need room on the disk, and at the
+            # start there may be none.
+            db.execute("PRAGMA locking_mode=EXCLUSIVE")
             if cap >= LARGE_CAP:  # holds for a new file only
                 db.execute(f"PRAGMA page_size={LARGE_PAGE}")
             db.execute("PRAGMA journal_mode=WAL")

@@ -8,6 +8,17 @@ from pathlib import Path
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
+FILES = 4096  # open at a time: as many lines as are taken, the engine's own, and as much again
+
+
+def open_files() -> None:
+    """Have room for all lines, where the system lets a process ask for more: many give 1,024 files at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def memory_used() -> int:
     """Memory that this process holds now."""
     try:

@@ -199,7 +199,9 @@ def _load(entry: ModelEntry, artifact: Artifact, store: ContentStore, cpus: int)
         raise PipelineError(f"The artifact lacks the file of model {entry.name}: publish the pipeline again.")
     path = store.path(entry.digest)
     return (
-        PythonModel(path, entry.name) if entry.runtime == "python" else OnnxModel(path, entry.name, cpus, entry.accel)
+        PythonModel(path, entry.name, store.unpacked)
+        if entry.runtime == "python"
+        else OnnxModel(path, entry.name, cpus, entry.accel)
     )
 
 

@@ -118,15 +118,19 @@ class _Worker:
 
 
 class PythonModel:
-    """A Python step (docs/pipelines.md). Safe for several threads; they take turns."""
+    """A Python step (docs/pipelines.md). Safe for several threads; they take turns. `unpacked`: where its folder is."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, unpacked: Path) -> None:
         self.name = name
         self._manifest = pypackage.read(path, name)
         self.inputs = tuple(_input(tensor) for tensor in self._manifest.inputs)
         self.outputs = tuple(_output(tensor) for tensor in self._manifest.outputs)
-        folder = _fresh_folder(path.parents[2] / "python")  # beside the blobs of the content store
-        pypackage.unpack(path, folder)
+        folder = _fresh_folder(unpacked)
+        try:
+            pypackage.unpack(path, folder)
+        except BaseException:  # a disk that is full: what is there of it must not fill it for the next try
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._folder = folder
         self._turn = threading.Lock()
         self._held: list[_Worker] = []

@@ -143,6 +143,10 @@ class RegistryClient:
         def source(offset: int) -> tuple[int, Iterator[bytes]]:
             ask = {"Range": f"bytes={offset}-"} if offset else {}
             answer = self._request("GET", f"/v2/{reference.repository}/blobs/{digest}", reference, ask)
+            if answer.status == 404:
+                raise RegistryError(
+                    f"The registry {self._host} has {reference} without its file {digest}: publish the pipeline again."
+                )
             if answer.status not in (200, 206):
                 raise self._refusal(answer.status, reference)
             # A registry may ignore Range, or answer another one: start again from the beginning then.
@@ -294,6 +298,7 @@ def _chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     try:
         yield from answer.stream(CHUNK_BYTES, decode_content=False)  # the digest is of the bytes sent
     except urllib3.exceptions.HTTPError as error:
-        raise RegistryUnavailable(f"The transfer broke off ({type(error).__name__}).") from error
+        told = f"The registry broke off a transfer ({type(error).__name__}): check the network and its proxies."
+        raise RegistryUnavailable(told) from error
     finally:
         answer.release_conn()

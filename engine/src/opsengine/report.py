@@ -1,5 +1,6 @@
 """What the engine tells of itself: to the center at check-in, to people and programs by `/status` and `/metrics`."""
 
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 from opsengine import identity, machine
 from opsengine.center import Center
+from opsengine.definition import ModelEntry
 from opsengine.gate import Gate
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
@@ -15,6 +17,16 @@ from opsengine.settings import Settings
 from opsengine.updater import Updater, Wanted
 
 HOUR_MS = 3_600_000
+LOCK = "lock"  # of PERSIST_DIR: there while an engine runs
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What is wrong, and what is known of a pipeline that could not be brought in."""
+
+    faults: tuple[str, ...] = ()
+    location: str | None = None
+    models: tuple[ModelEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Reporter:
             "engine": {**identity.engine_facts(), "started_at": self._started_at},
             "counters": {"requests": counters.requests, "rows": counters.rows, "errors": counters.errors},
             "logs": {"epoch": log.epoch, "last_sequence": log.last, "acked": log.acked, "shed": log.shed},
-            "disk": disk,
+            "disk": {"free": disk["free"], "total": disk["total"]},
             "resources": {"cpus": self._settings.cpus, **_memory()},
             "clock": int(time.time() * 1000),
         }
@@ -120,6 +132,16 @@ class Reporter:
             },
         }
 
+    def brief(self) -> Brief:
+        """For what is asked in the server's loop: without the lock of the log, which a slow disk may hold for long."""
+        failure, contact = self._updater.failure, self._contact
+        held = f"Log rows are held here: {contact.held}" if contact.held else None
+        faults = tuple(filter(None, (self._writer.fault, held, self._disk_fault())))
+        if failure is None:
+            return Brief(faults)
+        wanted = contact.wanted or failure.wanted
+        return Brief(faults, wanted.location, failure.models if wanted == failure.wanted else ())
+
     def _serving(self) -> dict[str, object] | None:
         current = self._plane.current
         if current is None:
@@ -152,9 +174,24 @@ class Reporter:
             return None
         return round(max(0, contact.lapses_at - self._center.now_ms()) / HOUR_MS, 2)
 
-    def _disk(self) -> dict[str, int]:
-        disk = shutil.disk_usage(self._settings.persist_dir)
-        return {"free": disk.free, "total": disk.total}
+    def _disk(self) -> dict[str, Any]:
+        """Nothing is free on a disk that was taken away: what is served needs none, so all else goes on."""
+        try:
+            disk = shutil.disk_usage(self._settings.persist_dir)
+        except OSError:
+            return {"free": 0, "total": 0, "fault": self._disk_fault()}
+        return {"free": disk.free, "total": disk.total, "fault": self._disk_fault()}
+
+    def _disk_fault(self) -> str | None:
+        folder = self._settings.persist_dir
+        try:
+            os.stat(folder / LOCK)
+        except OSError as error:
+            return (
+                f"PERSIST_DIR {folder} was taken away ({error.strerror}): "
+                "put it back and start the engine again, or the log is lost."
+            )
+        return None
 
 
 def _memory() -> dict[str, int]:

@@ -59,6 +59,10 @@ class Application(Protocol):
         """Let a request in (`request.admitted`), or say why not."""
         ...
 
+    def grow(self, request: Request) -> Reply | None:
+        """Count more of a request that was let in, or say why not."""
+        ...
+
     def leave(self, request: Request) -> None:
         """A request that was let in has ended."""
         ...
@@ -124,6 +128,7 @@ class Server:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._connections: set[Connection] = set()
+        self._stalled: set[Connection] = set()
         self._listener: asyncio.AbstractServer | None = None
         self._asked: list[tuple[Callable[[Reply], None], Request]] = []  # in this turn of the loop, to run together
         self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn
@@ -159,10 +164,24 @@ class Server:
     def closed(self, connection: Connection) -> None:
         """It is gone."""
         self._connections.discard(connection)
+        self._stalled.discard(connection)
 
     def admit(self, request: Request) -> Reply | None:
         """Let a request in, or say why not."""
+        if self._stalled:
+            request.unsent = sum(connection.unsent for connection in self._stalled)
         return self._app.admit(request)
+
+    def stalls(self, connection: Connection, *, is_full: bool) -> None:
+        """Note which connections hold answers that are not taken: they are not many, or not for long."""
+        if is_full:
+            self._stalled.add(connection)
+        else:
+            self._stalled.discard(connection)
+
+    def grow(self, request: Request) -> Reply | None:
+        """Count more of a request that was let in, or say why not."""
+        return self._app.grow(request)
 
     def leave(self, request: Request) -> None:
         """A request has ended, or has run: what follows of its answer takes neither a slot nor its body."""

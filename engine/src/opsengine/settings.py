@@ -224,7 +224,7 @@ class _Environment:
         value = self.text(name)
         if value is None:
             return default
-        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+        if not re.fullmatch(r"[0-9]{1,18}", value) or not low <= int(value) <= high:
             raise SettingsError(f"{name} is {value!r}: give a whole number from {low} to {high}.")
         return int(value)
 
@@ -232,12 +232,13 @@ class _Environment:
         value = self.text(name)
         if value is None:
             return default
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*(Ki|Mi|Gi|Ti)", value)
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*(Ki|Mi|Gi|Ti)", value)
         if not match:
             raise SettingsError(f"{name} is {value!r}: give a number with a unit Ki, Mi, Gi or Ti, for example 512Mi.")
         size = int(float(match[1]) * UNITS[match[2]])
         if size < low:
-            raise SettingsError(f"{name} is {value!r}: it must be at least {low // 2**10} Ki.")
+            least = f"{low // 2**10} Ki" if low >= UNITS["Ki"] else f"{low} bytes"
+            raise SettingsError(f"{name} is {value!r}: it must be at least {least}.")
         if size > LARGEST_SIZE:
             raise SettingsError(f"{name} is {value!r}: it must be at most {LARGEST_SIZE // 2**40} Ti.")
         return size

@@ -128,8 +128,10 @@ class Shipper:
             self._store.give_up(shipment.first, shipment.first, "row_too_large")
 
     def _on_refusal(self, refusal: CenterRefused, todo: Shipment | Gap) -> None:
-        if refusal.is_final or refusal.status == 401:
+        if refusal.is_final:
             raise refusal
+        if refusal.status == 401:  # with a new token already: a center that is being restored, say
+            raise CenterUnavailable(f"The ops center does not know this edge now: {refusal}")
         if refusal.is_hold:
             self._tell_held(str(refusal))
             raise CenterUnavailable(f"The ops center takes no logs now: {refusal}")

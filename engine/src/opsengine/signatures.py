@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from opsengine.errors import RegistryError, SignatureError
-from opsengine.evidence import Evidence, PublicKey, holds
+from opsengine.evidence import UNREADABLE, Evidence, PublicKey, holds
 from opsengine.locations import Reference
 from opsengine.registry import MANIFEST_TYPE, RegistryClient
 from opsengine.store import DIGEST, write_file
@@ -27,9 +27,6 @@ SIMPLE_ANNOTATION = "dev.cosignproject.cosign/signature"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 # Signatures of others may stand there too; so many are looked at.
 MOST = 32
-
-# What untrusted JSON and base64 can go wrong with.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 def find(client: RegistryClient, reference: Reference, digest: str, key: PublicKey) -> Evidence:

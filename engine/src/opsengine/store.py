@@ -28,6 +28,7 @@ class ContentStore:
     """Blobs under `<root>/blobs/sha256/`, unfinished ones under `<root>/partial/` from where a pull goes on."""
 
     def __init__(self, root: Path) -> None:
+        self.unpacked = root / "python"  # where Python steps are unpacked
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
         self._lent: dict[str, Path] = {}
@@ -91,7 +92,7 @@ class ContentStore:
             self._finish(file, partial, digest)
 
     def is_intact(self, digest: str) -> bool:
-        """Read the blob again; one whose content changed is deleted, so that it is fetched anew.
+        """Read the blob again; one that changed, or cannot be read, is deleted, so that it is fetched anew.
 
         A lent one was checked when it was lent, and is not the store's to delete.
         """
@@ -103,9 +104,14 @@ class ContentStore:
                 right = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest
         except FileNotFoundError:
             return False
+        except OSError as error:
+            logger.error("%s cannot be read on this disk (%s): it is fetched again", digest, error.strerror)
+            right = False
+        else:
+            if not right:
+                logger.error("%s is damaged on this disk: it is fetched again", digest)
         if not right:
-            logger.error("%s is damaged on this disk: it is fetched again", digest)
-            path.unlink(missing_ok=True)
+            _remove(path)
         return right
 
     def missing(self, digest: str, size: int) -> int:
@@ -154,6 +160,13 @@ class ContentStore:
         os.fsync(file.fileno())
         partial.replace(self.path(digest))
         sync_folder(self._blobs)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():  # what some tools that check a disk leave
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _hash_so_far(file: IO[bytes]) -> "hashlib._Hash":

@@ -34,10 +34,21 @@ class Traffic:
         self._seconds: dict[int, float] = {}  # by the power of two that the body's size is below
         self._spent, self._looked = 0.0, (time.monotonic(), 0.0)
 
-    def admit(self, size: int) -> None:
-        """Let a request with a body of `size` bytes in. Raises RequestError (429) where too much waits already."""
+    def admit(self, size: int, unsent: int = 0) -> None:
+        """Let a request with a body of `size` bytes in. Raises RequestError (429) where too much waits already.
+
+        `unsent`: bytes of answers that callers have not taken.
+        """
         try:
-            self._gate.enter(size)
+            self._gate.enter(size, unsent)
+        except RequestError as error:
+            self._count(self._plane.current, error.status, 0.0)
+            raise
+
+    def grow(self, more: int) -> None:
+        """A body that was let in takes `more` bytes. Raises RequestError (429) where too much waits already."""
+        try:
+            self._gate.grow(more)
         except RequestError as error:
             self._count(self._plane.current, error.status, 0.0)
             raise
@@ -88,7 +99,8 @@ class Traffic:
         finally:
             seconds = time.perf_counter() - began - batching.waited()
             self._spent += seconds
-            self._expect(len(request.body).bit_length(), seconds)
+            if status == 200 or seconds >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
+                self._expect(len(request.body).bit_length(), seconds)
             self._count(current, status, seconds)
         return answer
 

@@ -12,6 +12,7 @@ from opsengine import locations
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
+LINES = 4  # kept open to a host: check-ins and log pages are under way at the same time
 
 # Worth another try: timeouts, too many requests, and faults that servers and gateways get over.
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
@@ -26,8 +27,10 @@ def pool(url: str, ca_file: str | None = None) -> urllib3.PoolManager:
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         address, login = proxy
         headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-        return urllib3.ProxyManager(address, proxy_headers=headers, ssl_context=context, timeout=timeout, retries=False)
-    return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False)
+        return urllib3.ProxyManager(
+            address, proxy_headers=headers, ssl_context=context, timeout=timeout, retries=False, maxsize=LINES
+        )
+    return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False, maxsize=LINES)
 
 
 def pause(attempt: int, *, first: float = 1.0, longest: float = 60.0) -> float:

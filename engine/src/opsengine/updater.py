@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from opsengine import fetch, golden, included, pipeline, state, transport, trial
+from opsengine.definition import ModelEntry
 from opsengine.errors import EngineError, NoRoom, PipelineError, RegistryError, RegistryUnavailable
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
@@ -36,12 +38,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the wanted pipeline is not served. `retry_at` (monotonic seconds) is None where trying again cannot help."""
+    """Why the wanted pipeline is not served. `retry_at` (monotonic seconds) is None where trying again cannot help.
+
+    `models`: those of the wanted pipeline, as far as it came.
+    """
 
     wanted: Wanted
     message: str
     tries: int
     retry_at: float | None
+    models: tuple[ModelEntry, ...] = ()
 
 
 class Updater:
@@ -62,6 +68,7 @@ class Updater:
         self.partition = settings.partition
         self.stage = "idle"
         self.failure: Failure | None = None
+        self._found: Publish | None = None  # what lies at the location that was asked last
         self.lost: Wanted | None = None  # served last, but damaged here: to be fetched again
 
     @property
@@ -78,7 +85,7 @@ class Updater:
         for last in filter(None, (active, previous)):
             try:
                 loaded = self._load(last.digest)
-            except EngineError as error:
+            except (EngineError, OSError) as error:
                 logger.error("%s cannot be loaded again: %s", last.location, error)
                 self.lost = self.lost or Wanted(last.location, last.digest)
                 continue
@@ -166,9 +173,9 @@ class Updater:
             self._bring(wanted)
             self.failure = self.lost = None
         except (RegistryUnavailable, NoRoom, OSError) as error:
-            self._fail(
-                Failure(wanted, str(error), tries + 1, time.monotonic() + transport.pause(tries, first=2, longest=300))
-            )
+            told = str(error) if isinstance(error, EngineError) else _of_the_disk(error)
+            retry_at = time.monotonic() + transport.pause(tries, first=2, longest=300)
+            self._fail(Failure(wanted, told, tries + 1, retry_at))
         except EngineError as error:
             self._fail(Failure(wanted, str(error), tries + 1, None))
         except Exception as error:
@@ -179,7 +186,14 @@ class Updater:
             self._done()
 
     def _bring(self, wanted: Wanted) -> None:
-        digest = fetch.fetch(wanted.location, wanted.digest, self._settings.registry, self._store, self._proofs)
+        digest = fetch.fetch(
+            wanted.location,
+            wanted.digest,
+            self._settings.registry,
+            self._store,
+            self._proofs,
+            found=partial(self._note_found, wanted.location),
+        )
         before = self._plane.current
         reason = self._ledger.rejection(digest)
         if before and self._ledger.has_crashed(digest):
@@ -196,6 +210,15 @@ class Updater:
         self._plane.swap(loaded)
         logger.info("Serving pipeline %s version %s (%s)", loaded.facts.pipeline, loaded.facts.version, digest)
         self._tidy()
+
+    def _note_found(self, location: str, digest: str) -> None:
+        self._found = Publish(location, digest)
+
+    def _known_models(self, wanted: Wanted) -> tuple[ModelEntry, ...]:
+        publishes = filter(None, (self._found, self.served.active, self.served.previous))
+        known = (publish.digest for publish in publishes if publish.location == wanted.location)
+        digest = wanted.digest or next(known, None)
+        return fetch.models(digest, self._store) if digest else ()
 
     def _load(self, digest: str) -> LoadedPipeline:
         """Read all of it again against its digests, then load and warm it; noted, in case the process dies of it."""
@@ -248,8 +271,12 @@ class Updater:
         self._proofs.keep_only(kept)
 
     def _fail(self, failure: Failure) -> None:
-        self.failure = failure
+        self.failure = replace(failure, models=self._known_models(failure.wanted))
         again = "" if failure.retry_at is None else " Trying again later."
         logger.error("Pipeline %s cannot be served: %s%s", failure.wanted.location, failure.message, again)
         if self._plane.current is None:
             self.serve_last()
+
+
+def _of_the_disk(error: OSError) -> str:
+    return f"PERSIST_DIR cannot be used ({error.strerror or error}): check its disk and its owner."

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from opsengine import metrics
+from opsengine.report import Brief
 
 Reply = tuple[int, str, bytes]
 Facts = dict[str, Any]
@@ -42,11 +43,14 @@ a{color:inherit}
 
 
 class Views:
-    """The state, shown; `facts` is what `report.Reporter.facts` tells."""
+    """The state, shown; `facts` and `brief` are what `report.Reporter` tells."""
 
-    def __init__(self, facts: Callable[[], Facts], render: Callable[[], bytes]) -> None:
+    def __init__(
+        self, facts: Callable[[], Facts], render: Callable[[], bytes], brief: Callable[[], Brief] = Brief
+    ) -> None:
         self._facts = facts
         self._render = render
+        self.brief = brief
 
     def metrics(self) -> Reply:
         """Prometheus text."""
@@ -55,17 +59,6 @@ class Views:
     def json(self) -> Reply:
         """The facts."""
         return 200, "application/json", orjson.dumps(self._facts())
-
-    def warnings(self) -> list[str]:
-        """What is wrong while the engine serves."""
-        logs = self._facts()["logs"]
-        held = f"Log rows are held here: {logs['held']}" if logs["held"] else None
-        return [text for text in (logs["fault"], held) if text]
-
-    def failed(self) -> str | None:
-        """Location of the pipeline that should be served, where the last try to bring it in failed."""
-        told = self._facts()
-        return str(told["wanted"]["location"]) if told["update"]["error"] else None
 
     def page(self) -> Reply:
         """The facts in words."""
@@ -95,7 +88,7 @@ def headline(told: Facts) -> tuple[str, str]:
     if told["serving"] is None:
         why = f" {told['update']['error']}" if told["update"]["error"] else ""
         return f"Not serving: no pipeline is loaded yet.{why}", "bad"
-    if told["logs"]["fault"]:
+    if told["logs"]["fault"] or told["disk"].get("fault"):
         return "Serving, but inferences cannot be logged.", "warn"
     if told["logs"]["held"]:
         return "Serving, and the inference log is held here.", "warn"
@@ -196,6 +189,8 @@ def _logs(told: Facts) -> Iterator[Row]:
 
 def _machine(told: Facts) -> Iterator[Row]:
     disk, memory, traffic = told["disk"], told["engine"]["memory"], told["traffic"]
+    if disk.get("fault"):
+        yield "Disk fault", disk["fault"], "bad"
     is_low = disk["free"] < LOW_DISK * disk["total"]
     yield "Disk", f"{_size(disk['free'])} of {_size(disk['total'])} are free.", "warn" if is_low else ""
     yield "Memory", f"{_size(memory['used'])} in use, {_size(memory['limit'])} may be.", ""

@@ -56,6 +56,11 @@ class FakeCenter(LoopbackServer):
         self.lapses_at = 1764288000000
         super().__init__()
 
+    @property
+    def serving(self):
+        """The digest that the last check-in proved, None before there was one."""
+        return (self.checkins[-1]["serving"] or {}).get("digest") if self.checkins else None
+
     def add_edge(self, name="edge-1", pipeline_url="", token=None):
         """A new edge; returns its bundle."""
         token = token or str(uuid.uuid4())
