@@ -1,4 +1,4 @@
-"""A running engine under requests that are bent at random. `python -m bench.fuzz` goes on for as long as one likes."""
+"""A running engine under requests that are bent at random. `python -m bench.fuzz requests` goes on with them."""
 
 from collections import Counter
 

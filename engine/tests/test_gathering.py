@@ -96,7 +96,11 @@ def read(reply):
 
 def arrow(values, kind=None, **more):
     """A body of rows in Arrow, of one column unless there are more."""
-    table = pa.table({"tensor": pa.array(values, kind or pa.list_(pa.float32(), 2)), **more})
+    return table_file({"tensor": pa.array(values, kind or pa.list_(pa.float32(), 2)), **more})
+
+
+def table_file(columns):
+    table = pa.table(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -223,6 +227,17 @@ def test_large_whole_numbers_lose_nothing_in_company(site):
     answers, _ = made.together(*bodies)
     assert answers == made.alone(*bodies)[0]
     assert answers[0][1][0]["out"]["y"] == [2**60 + 1, 3]
+
+
+@pytest.mark.parametrize("kind", [JSON, encode.ARROW_TYPE])
+def test_columns_stay_in_the_order_in_which_each_caller_sent_them(site, kind):
+    if kind == JSON:
+        bodies = [b'[{"tensor": [1, 2], "x": 1}]', b'[{"x": 1, "tensor": [1, 2]}]']
+    else:
+        tensor = pa.array([[1, 2]], pa.list_(pa.float32(), 2))
+        bodies = [arrow([[1, 2]], x=[1]), table_file({"x": [1], "tensor": tensor})]
+    answers, _ = site("shadow").together(*bodies, content_type=kind)
+    assert [list(told[0]["in"]) for _, told in answers] == [["tensor", "x"], ["x", "tensor"]]
 
 
 def test_shadow_that_fails_on_one_is_there_for_the_others(site):

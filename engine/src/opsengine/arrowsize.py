@@ -1,13 +1,19 @@
-"""How much memory a compressed Arrow body would take, found before any of it is taken.
+"""How much memory an Arrow body would take, found before any of it is taken.
 
 Arrow IPC writes each compressed buffer with its unpacked length in front, so a small body can claim any size. The walk
 reads only message headers (Arrow columnar format, Message.fbs): the numbers below are flatbuffer slots of that schema.
+What is open already can still claim more values than it has bytes: nulls and empty lists take none, and words of a
+dictionary stand for many.
 """
 
 import struct
 from collections.abc import Iterator
+from math import prod
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from flatbuffers import encode, number_types, packer  # type: ignore[import-untyped]
 from flatbuffers.table import Table  # type: ignore[import-untyped]
 
@@ -21,6 +27,12 @@ HEADER_TYPE, HEADER, BODY_LENGTH = 6, 8, 10  # Message
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # MessageHeader
 BUFFERS, COMPRESSION = 8, 10  # RecordBatch
 DICTIONARY_DATA = 6  # DictionaryBatch
+ROW_BYTES = 8  # the least that a row counts for: the shortest of a JSON body, `{"":0},`
+VALUE_BYTES = 4  # the least that a value counts for where it becomes a Python object: an offset
+
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+
+Lengths = npt.NDArray[np.int64]
 
 
 def check(stream: pa.Buffer, limit: int) -> None:
@@ -31,6 +43,74 @@ def check(stream: pa.Buffer, limit: int) -> None:
             total += _unpacked(message)
         if total > limit:
             raise RequestError(f"The Arrow body unpacks to more than {limit} bytes: send fewer rows at a time.", 413)
+
+
+def check_rows(count: int, limit: int) -> None:
+    """Raise RequestError (413) for more rows than JSON of `limit` bytes could hold."""
+    if count * ROW_BYTES > limit:
+        raise RequestError(f"The Arrow body holds more than {limit // ROW_BYTES} rows: send fewer at a time.", 413)
+
+
+def check_shape(shape: tuple[int, ...], limit: int, name: str) -> None:
+    """Raise RequestError (413) for arrays of nothing with so many empty lists that they take more than `limit`."""
+    if 0 in shape and prod(length or 1 for length in shape) * VALUE_BYTES > limit:
+        raise RequestError(f'Column "{name}" holds too many empty lists: send fewer rows at a time.', 413)
+
+
+def check_values(array: pa.Array, limit: int, name: str) -> None:
+    """Raise RequestError (413) if the column's values, each on its own, would take more than `limit` bytes."""
+    if _weight(array, name) > limit:
+        raise RequestError(f'Column "{name}" unpacks to more than {limit} bytes: send fewer rows at a time.', 413)
+
+
+def _weight(array: pa.Array, name: str) -> int:
+    """Bytes of the values, each on its own. Raises RequestError for types whose values may lie over one another."""
+    kind, own = array.type, VALUE_BYTES * len(array)
+    if not own:  # nothing vouches for the offsets of no rows: Arrow ends the process where they point outside
+        return 0
+    if isinstance(array, pa.ExtensionArray):
+        return _weight(array.storage, name)
+    if pa.types.is_dictionary(kind):
+        return own + _taken(array, name)
+    if pa.types.is_map(kind):
+        start, end = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
+        return own + sum(_weight(part.slice(start, end - start), name) for part in (array.keys, array.items))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return own + _weight(array.flatten(), name)
+    if pa.types.is_struct(kind):
+        return own + sum(_weight(array.field(at), name) for at in range(kind.num_fields))
+    if pa.types.is_nested(kind) or pa.types.is_run_end_encoded(kind):
+        raise RequestError(f'Column "{name}" has the type {str(kind)[:100]}, which is not taken: send plain lists.')
+    lengths = _lengths(array)
+    return own + (int(lengths.sum()) if lengths is not None else 0)
+
+
+def _taken(array: pa.DictionaryArray, name: str) -> int:
+    """Bytes of a dictionary's words, as often as they are used."""
+    words = array.dictionary
+    lengths = _lengths(words)
+    if lengths is None:
+        return len(array) * _weight(words, name) if pa.types.is_nested(words.type) else 0
+    used = array.indices.drop_null().to_numpy(zero_copy_only=False)
+    return int(lengths[used].sum())
+
+
+def _lengths(array: pa.Array) -> Lengths | None:
+    """Bytes of each text or binary value; None for other types."""
+    kind = array.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        if not len(array):
+            return np.zeros(0, np.int64)
+        views = np.frombuffer(array.buffers()[1], np.int32).reshape(-1, 4)  # the first of four is the length
+        found = views[array.offset : array.offset + len(array), 0].astype(np.int64)
+        found[~array.is_valid().to_numpy(zero_copy_only=False)] = 0  # what stands there means nothing
+        return found
+    if pa.types.is_fixed_size_binary(kind):
+        return np.full(len(array), kind.byte_width, np.int64)
+    if not any(is_kind(kind) for is_kind in TEXTS):
+        return None
+    lengths: Lengths = pc.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
 
 
 def check_file(body: bytes, limit: int) -> None:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NoReturn
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -124,7 +125,10 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
         raise RequestError(f"The body is not a readable Arrow file: {_first_line(error)}.") from None
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
-    columns = {field.name: _column(table, field) for field in table.schema}
+    if not table.num_rows:
+        return Batch(0, {})
+    arrowsize.check_rows(table.num_rows, limit)
+    columns = {field.name: _column(table, field, limit) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
     return Batch(table.num_rows, columns)
 
@@ -139,14 +143,18 @@ def _table(body: bytes, begin: int, limit: int) -> pa.Table:
     return pa.ipc.open_stream(stream).read_all()
 
 
-def _column(table: pa.Table, field: pa.Field) -> Field:
+def _column(table: pa.Table, field: pa.Field, limit: int) -> Field:
+    name = field.name
     try:
-        values = fields.from_arrow(_whole(table.column(field.name)))
+        values = fields.from_arrow(_whole(table.column(name)), lambda array: arrowsize.check_values(array, limit, name))
     except fields.UNREADABLE as error:
         raise RequestError(
-            f'Column "{field.name}" of type {str(field.type)[:100]} cannot be read: {_first_line(error)}.'
+            f'Column "{name}" of type {str(field.type)[:100]} cannot be read: {_first_line(error)}.'
         ) from None
-    return tensors.in_shape(values, tensors.told_shape(field), field.name)
+    shape = tensors.told_shape(field)
+    if isinstance(values, np.ndarray):
+        arrowsize.check_shape(values.shape if shape is None else (len(values), *shape), limit, name)
+    return tensors.in_shape(values, shape, name)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -4,7 +4,7 @@ A *field* is one column: a numpy array whose first axis is the rows, or, where r
 a list with one value a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import starmap
 from math import prod
 from struct import Struct
@@ -153,10 +153,11 @@ def end_to_end(parts: Sequence[Field]) -> Field:
     return np.concatenate(arrays)
 
 
-def from_arrow(array: pa.Array) -> Field:
+def from_arrow(array: pa.Array, check: Callable[[pa.Array], None] = lambda array: None) -> Field:
     """An Arrow column as a field: not copied where rows are numbers of one shape, else a list of Python values.
 
-    Raises an exception of UNREADABLE for values that there is no Python value for.
+    `check` is asked before Python values are made. Raises what it raises, and an exception of UNREADABLE for values
+    that there is no Python value for.
     """
     if isinstance(array, pa.ExtensionArray):
         if (
@@ -165,15 +166,18 @@ def from_arrow(array: pa.Array) -> Field:
             and not array.storage.flatten().null_count
         ):
             return _tensors(array)
-        dense = _dense(array.storage)
-        return _values(array.storage) if dense is None else dense
-    if pa.types.is_dictionary(array.type):
+        array = array.storage
+    elif pa.types.is_dictionary(array.type):
+        check(array)
         try:
             array = array.dictionary_decode()
         except pa.ArrowNotImplementedError:  # of the newer views of text, which polars' categories are
             return _values(array)
     dense = _dense(array)
-    return _values(array) if dense is None else dense
+    if dense is not None:
+        return dense
+    check(array)
+    return _values(array)
 
 
 def _values(array: pa.Array) -> list[object]:

@@ -27,8 +27,8 @@ def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple
     if kind == decode.JSON:
         return _joined_records(bodies)
     batches = [decode.read(body, kind, limit) for body in bodies]
-    names = batches[0].columns.keys()
-    if any(batch.columns.keys() != names for batch in batches):
+    names = list(batches[0].columns)
+    if any(list(batch.columns) != names for batch in batches):
         raise RequestError("The columns of these requests differ.")
     shares = tuple(batch.count for batch in batches)
     columns = {name: fields.end_to_end([batch.columns[name] for batch in batches]) for name in names}
@@ -40,6 +40,8 @@ def _joined_records(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:
     shares: list[int] = []
     for body in bodies:
         own = decode.records(body)  # each for itself: no text of one caller may reach into another's
+        if rows and list(own[0]) != list(rows[0]):  # the answer has the caller's own order
+            raise RequestError("The columns of these requests differ.")
         rows += own
         shares.append(len(own))
     return decode.of_records(rows), tuple(shares)
