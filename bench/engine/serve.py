@@ -51,6 +51,10 @@ class Constant(App):
         """Answer."""
         return Reply(200, "application/json", CONSTANT) if request.path == "/constant" else super().respond(request)
 
+    def admit(self, request: Request) -> Reply | None:
+        """Let it in with bodies as large as those of inferences."""
+        return None if request.path == "/constant" else super().admit(request)
+
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""
         return Lane.HERE if request.path == "/constant" else super().lane(request)
