@@ -16,8 +16,6 @@ from opsengine.errors import RequestError
 from opsengine.fields import Field
 from opsengine.rows import Result
 
-EXACT = 2**53  # whole numbers below it are the same as double floats, which numbers of several callers may meet as
-
 
 def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple[int, ...]]:
     """The rows of bodies of one kind as one batch, and how many are whose. `limit` as in decode.read, for each.
@@ -58,4 +56,4 @@ def is_as_alone(result: Result) -> bool:
 def _is_exact(value: Field) -> bool:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         return True  # rows as they were sent
-    return not value.size or (value.min().item() > -EXACT and value.max().item() < EXACT)
+    return not value.size or (value.min().item() > -fields.EXACT and value.max().item() < fields.EXACT)
