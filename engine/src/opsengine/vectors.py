@@ -6,6 +6,7 @@ left to opsengine.decode, which reads anything and says what is wrong with it.
 """
 
 import re
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def _numbers(texts: list[bytes]) -> Array | None:
     As one list the texts are valid JSON only if each is by itself, but for brackets that one opens and another closes,
     and for rows without numbers, which the count tells.
     """
-    counts = {text.count(COMMA) for text in texts}
+    counts = set(map(bytes.count, texts, repeat(COMMA)))
     flat = COMMA.join(texts)
     if len(counts) > 1 or ARRAY in flat:
         return None
