@@ -92,12 +92,12 @@ class Caller:
         pass
 
     def admit(self, asked):
-        asked.admitted = True
+        asked.admitted = asked.has_place = True
         self._inside += 1
         return
 
-    def grow(self, asked):
-        return None
+    def grow(self, asked, *, is_whole):
+        asked.counted, asked.has_place = asked.had, is_whole
 
     def stalls(self, connection, *, is_full):
         pass

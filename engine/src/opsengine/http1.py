@@ -1,6 +1,7 @@
 """HTTP/1.1 on one connection, by httptools (llhttp): bytes become requests, and replies bytes.
 
-A request is let in when its head is complete, before its body takes memory. What is handed to `handle` is whole.
+A request is let in when its head is complete, before its body takes memory. Where its body does not come with its head,
+it counts for what has come until it is whole (opsengine.gate). What is handed to `handle` is whole.
 """
 
 import asyncio
@@ -8,33 +9,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httptools
 
 from opsengine.errors import RequestError
+from opsengine.replies import Reply, write
 
 LARGEST_HEAD = 64 * 2**10
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
 SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
-UNTOLD = 2**14  # bytes that a body of which no size is told counts for at first
-SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
-
-Headers = tuple[tuple[str, str], ...]
-
-
-class Reply(NamedTuple):
-    """An answer."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Headers = ()
+MOST_PIECES = 64  # that a body is kept in before they are joined: callers choose how small they are
 
 
 @dataclass(slots=True)
@@ -48,14 +36,16 @@ class Request:
     accept: str = ""
     encoding: str = ""  # of the body: Content-Encoding
     size: int = 0  # the most bytes that the body may have
-    counted: int = 0  # bytes of it that the gate counts: all, or, where its size is not told, about what has come
+    counted: int = 0  # bytes of it that the gate counts: all, or, until it is whole, what has come
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
+    has_place: bool = False  # among those that run or wait, by the gate: not while its body is coming
     unsent: int = 0  # bytes of answers that callers had not taken when this was asked
     meets: bool = False  # it may wait in its thread for others, to be run with them
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
     pieces: list[bytes] = field(default_factory=list)
+    joined: int = 0  # the first so many of them are not joined again
     had: int = 0
 
 
@@ -77,8 +67,8 @@ class Owner(Protocol):
         """Let a request in, or say why not."""
         ...
 
-    def grow(self, request: Request) -> Reply | None:
-        """More has come of a request that was let in than is counted: count it, or say why it cannot go on."""
+    def grow(self, request: Request, *, is_whole: bool) -> Reply | None:
+        """More has come of a request that was let in: count it, or say why it cannot go on (it is still to leave)."""
         ...
 
     def leave(self, request: Request) -> None:
@@ -164,6 +154,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
+        if self._request is not None and not self._is_ending:
+            self._keep(self._request)
         if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
             # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
             self._head += 0 if self._is_behind else len(data)
@@ -241,7 +233,7 @@ class Connection(asyncio.Protocol):
         length = headers.get(b"content-length")
         is_chunked = length is None and b"transfer-encoding" in headers
         request.size = self._owner.largest_body if is_chunked else int(length or 0)
-        request.counted = min(UNTOLD, request.size) if is_chunked else request.size
+        request.counted = 0 if is_chunked else request.size
         if request.size > self._owner.largest_body:
             self._refuse_size(self._owner.largest_body)
             return
@@ -263,23 +255,35 @@ class Connection(asyncio.Protocol):
         if request.had > request.size:
             self._refuse_size(request.size)
             return
-        if request.had > request.counted and request.admitted and request.reply is None:
-            request.reply = self._owner.grow(request)
-        if request.reply is None:
+        if request.reply is None:  # else it is read past, so that the caller hears the answer
             request.pieces.append(body)
-        else:  # it is read past, so that the caller hears the answer
-            request.pieces.clear()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         request, self._request = self._request, None
         if request is None or self._is_ending:
             return
+        if request.admitted and (request.had > request.counted or not request.has_place):
+            self._grow(request, is_whole=True)
         pieces = request.pieces
         request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         request.pieces = []
         self._lined.append(request)
         self._next()
+
+    def _keep(self, request: Request) -> None:
+        """What has been read ends before the body does."""
+        if request.admitted and (request.had > request.counted or request.has_place):
+            self._grow(request, is_whole=False)
+        if len(request.pieces) - request.joined > MOST_PIECES:
+            request.pieces[request.joined :] = [b"".join(request.pieces[request.joined :])]
+            request.joined += 1
+
+    def _grow(self, request: Request, *, is_whole: bool) -> None:
+        request.reply = self._owner.grow(request, is_whole=is_whole)
+        if request.reply is not None:
+            self._leave(request)
+            request.pieces.clear()
 
     # What becomes of it.
 
@@ -319,7 +323,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         is_last = not request.keep_alive or self._owner.is_draining
-        _write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
+        write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
         self._heard = time.monotonic()
         if is_last:
             self._is_ending, self._is_finishing = True, False
@@ -359,40 +363,7 @@ class Connection(asyncio.Protocol):
             last = self._lined[-1] if self._lined else self._running
             last.keep_alive, self._is_finishing = False, True
             return
-        _write(self._transport, reply, has_body=True, is_last=True)
+        write(self._transport, reply, has_body=True, is_last=True)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
-
-
-_heads: dict[tuple[int, str], bytes] = {}
-_date: tuple[int, bytes] = (0, b"")
-
-
-def _write(transport: Any, reply: Reply, *, has_body: bool, is_last: bool) -> None:
-    key = reply.status, reply.content_type
-    head = _heads.get(key)
-    if head is None:
-        phrase = HTTPStatus(reply.status).phrase
-        text = f"HTTP/1.1 {reply.status} {phrase}\r\ncontent-type: {reply.content_type}\r\ncontent-length: "
-        head = _heads[key] = text.encode("latin-1")
-    end = b"\r\n\r\n"
-    if is_last or reply.headers:
-        more = (*reply.headers, ("connection", "close")) if is_last else reply.headers
-        end = b"\r\n" + "".join(f"{name.lower()}: {value}\r\n" for name, value in more).encode("latin-1") + b"\r\n"
-    start = b"%b%d\r\ndate: %b%b" % (head, len(reply.body), _now(), end)
-    if not has_body:
-        transport.write(start)
-    elif len(reply.body) <= SMALL:
-        transport.write(start + reply.body)
-    else:
-        transport.writelines((start, reply.body))
-
-
-def _now() -> bytes:
-    """The time as headers tell it, made once a second."""
-    global _date
-    second = int(time.time())
-    if _date[0] != second:
-        _date = second, formatdate(second, usegmt=True).encode()
-    return _date[1]
