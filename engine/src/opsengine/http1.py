@@ -14,7 +14,9 @@ from urllib.parse import unquote
 
 import httptools
 
+from opsengine import heads
 from opsengine.errors import RequestError
+from opsengine.heads import Head
 from opsengine.replies import Reply, write
 
 LARGEST_HEAD = 64 * 2**10
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._is_behind = False  # a head that is not complete began behind such parts
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._heads: list[Head | None] = []  # of the requests that began in the piece at hand, None: not a plain one
         self._request: Request | None = None  # its head is complete, its body is not
         self._lined: deque[Request] = deque()  # whole, and sent before the one under way was answered
         self._running: Request | None = None
@@ -145,15 +148,15 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         self._heard = time.monotonic()
-        self._has_others = self._request is not None or bool(self._head)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stop:
-            if not self._is_ending:
-                self._stay(data[stop.args[0] :])
-        except httptools.HttpParserError as error:
-            if not self._is_ending:
-                self._refuse(f"The request is not valid HTTP: {error}.", 400)
+        is_behind = self._has_others = self._request is not None or bool(self._head)
+        if not is_behind:
+            known = heads.find(data)
+            if known is not None:  # the parser stands between two requests, and need not hear of this one
+                self._began = self._heard
+                self._line_up(*known)
+                return
+        self._heads.clear()
+        self._feed(data)
         if self._request is not None and not self._is_ending:
             self._keep(self._request)
         if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
@@ -162,6 +165,29 @@ class Connection(asyncio.Protocol):
             self._is_behind = False
             if self._head > LARGEST_HEAD:
                 self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+        elif not is_behind and self._request is None and len(self._heads) == 1 and self._heads[0]:
+            heads.keep(data, self._heads[0])
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            if not self._is_ending:
+                self._stay(data[stop.args[0] :])
+        except httptools.HttpParserError as error:
+            if not self._is_ending:
+                self._refuse(f"The request is not valid HTTP: {error}.", 400)
+
+    def _line_up(self, head: Head, body: bytes) -> None:
+        """A whole request whose head was read before."""
+        method, path, query, content_type, accept, encoding, size = head
+        request = Request(method, path, query, content_type, accept, encoding, size, size)
+        request.keep_alive = not self._owner.is_draining
+        request.reply = self._owner.admit(request)
+        if request.reply is None:
+            request.body = body
+        self._lined.append(request)
+        self._next()
 
     @property
     def unsent(self) -> int:
@@ -224,6 +250,7 @@ class Connection(asyncio.Protocol):
             encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
         )
         self._head = 0
+        self._heads.append(None)
         self._request = request
         if request.method == "CONNECT":  # what follows is no HTTP, so the parser stops here whatever is answered
             self._refuse("This is no proxy: CONNECT is not taken here.", 501)
@@ -237,9 +264,15 @@ class Connection(asyncio.Protocol):
         if request.size > self._owner.largest_body:
             self._refuse_size(self._owner.largest_body)
             return
+        size = request.size
         request.reply = self._owner.admit(request)
-        if b"expect" in headers and request.reply is None:
+        is_waiting = b"expect" in headers
+        if is_waiting and request.reply is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        is_plain = request.keep_alive and not is_chunked and not is_waiting and request.size == size
+        if is_plain and self._parser.get_http_version() == "1.1":
+            told = request.method, request.path, request.query, request.content_type, request.accept, request.encoding
+            self._heads[-1] = Head(*told, size)
 
     @property
     def _is_of_old(self) -> bool:
@@ -345,6 +378,7 @@ class Connection(asyncio.Protocol):
         head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self._url, b"".join(lines))
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
+        self._heads.append(None)  # what came was not this head
 
     def _refuse_size(self, limit: int) -> None:
         is_ours = limit == self._owner.largest_body  # else the address takes no more
