@@ -51,8 +51,9 @@ Join the ops center with EDGE_BUNDLE and exit: the session is kept in PERSIST_DI
 For machines that are prepared at one place and serve at another. Does nothing when this bundle was used here already.
 """
 STATUS = """\
-Tell what the engine on this machine does: ask it on ENGINE_HOST and ENGINE_PORT, or, when it is down, read PERSIST_DIR.
-Exit codes: 0 when it serves, 1 when it runs without a pipeline, 3 when it is down.
+Tell what the engine on this machine does: ask it on ENGINE_HOST and ENGINE_PORT, or, when it is down, read PERSIST_DIR
+(as the engine's user: what another one may not read is named, and who may).
+Exit codes: 0 when it serves, 1 when it runs without a pipeline or PERSIST_DIR cannot be read, 3 when it is down.
 """
 PULL = """\
 Fetch PIPELINE_URL into PERSIST_DIR and exit, so that a later start needs no network. Only what is missing is fetched;
@@ -66,7 +67,8 @@ Prints the digest that is served.
 """
 VERIFY = """\
 Read everything in the store of PERSIST_DIR again and check it against its digest, and the signature of each publish
-when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again.
+when COSIGN_PUBLIC_KEY is set. Changes nothing: the engine itself fetches damaged files again. Run it as the engine's
+user: what another one may not read is named, and who may.
 Exit codes: 0 when all is right, 1 when not.
 """
 INFER = """\
