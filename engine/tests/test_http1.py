@@ -178,6 +178,18 @@ def test_endless_head_is_431(line):
     assert answers(line)[0] == [431]
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"])
+def test_too_many_headers_are_431(line, end):
+    line.sendall(b"GET /healthz HTTP/1.1\r\n" + b"".join(b"h%d:\r\n" % n for n in range(300)) + end)
+    statuses, had = answers(line)
+    assert statuses == [431] and b"256 headers" in had
+
+
+def test_many_headers_are_taken(line):
+    line.sendall(b"GET /healthz HTTP/1.1\r\n" + b"".join(b"h%d:\r\n" % n for n in range(250)) + b"\r\n")
+    assert answers(line, 1)[0] == [200]
+
+
 def test_answers_before_a_fault_still_come(line):
     line.sendall(infer() + HEALTH + b"nonsense\r\n\r\n")
     assert answers(line)[0][:2] == [200, 200]

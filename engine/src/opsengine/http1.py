@@ -20,6 +20,7 @@ from opsengine.heads import Head
 from opsengine.replies import Reply, write
 
 LARGEST_HEAD = 64 * 2**10
+MOST_HEADERS = 256  # each takes some hundred bytes, however short it is
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
 SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
@@ -163,8 +164,8 @@ class Connection(asyncio.Protocol):
             # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
             self._head += 0 if self._is_behind else len(data)
             self._is_behind = False
-            if self._head > LARGEST_HEAD:
-                self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+            if self._head > LARGEST_HEAD or len(self._headers) > MOST_HEADERS:
+                self._refuse_head()
         elif not is_behind and self._request is None and len(self._heads) == 1 and self._heads[0]:
             heads.keep(data, self._heads[0])
 
@@ -242,6 +243,9 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         if self._is_ending or (b"upgrade" in headers and self._parser.should_upgrade()):
             return  # what wants to be upgraded comes again, see _stay
+        if len(headers) > MOST_HEADERS:
+            self._refuse_head()
+            return
         request = Request(
             self._parser.get_method().decode("ascii"),
             keep_alive=self._parser.should_keep_alive() and not self._owner.is_draining and not self._is_of_old,
@@ -379,6 +383,11 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
         self._heads.append(None)  # what came was not this head
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            f"The head of the request has over {LARGEST_HEAD} bytes or {MOST_HEADERS} headers: send less.", 431
+        )
 
     def _refuse_size(self, limit: int) -> None:
         is_ours = limit == self._owner.largest_body  # else the address takes no more
