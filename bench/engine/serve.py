@@ -15,9 +15,9 @@ from opsengine import memory, pipeline
 from opsengine.app import App
 from opsengine.engine import BODIES, SLOTS
 from opsengine.gate import Gate
-from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.messages import Reply, Request
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.recorder import Recorder

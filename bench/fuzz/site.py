@@ -15,9 +15,9 @@ from engine.tests.fakes.registry import publish
 from opsengine import app, arrowplaces, batching, chunks, encode, http1, pipeline, plane, rows, traffic
 from opsengine.app import App
 from opsengine.gate import Gate
-from opsengine.http1 import Reply, Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.messages import Reply, Request
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.report import Brief

@@ -17,7 +17,7 @@ from opsengine import encode, pipeline, rows
 from opsengine import traffic as traffic_module
 from opsengine.app import App
 from opsengine.gate import Gate
-from opsengine.http1 import Request
+from opsengine.messages import Request
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.recorder import Recorder

@@ -18,9 +18,9 @@ from engine.tests.fakes.registry import FakeRegistry, publish
 from opsengine.app import App
 from opsengine.gate import Gate
 from opsengine.http1 import LARGEST_HEAD, SLOWEST, Connection
+from opsengine.messages import Reply
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
-from opsengine.replies import Reply
 from opsengine.server import Lane, Server
 from opsengine.traffic import Traffic
 

@@ -15,8 +15,7 @@ import pytest
 from engine.tests.conftest import ROOT, eventually
 from opsengine import http1, machine, server
 from opsengine.gate import MOST_UNSENT
-from opsengine.http1 import Request
-from opsengine.replies import Reply
+from opsengine.messages import Reply, Request
 from opsengine.server import Lane, Server
 
 NEVER = 3600.0

@@ -13,9 +13,9 @@ import pytest
 from engine.tests.conftest import eventually
 from opsengine import app, journal
 from opsengine import logwriter as writing
-from opsengine.http1 import Request
 from opsengine.logstore import JOURNAL_RESERVE, Gap, LogStore, Lost, NewPage, Shipment
 from opsengine.logwriter import LogWriter
+from opsengine.messages import Request
 from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
 from opsengine.views import Views
 

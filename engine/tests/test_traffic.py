@@ -10,7 +10,7 @@ from opsengine import traffic as traffic_module
 from opsengine.durations import Durations
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
-from opsengine.http1 import Request
+from opsengine.messages import Request
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
 from opsengine.server import Lane

@@ -10,11 +10,10 @@ import orjson
 from opsengine import encode, locations, rows, selection
 from opsengine.errors import RegistryError, RequestError
 from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
-from opsengine.http1 import Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.messages import Reply, Request
 from opsengine.plane import DataPlane
-from opsengine.replies import Reply
 from opsengine.server import Lane
 from opsengine.traffic import Traffic
 from opsengine.views import Views

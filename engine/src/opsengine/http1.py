@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -17,7 +16,7 @@ import httptools
 from opsengine import heads
 from opsengine.errors import RequestError
 from opsengine.heads import Head
-from opsengine.replies import Reply, write
+from opsengine.messages import Reply, Request, write
 
 LARGEST_HEAD = 64 * 2**10
 MOST_HEADERS = 256  # each takes some hundred bytes, however short it is
@@ -26,30 +25,6 @@ STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request no
 SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
 MOST_PIECES = 64  # that a body is kept in before they are joined: callers choose how small they are
-
-
-@dataclass(slots=True)
-class Request:
-    """A request as the application sees it."""
-
-    method: str = ""
-    path: str = ""
-    query: str = ""
-    content_type: str = ""
-    accept: str = ""
-    encoding: str = ""  # of the body: Content-Encoding
-    size: int = 0  # the most bytes that the body may have
-    counted: int = 0  # bytes of it that the gate counts: all, or, until it is whole, what has come
-    body: bytes = b""
-    admitted: bool = False  # counted by the gate, which is to be told of the end
-    has_place: bool = False  # among those that run or wait, by the gate: not while its body is coming
-    unsent: int = 0  # bytes of answers that callers had not taken when this was asked
-    meets: bool = False  # it may wait in its thread for others, to be run with them
-    keep_alive: bool = True
-    reply: Reply | None = None  # known before the body was read
-    pieces: list[bytes] = field(default_factory=list)
-    joined: int = 0  # the first so many of them are not joined again
-    had: int = 0
 
 
 class Owner(Protocol):

@@ -24,8 +24,8 @@ import uvloop
 
 from opsengine.errors import RequestError, SettingsError, StateError
 from opsengine.gate import MOST_UNSENT
-from opsengine.http1 import Connection, Request
-from opsengine.replies import Reply
+from opsengine.http1 import Connection
+from opsengine.messages import Reply, Request
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from opsengine import batching
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
-from opsengine.http1 import Request
+from opsengine.messages import Request
 from opsengine.metrics import Metrics
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane

@@ -1,6 +1,7 @@
-"""Answers, and how they are written in HTTP/1.1."""
+"""Requests and answers, and how an answer is written in HTTP/1.1."""
 
 import time
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -17,6 +18,30 @@ class Reply(NamedTuple):
     content_type: str
     body: bytes
     headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the application sees it."""
+
+    method: str = ""
+    path: str = ""
+    query: str = ""
+    content_type: str = ""
+    accept: str = ""
+    encoding: str = ""  # of the body: Content-Encoding
+    size: int = 0  # the most bytes that the body may have
+    counted: int = 0  # bytes of it that the gate counts: all, or, until it is whole, what has come
+    body: bytes = b""
+    admitted: bool = False  # counted by the gate, which is to be told of the end
+    has_place: bool = False  # among those that run or wait, by the gate: not while its body is coming
+    unsent: int = 0  # bytes of answers that callers had not taken when this was asked
+    meets: bool = False  # it may wait in its thread for others, to be run with them
+    keep_alive: bool = True
+    reply: Reply | None = None  # known before the body was read
+    pieces: list[bytes] = field(default_factory=list)
+    joined: int = 0  # the first so many of them are not joined again
+    had: int = 0
 
 
 _heads: dict[tuple[int, str], bytes] = {}
