@@ -53,7 +53,7 @@ def rollouts_for(actor: Actor) -> QuerySet[Rollout]:
     mine = catalog.seen_by(actor, "pipeline_version__pipeline__workspace")
     if not mine:
         return whole_rollouts()
-    # Of each rollout that is found, not of all of the center.
+    # Asked of each rollout that is found, not of all of the center.
     elsewhere = Publish.objects.filter(rollouts_away=OuterRef("pk")).exclude(mine)
     return whole_rollouts().filter(~Exists(elsewhere), publish__in=publishing.ids_of(mine))
 
