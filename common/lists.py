@@ -18,7 +18,7 @@ class ListByKey(ListAPIView[Row]):
         """All rows with what is shown of them; for keys that were found for who asks."""
         raise NotImplementedError
 
-    def paginate_queryset(self, queryset: Any) -> list[Row] | None:
+    def paginate_queryset(self, queryset: Any) -> list[Any] | None:
         """The page in its order. What went meanwhile is left out."""
         keys = super().paginate_queryset(queryset.prefetch_related(None).values_list("pk", flat=True)) or []
         rows: dict[Any, Row] = self.whole_rows().order_by().in_bulk(list(keys))

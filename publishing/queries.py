@@ -81,7 +81,7 @@ def ids_of(publishes: Q) -> list[int] | QuerySet[Publish]:
     """
     found = Publish.objects.filter(publishes).order_by()
     named = list(found.values_list("pk", flat=True)[: NAMED_PUBLISHES + 1])
-    return named if len(named) <= NAMED_PUBLISHES else found.values("pk")
+    return named if len(named) <= NAMED_PUBLISHES else found
 
 
 def registry_rows() -> QuerySet[RegistrySettings]:

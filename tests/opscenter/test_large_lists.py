@@ -26,7 +26,8 @@ WORK_OF_FEW = {"sqlite": 5 * MANY, "postgresql": MANY}
 
 
 @pytest.fixture
-def browser(owner: User) -> Client:
+def browser(owner: User, settings: Any) -> Client:
+    settings.EDGE_CHECKIN_SECONDS = 3600  # whoever is online stays so, however slow the machine is
     client = Client()
     client.force_login(owner)
     return client
@@ -141,17 +142,3 @@ def test_a_small_list_is_not_looked_for_among_those_of_others(browser: Client, o
             cursor.execute("ANALYZE")
     found = {page: max(map(work_of, statements(browser, few.address(page)))) for page in ALL}
     assert {page: work for page, work in found.items() if work > WORK_OF_FEW[connection.vendor]} == {}
-
-
-@pytest.mark.parametrize("page", ["Version History", "REST versions", "REST versions of a model", "REST publishes"])
-def test_what_is_older_than_all_of_others_is_not_looked_for_among_theirs(
-    browser: Client, owner: User, stranger: User, page: str
-) -> None:
-    (old,) = filled(owner, MORE)
-    Filled(stranger, MANY)
-    Filled(stranger, MANY + 1)
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
-    found = max(map(work_of, statements(browser, old.address(page))))
-    print("WORK", page, found)
