@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from bench.pages.measure import FEW, LISTS, PAGES, Filled
 from catalog.models import User
+from logs import queries as logs
 from logs import rollups
 
 FULL, MORE = 210, 300  # of everything: more than a page shows, and than it suggests
@@ -142,3 +143,18 @@ def test_a_small_list_is_not_looked_for_among_those_of_others(browser: Client, o
             cursor.execute("ANALYZE")
     found = {page: max(map(work_of, statements(browser, few.address(page)))) for page in ALL}
     assert {page: work for page, work in found.items() if work > WORK_OF_FEW[connection.vendor]} == {}
+
+
+def test_a_list_is_the_same_whether_what_it_is_of_is_named_or_looked_up(
+    browser: Client, owner: User, stranger: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, _ = filled(owner, FEW)[0], Filled(stranger, FEW + 1)
+    named = {page: browser.get(few.address(page)).json() for page in LISTS}
+    partitions = logs.partitions_of(few.pipeline)
+    monkeypatch.setattr("catalog.queries.NAMED_WORKSPACES", 0)
+    monkeypatch.setattr("publishing.queries.NAMED_PUBLISHES", 0)
+    monkeypatch.setattr("logs.queries.FEW_ASSIGNMENTS", 0)
+    assert {page: browser.get(few.address(page)).json() for page in LISTS} == named
+    assert logs.partitions_of(few.pipeline) == partitions
+    assert named["REST edges"]["count"] == len(partitions) == FEW
+    assert named["REST rollouts"]["count"] == FEW + 1
