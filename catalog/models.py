@@ -126,6 +126,7 @@ class ModelVersion(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        indexes = [models.Index(fields=["model", "-id"], name="model_version_newest")]
 
     def __str__(self) -> str:
         return f"{self.model} {self.uuid}"
@@ -175,6 +176,8 @@ class PipelineVersion(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        # Without it PostgreSQL looks for a pipeline's newest among all versions of the center, from the newest on.
+        indexes = [models.Index(fields=["pipeline", "-id"], name="pipeline_version_newest")]
 
     def __str__(self) -> str:
         return f"{self.pipeline} {self.uuid}"

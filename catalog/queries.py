@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Case, Count, Max, OuterRef, QuerySet, Subquery, When
+from django.db.models import Case, Count, Max, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
@@ -18,6 +18,9 @@ from common.errors import Forbidden, NotFound
 
 Actor = User | AnonymousUser
 
+# Of so many workspaces a query names the ids; beyond, it looks them up itself.
+NAMED_WORKSPACES = 200
+
 
 def workspaces_for(actor: Actor) -> QuerySet[Workspace]:
     """The workspaces that the actor may see: an administrator all, a user those it is a member of."""
@@ -26,6 +29,19 @@ def workspaces_for(actor: Actor) -> QuerySet[Workspace]:
     if actor.is_superuser:
         return Workspace.objects.all()
     return Workspace.objects.filter(memberships__user=actor)
+
+
+def seen_by(actor: Actor, path: str) -> Q:
+    """That the workspace at `path` is one that the actor may see. Asks which these are, for who is no administrator.
+
+    Told by name, the database knows how much they hold. Of memberships that it looks up itself PostgreSQL takes every
+    workspace to be as large as any other, and reads what all of them hold for somebody who sees little.
+    """
+    if not isinstance(actor, AnonymousUser) and actor.is_active and actor.is_superuser:
+        return Q()
+    mine = workspaces_for(actor).order_by()
+    named = list(mine.values_list("pk", flat=True)[: NAMED_WORKSPACES + 1])
+    return Q(**{f"{path}__in": named if len(named) <= NAMED_WORKSPACES else mine})
 
 
 def role_in(actor: Actor, workspace: Workspace) -> Role | None:
@@ -86,6 +102,17 @@ def pipeline_version_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) ->
         raise NotFound(absent)
     require_role(actor, version.pipeline.workspace, at_least, absent)
     return version
+
+
+def whole_model_versions() -> QuerySet[ModelVersion]:
+    """All model versions with what is shown of them. For versions whose ids were found for an actor."""
+    # Not joined with their model, mostly the same one: for that PostgreSQL reads all models of the center.
+    return ModelVersion.objects.select_related("created_by").prefetch_related("model__created_by", "configs")
+
+
+def whole_pipeline_versions() -> QuerySet[PipelineVersion]:
+    """All pipeline versions with what is shown of them. For versions whose ids were found for an actor."""
+    return PipelineVersion.objects.select_related("created_by").prefetch_related("pipeline__created_by")
 
 
 def version_pks(pipeline: Pipeline, uuids: Collection[UUID]) -> dict[UUID, int]:

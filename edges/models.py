@@ -53,8 +53,14 @@ class Edge(models.Model):
         verbose_name = _("edge")
         verbose_name_plural = _("edges")
         ordering = ["name"]
-        # Lists are by name, a page at a time; removed edges are in the lists of those that wrote logs.
-        indexes = [models.Index(fields=["name"], name="edge_by_name")]
+        indexes = [
+            # Lists are by name, a page at a time; removed edges are in the lists of those that wrote logs.
+            models.Index(fields=["name"], name="edge_by_name"),
+            # All that a list of a few publishes is counted and sorted by, so that no wide row is read for it.
+            models.Index(
+                fields=["publish", "name", "id"], condition=models.Q(removed_at=None), name="edge_of_publish_by_name"
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["name"], condition=models.Q(removed_at=None), name="edge_name_once"),
             # One key that joins many times, or at once, with a fleet token gets one edge.

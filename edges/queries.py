@@ -20,6 +20,7 @@ from edges.errors import PipelineNotAssigned
 from edges.health import Health
 from edges.models import Edge, EdgeEvent, FleetToken, JoinToken
 from edges.states import Desired, EdgeState, State
+from publishing import queries as publishing
 from publishing.models import Publish
 
 REFUSALS = (EdgeEvent.Kind.JOIN_REFUSED, EdgeEvent.Kind.TOKEN_REFUSED)
@@ -75,16 +76,25 @@ def edges_for(
     workspace: Workspace | int | None = None,
     pipeline: Pipeline | int | None = None,
     publish: Publish | int | None = None,
+    name: str | None = None,
 ) -> QuerySet[Edge]:
-    """The edges that the actor may see, by name, without removed ones. One query, also for their states."""
-    theirs = Q(pipeline_version__pipeline__workspace__in=catalog.workspaces_for(actor))
+    """The edges that the actor may see, by name, without removed ones. One query, also for their states.
+
+    What they belong to is asked at once.
+    """
+    found = whole_edges().filter(removed_at=None)
+    theirs = catalog.seen_by(actor, "pipeline_version__pipeline__workspace")
     if workspace is not None:
         theirs &= Q(pipeline_version__pipeline__workspace=workspace)
     if pipeline is not None:
         theirs &= Q(pipeline_version__pipeline=pipeline)
     if publish is not None:
         theirs &= Q(pk=publish if isinstance(publish, int) else publish.pk)
-    return whole_edges().filter(_runs_one_of(theirs), removed_at=None)
+    if name is not None:
+        found = found.filter(name=name)
+        # The one edge is found by its name, not among those of all publishes.
+        theirs &= Q(pk__in=Edge.objects.filter(name=name, removed_at=None).order_by().values("publish"))
+    return found.filter(publish__in=publishing.ids_of(theirs)) if theirs else found
 
 
 def whole_edges() -> QuerySet[Edge]:
@@ -118,7 +128,8 @@ def publishes_to_run(pipeline: Pipeline) -> QuerySet[Publish]:
 def edge_counts(pipelines: Iterable[Pipeline]) -> dict[int, int]:
     """How many edges should run each pipeline, by its id."""
     found = {pipeline.pk: 0 for pipeline in pipelines}
-    edges = Edge.objects.filter(_runs_one_of(Q(pipeline_version__pipeline__in=list(found))), removed_at=None)
+    publishes = publishing.ids_of(Q(pipeline_version__pipeline__in=list(found)))
+    edges = Edge.objects.filter(publish__in=publishes, removed_at=None)
     counts = dict(edges.order_by().values_list("publish").annotate(total=Count("pk")))
     of = Publish.objects.filter(pk__in=list(counts)).values_list("pk", "pipeline_version__pipeline")
     for publish, pipeline in of:
@@ -150,7 +161,7 @@ def fleet_tokens_of(publish: Publish) -> QuerySet[FleetToken]:
 
 def fleet_tokens_in(pipeline: Pipeline) -> QuerySet[FleetToken]:
     """The fleet tokens of all publishes of a pipeline, newest first. The caller has authorised the pipeline."""
-    return whole_fleet_tokens().filter(_runs_one_of(Q(pipeline_version__pipeline=pipeline)))
+    return whole_fleet_tokens().filter(publish__in=publishing.ids_of(Q(pipeline_version__pipeline=pipeline)))
 
 
 def fleet_token_for(actor: catalog.Actor, pk: int, at_least: Role = Role.VIEWER) -> FleetToken:
@@ -316,15 +327,6 @@ def left_behind(edge: Edge) -> dict[UUID, LeftBehind]:
             changed = dataclasses.replace(known, last=max(known.last, detail["last_sequence"]))
         left[UUID(detail["epoch"])] = changed
     return left
-
-
-def _runs_one_of(publishes: Q) -> Q:
-    """That an edge, or a fleet token, is of one of these publishes.
-
-    They are looked up once, as a list. Joined instead, a pipeline with far more versions than others misleads SQLite
-    once its tables were analysed: for each of ten thousand versions it read all edges.
-    """
-    return Q(publish__in=Publish.objects.filter(publishes).order_by().values("pk"))
 
 
 def _serves_right() -> Q:

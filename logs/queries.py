@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from django.db.models import Exists, OuterRef, Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 from django.utils import timezone
 
 from catalog import queries as catalog
@@ -19,8 +19,9 @@ from logs.live import LivePages
 from logs.models import LogPage, LogRollup, LogSegment
 from logs.query import MAX_ANSWER_BYTES, Answer, Cursor, Order, Query, Source
 from logs.segments import Segments
-from publishing.models import Publish
+from publishing import queries as publishing
 
+FEW_ASSIGNMENTS = 200
 TABLE_BYTES = 2 * 1024**2  # what a person can look at
 
 
@@ -151,11 +152,12 @@ def partitions_of(pipeline: Pipeline, most: int | None = None) -> list[str]:
 
     The first of them in order, when only so many are wanted.
     """
-    # Every edge that runs or ran it was assigned to it, so one condition finds both. The publishes are looked up once
-    # as a list: joined, they could be walked for each edge.
-    publishes = Publish.objects.filter(pipeline_version__pipeline=pipeline).order_by().values("pk")
-    mine = Assignment.objects.filter(edge=OuterRef("pk"), publish__in=publishes)
-    found = Edge.objects.filter(Exists(mine)).order_by("name")
+    # Every edge that runs or ran it was assigned to it, so one condition finds both. Few are looked up by these
+    # assignments, not among all edges of the center; many by their names, up to the first that are wanted.
+    mine = Assignment.objects.filter(publish__in=publishing.ids_of(Q(pipeline_version__pipeline=pipeline))).order_by()
+    few = list(mine.values_list("edge", flat=True)[: FEW_ASSIGNMENTS + 1])
+    is_one = Q(pk__in=few) if len(few) <= FEW_ASSIGNMENTS else Q(Exists(mine.filter(edge=OuterRef("pk"))))
+    found = Edge.objects.filter(is_one).order_by("name")
     names = {*found.values_list("name", flat=True).distinct()[:most], *map(str, pipeline.log_sources.all())}
     return sorted(names)[:most]
 

@@ -57,11 +57,12 @@ class Candidate:
 
 def rows_of(pipeline: Pipeline, before: int | None = None) -> list[VersionRow]:
     """A page of the versions, newest first; `before` is the id of the last row of the page above."""
-    versions = _versions().filter(pipeline=pipeline)
+    ids = pipeline.versions.values_list("pk", flat=True)
     if before is not None:
-        versions = versions.filter(pk__lt=before)
+        ids = ids.filter(pk__lt=before)
     can_replace = _replaceable(pipeline).exists()
-    return [_row(version, can_replace) for version in versions[:PAGE_LENGTH]]
+    # Looked for are only ids, which an index of the pipeline's newest holds: for whole rows PostgreSQL does not use it.
+    return [_row(version, can_replace) for version in _versions().filter(pk__in=list(ids[:PAGE_LENGTH]))]
 
 
 def row_of(version: PipelineVersion) -> VersionRow:

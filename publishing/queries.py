@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet, prefetch_related_objects
+from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -30,6 +30,8 @@ NOT_CONFIGURED = gettext_lazy(
 DISABLED = gettext_lazy(
     "Publishing is switched off: an administrator enables it in the admin console under Registry settings."
 )
+# Of so many publishes a query names the ids; beyond, it looks them up itself.
+NAMED_PUBLISHES = 200
 
 
 def publish_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Publish:
@@ -56,8 +58,30 @@ def version_to_publish(actor: Actor, pipeline_id: int, version_id: int | None) -
 
 
 def publishes_of(pipeline: Pipeline) -> QuerySet[Publish]:
-    """A pipeline's publishes, newest first. The caller has authorised the pipeline."""
-    return _whole(Publish.objects.filter(pipeline_version__pipeline=pipeline))
+    """A pipeline's publishes, newest first. The caller has authorised the pipeline.
+
+    Not by their key as it is: for the first of a pipeline's many PostgreSQL walked those of the whole center from the
+    newest on, all of them where the pipeline's are old.
+    """
+    versions = PipelineVersion.objects.filter(pipeline=pipeline).order_by().values("pk")
+    return whole_publishes().filter(pipeline_version__in=versions).order_by(-F("pk"))
+
+
+def whole_publishes() -> QuerySet[Publish]:
+    """All publishes with what is shown of them. For publishes whose ids were found for an actor."""
+    return _whole(Publish.objects.all())
+
+
+def ids_of(publishes: Q) -> list[int] | QuerySet[Publish]:
+    """The ids of some publishes, for `publish__in` of what belongs to them: edges, fleet tokens, rollouts.
+
+    They are looked up apart. Joined, a pipeline with far more versions than others misleads SQLite once its tables were
+    analysed: for each of ten thousand versions it read all edges. Few are named one by one: PostgreSQL does not know
+    which publishes have the edges, and read those of the whole center for the list of a small pipeline.
+    """
+    found = Publish.objects.filter(publishes).order_by()
+    named = list(found.values_list("pk", flat=True)[: NAMED_PUBLISHES + 1])
+    return named if len(named) <= NAMED_PUBLISHES else found
 
 
 def registry_rows() -> QuerySet[RegistrySettings]:

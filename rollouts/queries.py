@@ -11,6 +11,7 @@ from catalog.models import Pipeline, Role, Workspace
 from catalog.queries import Actor
 from common.errors import NotFound
 from edges.models import Edge
+from publishing import queries as publishing
 from publishing.models import Publish
 from rollouts.models import Bucket, Rollout, RolloutEvent, RolloutGroup, RolloutMember
 
@@ -49,22 +50,24 @@ class Progress:
 
 def rollouts_for(actor: Actor) -> QuerySet[Rollout]:
     """The rollouts that the actor may see, newest first: a member of every workspace that one concerns."""
-    mine = catalog.workspaces_for(actor)
-    elsewhere = Rollout.replaced.through.objects.exclude(publish__pipeline_version__pipeline__workspace__in=mine)
-    found = _whole().filter(publish__pipeline_version__pipeline__workspace__in=mine)
-    return found.exclude(pk__in=elsewhere.values("rollout"))
+    mine = catalog.seen_by(actor, "pipeline_version__pipeline__workspace")
+    if not mine:
+        return whole_rollouts()
+    # Asked of each rollout that is found, not of all of the center.
+    elsewhere = Publish.objects.filter(rollouts_away=OuterRef("pk")).exclude(mine)
+    return whole_rollouts().filter(~Exists(elsewhere), publish__in=publishing.ids_of(mine))
 
 
 def of_pipeline(actor: Actor, pipeline: Pipeline) -> QuerySet[Rollout]:
     """The rollouts to or from a pipeline that the actor may see, newest first."""
-    here = Q(publish__pipeline_version__pipeline=pipeline)
-    away = Rollout.replaced.through.objects.filter(publish__pipeline_version__pipeline=pipeline)
-    return rollouts_for(actor).filter(here | Q(pk__in=away.values("rollout")))
+    here = publishing.ids_of(Q(pipeline_version__pipeline=pipeline))
+    away = Rollout.replaced.through.objects.filter(publish__in=here)
+    return rollouts_for(actor).filter(Q(publish__in=here) | Q(pk__in=away.values("rollout")))
 
 
 def rollout_for(actor: Actor, pk: int, at_least: Role = Role.VIEWER) -> Rollout:
     """The rollout with this id. Raises `NotFound`, `Forbidden`."""
-    rollout = _whole().filter(pk=pk).first()
+    rollout = whole_rollouts().filter(pk=pk).first()
     absent = _("There is no rollout %(id)s for you.") % {"id": pk}
     if rollout is None:
         raise NotFound(absent)
@@ -147,6 +150,7 @@ def _workspace(publish: Publish) -> Workspace:
     return publish.pipeline_version.pipeline.workspace
 
 
-def _whole() -> QuerySet[Rollout]:
+def whole_rollouts() -> QuerySet[Rollout]:
+    """All rollouts with what is shown of them. For rollouts whose ids were found for an actor."""
     found = Rollout.objects.select_related("publish__pipeline_version__pipeline__workspace", "created_by")
     return found.prefetch_related("replaced__pipeline_version__pipeline__workspace")

@@ -24,13 +24,13 @@ from catalog.models import (
     User,
     Workspace,
 )
-from drift.models import Assay
-from edges.models import Assignment, Edge, FleetToken
+from drift.models import Assay, Baseline, Result
+from edges.models import Assignment, Edge, EdgeEvent, FleetToken
 from logs import operations as logs
 from logs import pages, rollups, sketches
 from logs.models import LogRollup, LogSeries
 from publishing.models import Publish
-from rollouts.models import Rollout, RolloutGroup, RolloutMember
+from rollouts.models import Rollout, RolloutEvent, RolloutGroup, RolloutMember
 
 FEW, FULL, MANY = 10, 50, 10_000  # FULL is what a page shows at most, which draws as much as with MANY
 REPEATS = 9
@@ -54,6 +54,41 @@ PAGES = {
     "a rollout": "/rollouts/{rollout}",
     "a rollout, filtered": "/rollouts/{rollout}?bucket=waiting",
 }
+# The lists of the REST API with their filters; each has one order. A page of theirs is as long as those above.
+LISTS = {
+    f"REST {name}": f"/api/v1/{address}{'&' if '?' in address else '?'}limit={FULL}"
+    for name, address in {
+        "workspaces": "workspaces",
+        "members": "workspaces/{workspace}/members",
+        "models": "workspaces/{workspace}/models",
+        "versions of a model": "models/{model}/versions",
+        "pipelines": "workspaces/{workspace}/pipelines",
+        "versions": "pipelines/{pipeline}/versions",
+        "publishes": "pipelines/{pipeline}/publishes",
+        "edges": "edges",
+        "edges, last page": "edges?workspace={workspace}&offset={last}",
+        "edges of a workspace": "edges?workspace={workspace}",
+        "edges of a pipeline": "edges?pipeline={pipeline}",
+        "edges of a publish": "edges?publish={publish}",
+        "edges by name": "edges?name={edge_name}",
+        "edges by state": "edges?state=online",
+        "edges by all": "edges?workspace={workspace}&pipeline={pipeline}&publish={publish}&state=online",
+        "edges that should run a publish": "publishes/{publish}/edges",
+        "events of an edge": "edges/{edge}/events",
+        "fleet tokens": "publishes/{publish}/fleet-tokens",
+        "rollouts": "rollouts",
+        "members of a rollout": "rollouts/{rollout}/members",
+        "members, filtered": "rollouts/{rollout}/members?bucket=waiting&group=1",
+        "events of a rollout": "rollouts/{rollout}/events",
+        "assays": "pipelines/{pipeline}/assays",
+        "baselines": "pipelines/{pipeline}/assays/baselines",
+        "results": "assays/{assay}/results",
+        "results, filtered": "assays/{assay}/results?status=ok&edge=",
+        "exports": "pipelines/{pipeline}/logs/exports",
+        "sources": "pipelines/{pipeline}/logs/sources",
+        "signing keys": "signing-keys",
+    }.items()
+}
 
 
 class Filled:
@@ -66,16 +101,19 @@ class Filled:
         self.models = self._models()
         self.pipeline = self._pipelines()
         publishes = self._versions()
-        self._edges(publishes[0])
-        self.rollout = self._rollout(publishes[1], publishes[0])
-        self._fleet_tokens(publishes[0])
-        self._assays()
+        self.publish = publishes[0]
+        self.edge = self._edges(self.publish)
+        self.rollout = self._rollout(publishes[1], self.publish)
+        self._fleet_tokens(self.publish)
+        self.assay = self._assays()
         self._rows()
 
     def address(self, page: str) -> str:
         places = {"workspace": self.workspace, "model": self.models[0].model, "pipeline": self.pipeline}
-        keys = {name: place.pk for name, place in (places | {"rollout": self.rollout}).items()}
-        return PAGES[page].format(**keys)
+        places |= {"publish": self.publish, "edge": self.edge, "rollout": self.rollout, "assay": self.assay}
+        keys = {name: place.pk for name, place in places.items()}
+        last = max(0, self.count - FULL)
+        return (PAGES | LISTS)[page].format(**keys, edge_name=self.edge.name, last=last)
 
     def _models(self) -> list[ModelVersion]:
         made = Model.objects.bulk_create(
@@ -105,7 +143,8 @@ class Filled:
             Publish(pipeline_version=version, published_at=timezone.now(), **like) for version in versions
         )
 
-    def _edges(self, publish: Publish) -> None:
+    def _edges(self, publish: Publish) -> Edge:
+        """The first one, with as many events."""
         now = timezone.now()
         report = {"health": {}, "update": {"state": "idle"}, "counters": {f"counter_{n}": n for n in range(12)}}
         joined = {"joined_at": now, "last_contact": now, "session_lapses_at": now + timedelta(days=7)}
@@ -122,23 +161,25 @@ class Filled:
             )
             for n in range(self.count)
         )
-        Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in publish.edges.all())
+        made = list(publish.edges.all())
+        Assignment.objects.bulk_create(Assignment(edge=edge, publish=publish) for edge in made)
+        like = {"kind": EdgeEvent.Kind.SERVING, "actor": self.owner}
+        EdgeEvent.objects.bulk_create(EdgeEvent(edge=made[0], **like) for _ in range(self.count))
+        return made[0]
 
     def _rollout(self, target: Publish, replaced: Publish) -> Rollout:
-        """All edges are in it."""
+        """The first one, which all edges are in, with as many events. As many ended without any."""
         now = timezone.now()
         strategy = {"success_percent": 95, "error_percent": 5, "healthy_seconds": 60, "answer_seconds": 900}
-        rollout = Rollout.objects.create(
-            publish=target,
-            created_by=self.owner,
-            state="running",
-            max_in_flight=self.count,
-            auto_rollback=True,
-            deadline=now + timedelta(days=1),
-            started_at=now,
-            **strategy,
+        like = {"publish": target, "created_by": self.owner, "max_in_flight": self.count, "auto_rollback": True}
+        like |= {"deadline": now + timedelta(days=1), "started_at": now} | strategy
+        rollout = Rollout.objects.create(state="running", **like)
+        ended = Rollout.objects.bulk_create(Rollout(state="succeeded", ended_at=now, **like) for _ in range(self.count))
+        link = Rollout.replaced.through
+        link.objects.bulk_create(link(rollout=one, publish=replaced) for one in (rollout, *ended))
+        RolloutEvent.objects.bulk_create(
+            RolloutEvent(rollout=rollout, kind=RolloutEvent.Kind.PAUSED, actor=self.owner) for _ in range(self.count)
         )
-        rollout.replaced.add(replaced)
         group = RolloutGroup.objects.create(rollout=rollout, order=1, selector={"percent": 100}, opened_at=now)
         RolloutMember.objects.bulk_create(
             RolloutMember(
@@ -197,11 +238,13 @@ class Filled:
             for _ in range(self.count)
         )
 
-    def _assays(self) -> None:
+    def _assays(self) -> Assay:
+        """The first one, with as many results. The pipeline has as many baselines."""
+        stats = dict.fromkeys(("count", "min", "max", "mean", "median", "deviation"), 1)
         like = {
             "model": "m",
             "field": "out.y[0]",
-            "baseline_stats": {},
+            "baseline_stats": stats,
             "bin_mode": "equal",
             "bin_edges": [],
             "aggregation": "density",
@@ -215,9 +258,17 @@ class Filled:
             "next_start": 0,
             "created_by": self.owner,
         }
-        Assay.objects.bulk_create(
+        made = Assay.objects.bulk_create(
             Assay(pipeline=self.pipeline, name=f"assay-{n:05}", **like) for n in range(self.count)
         )
+        Result.objects.bulk_create(
+            Result(assay=made[0], start=n * 3_600_000, end=(n + 1) * 3_600_000, status="ok", stats=stats)
+            for n in range(self.count)
+        )
+        Baseline.objects.bulk_create(
+            Baseline(pipeline=self.pipeline, count=1, created_by=self.owner, numbers=b"") for _ in range(self.count)
+        )
+        return made[0]
 
     def _rows(self) -> None:
         edge = Edge.objects.filter(publish__pipeline_version__pipeline=self.pipeline).earliest("name")
@@ -253,7 +304,7 @@ def main() -> int:
     client.force_login(owner)
     print(f"ms of a page with {FEW}, {FULL} and {MANY} of everything on {connection.vendor}, medians of {REPEATS}")
     worst = 0.0
-    for page in PAGES:
+    for page in PAGES | LISTS:
         addresses = [one.address(page) for one in filled]
         anew = page.endswith("counted anew")
         turns = [[took(client, address, anew=anew) for address in addresses] for _ in range(REPEATS + 1)][1:]
@@ -262,7 +313,7 @@ def main() -> int:
             client.get(addresses[-1])
         worst = max(worst, many / full)
         print(
-            f"  {page:20} {few:7.1f} {full:7.1f} {many:7.1f}  {many / full:5.2f} times a full page, "
+            f"  {page:36} {few:7.1f} {full:7.1f} {many:7.1f}  {many / full:5.2f} times a full page, "
             f"{many / few:5.2f} times {FEW}, {len(queries)} queries",
             flush=True,
         )

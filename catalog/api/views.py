@@ -22,6 +22,7 @@ from catalog.api import serializers
 from catalog.models import Membership, Model, ModelVersion, Pipeline, PipelineVersion, Role, User, Workspace
 from catalog.uploads import UploadedModel, expect_model
 from common.errors import Invalid, NotAuthenticated, NotFound
+from common.lists import ListByKey
 
 
 def actor_of(request: Request) -> User:
@@ -145,12 +146,12 @@ class ModelDetail(APIView):
         return Response(serializers.ModelOut(queries.model_for(actor_of(request), pk)).data)
 
 
-class ModelVersions(ListAPIView[ModelVersion]):
+class ModelVersions(ListByKey[ModelVersion]):
     serializer_class = serializers.ModelVersionOut
+    whole_rows = staticmethod(queries.whole_model_versions)
 
     def get_queryset(self) -> QuerySet[ModelVersion]:
-        model = queries.model_for(actor_of(self.request), self.kwargs["pk"])
-        return model.versions.select_related("created_by", "model__created_by").prefetch_related("configs")
+        return queries.model_for(actor_of(self.request), self.kwargs["pk"]).versions.all()
 
 
 class ModelVersionDetail(APIView):
@@ -190,12 +191,12 @@ class PipelineDetail(APIView):
         return Response(serializers.PipelineOut(queries.pipeline_for(actor_of(request), pk)).data)
 
 
-class PipelineVersions(ListAPIView[PipelineVersion]):
+class PipelineVersions(ListByKey[PipelineVersion]):
     serializer_class = serializers.PipelineVersionOut
+    whole_rows = staticmethod(queries.whole_pipeline_versions)
 
     def get_queryset(self) -> QuerySet[PipelineVersion]:
-        pipeline = queries.pipeline_for(actor_of(self.request), self.kwargs["pk"])
-        return pipeline.versions.select_related("created_by", "pipeline__created_by")
+        return queries.pipeline_for(actor_of(self.request), self.kwargs["pk"]).versions.all()
 
     @extend_schema(request=serializers.PipelineVersionIn, responses={201: serializers.PipelineVersionOut})
     def post(self, request: Request, pk: int) -> Response:

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from catalog.models import Role, User
+from common.lists import ListByKey
 from edges import operations, queries, states
 from edges.api import serializers
 from edges.models import Edge, EdgeEvent
@@ -37,10 +38,11 @@ def bundled(added: operations.Added) -> Response:
     return Response(body, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
 
 
-class PublishEdges(ListAPIView[Edge]):
+class PublishEdges(ListByKey[Edge]):
     """The edges that should run a publish."""
 
     serializer_class = serializers.EdgeOut
+    whole_rows = staticmethod(queries.whole_edges)
 
     def get_queryset(self) -> QuerySet[Edge]:
         actor = actor_of(self.request)
@@ -54,17 +56,16 @@ class PublishEdges(ListAPIView[Edge]):
         return bundled(operations.add_edge(actor=actor_of(request), publish=publish, **given))
 
 
-class Edges(ListAPIView[Edge]):
+class Edges(ListByKey[Edge]):
     """The edges that you may see, by name."""
 
     serializer_class = serializers.EdgeOut
+    whole_rows = staticmethod(queries.whole_edges)
 
     def get_queryset(self) -> QuerySet[Edge]:
         given = checked(serializers.EdgeFilters(data=self.request.query_params))
-        name, state = given.pop("name", None), given.pop("state", None)
+        state = given.pop("state", None)
         found = queries.edges_for(actor_of(self.request), **given)
-        if name is not None:
-            found = found.filter(name=name)
         return found.filter(states.in_state(State(state), timezone.now())) if state else found
 
     @extend_schema(parameters=[serializers.EdgeFilters])

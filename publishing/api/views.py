@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from catalog import queries as catalog
 from catalog.models import User
+from common.lists import ListByKey
 from publishing import jobs, operations, queries
 from publishing.api import serializers
 from publishing.models import Publish, SigningKey
@@ -30,10 +31,11 @@ def checked(serializer: Any) -> dict[str, Any]:
     return cast(dict[str, Any], serializer.validated_data)
 
 
-class Publishes(ListAPIView[Publish]):
+class Publishes(ListByKey[Publish]):
     """A pipeline's publishes, newest first."""
 
     serializer_class = serializers.PublishOut
+    whole_rows = staticmethod(queries.whole_publishes)
     queryset = Publish.objects.none()  # only tells the schema of what the ids in the path are
 
     def get_queryset(self) -> QuerySet[Publish]:

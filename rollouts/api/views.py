@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from catalog.models import User
+from common.lists import ListByKey
 from rollouts import operations, queries
 from rollouts.api import serializers
 from rollouts.models import Rollout, RolloutEvent, RolloutMember
@@ -39,10 +40,11 @@ def detail(rollout: Rollout, code: int = status.HTTP_200_OK) -> Response:
     return Response(serializers.RolloutDetailOut(rollout).data, status=code)
 
 
-class Rollouts(ListAPIView[Rollout]):
+class Rollouts(ListByKey[Rollout]):
     """The rollouts that you may see, newest first."""
 
     serializer_class = serializers.RolloutOut
+    whole_rows = staticmethod(queries.whole_rollouts)
 
     def get_queryset(self) -> QuerySet[Rollout]:
         return queries.rollouts_for(actor_of(self.request))

@@ -177,7 +177,7 @@ def test_a_list_costs_the_same_for_one_row_and_twenty(
     for number in range(20):
         make_pipeline_version(name=f"pipeline-{number}")
         make_pipeline_version()
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(7):
         assert len(api(owner).get(url).json()["results"]) == 21
 
 

@@ -246,7 +246,7 @@ def test_list_costs_the_same_for_one_edge_and_twenty(
     for number in range(many):
         operations.add_edge(actor=owner, publish=publish, name=f"edge-{number}")
 
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(5):
         assert api(member).get("/api/v1/edges").json()["count"] == many
 
 
