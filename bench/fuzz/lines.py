@@ -35,6 +35,7 @@ class Lines:
 
     async def _check(self, data):
         step, flags, stream = data[:1] or b"\0", data[1:2] or b"\0", data[2:]
+        self._statuses(stream, len(stream), is_late=False)  # what stood in its head may be known from now on
         whole = self._statuses(stream, len(stream), is_late=False)
         cut = self._statuses(stream, 1 + step[0], is_late=False)
         if whole != cut:
@@ -92,12 +93,12 @@ class Caller:
         pass
 
     def admit(self, asked):
-        asked.admitted = True
+        asked.admitted = asked.has_place = True
         self._inside += 1
         return
 
-    def grow(self, asked):
-        return None
+    def grow(self, asked, *, is_whole):
+        asked.counted, asked.has_place = asked.had, is_whole
 
     def stalls(self, connection, *, is_full):
         pass

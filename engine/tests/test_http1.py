@@ -17,9 +17,10 @@ from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 from opsengine.app import App
 from opsengine.gate import Gate
-from opsengine.http1 import LARGEST_HEAD, SLOWEST, Connection, Reply
+from opsengine.http1 import LARGEST_HEAD, SLOWEST, Connection
 from opsengine.metrics import Metrics
 from opsengine.plane import DataPlane
+from opsengine.replies import Reply
 from opsengine.server import Lane, Server
 from opsengine.traffic import Traffic
 
@@ -240,14 +241,21 @@ class Door:
     is_draining = False
 
     def __init__(self, budget):
-        self.app = App(
-            None, Traffic(DataPlane(None, LIMIT), Gate(1, 3, budget), Metrics(tuple), None), (None, None), None, 1
-        )
+        self.gate = Gate(1, 3, budget)
+        self.app = App(None, Traffic(DataPlane(None, LIMIT), self.gate, Metrics(tuple), None), (None, None), None, 1)
         self.admit, self.grow, self.fault = self.app.admit, self.app.grow, self.app.fault
-        self.ran = []
+        self.ran, self.held, self.holds = [], [], False
+
+    @property
+    def counted(self):
+        """Places, bytes, and bytes of bodies that are coming."""
+        return self.gate._inside, self.gate._bytes, self.gate._coming
 
     def opened(self, connection):
         return True
+
+    def closed(self, connection):
+        pass
 
     def stalls(self, connection, *, is_full):
         pass
@@ -259,6 +267,9 @@ class Door:
 
     def handle(self, request, answer):
         self.ran.append(len(request.body))
+        if self.holds:
+            self.held.append(answer)
+            return False
         answer(Reply(200, "text/plain", b"fine"))
         return False
 
@@ -273,6 +284,15 @@ class Wire:
         return self.unsent
 
     def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+    def can_write_eof(self):
+        return False
+
+    def close(self):
         pass
 
     def abort(self):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 
 from engine.tests.conftest import ROOT, eventually
 from opsengine import http1, machine, server
-from opsengine.http1 import Reply
+from opsengine.gate import MOST_UNSENT
+from opsengine.http1 import Request
+from opsengine.replies import Reply
 from opsengine.server import Lane, Server
 
 NEVER = 3600.0
@@ -36,6 +39,9 @@ class Plain:
         self.inside += 1
         self.unsent = request.unsent
         request.admitted = True
+
+    def grow(self, request, *, is_whole):
+        pass
 
     def leave(self, request):
         self.inside -= 1
@@ -182,6 +188,74 @@ def test_answers_that_are_not_taken_are_told_to_who_lets_in(serve):
     assert app.unsent <= len(LARGE) + 1000
     assert len(heard(slow)) > len(LARGE)
     eventually(lambda: is_fine(other) and app.unsent == 0, 60)
+
+
+class Line:
+    """A connection as far as a server adds up what it holds."""
+
+    def __init__(self, unsent):
+        self.unsent = unsent
+
+
+@pytest.fixture
+def adding(serve):
+    running, app, _ = serve()
+
+    def unsent():
+        running.admit(Request())
+        return app.unsent
+
+    return running, unsent
+
+
+def test_what_lines_hold_is_added_up_as_they_come_and_go(adding):
+    running, unsent = adding
+    chance, lines = random.Random(7), [Line(0) for _ in range(20)]
+    for _ in range(500):
+        line = chance.choice(lines)
+        line.unsent = chance.randrange(2**16, 2**18)
+        what = chance.choice(("stalls", "stalls", "takes", "goes"))
+        if what == "goes":
+            running.closed(line)
+        else:
+            running.stalls(line, is_full=what == "stalls")
+        assert unsent() == sum(running._stalled.values()) <= 20 * 2**18
+    for line in lines:  # some take their answer first, some never held one, and no end is told twice
+        running.stalls(line, is_full=chance.random() < 0.5)
+        running.closed(line)
+    assert (unsent(), running._stalled) == (0, {})
+
+
+def test_what_was_taken_since_it_was_looked_at_refuses_nobody(adding):
+    running, unsent = adding
+    lines = [Line(MOST_UNSENT // 2) for _ in range(3)]
+    for line in lines:
+        running.stalls(line, is_full=True)
+    assert unsent() == 3 * (MOST_UNSENT // 2)
+    for line in lines:
+        line.unsent -= 2**20
+    assert unsent() == 3 * (MOST_UNSENT // 2 - 2**20)
+    lines[0].unsent = 2**20
+    assert unsent() == MOST_UNSENT - 2**20
+    for line in lines:
+        running.closed(line)
+    assert unsent() == 0
+
+
+def test_nothing_is_held_after_callers_took_their_answers_or_left(serve):
+    running, _, dial = serve()
+    lines = [dial() for _ in range(6)]
+    for line in lines:
+        line.sendall(GET.replace(b"/ ", b"/large ", 1))
+    eventually(lambda: len(running._stalled) == 6, 60)
+    assert 0 < running._unsent <= 6 * (len(LARGE) + 1000)
+    for line in lines[:3]:
+        line.close()
+    for line in lines[3:]:
+        had = 0
+        while had < len(LARGE):
+            had += len(line.recv(2**20))
+    eventually(lambda: (running._unsent, running._stalled) == (0, {}), 60)
 
 
 def test_one_line_too_many_is_told_so_and_there_is_room_again(serve):

@@ -1,5 +1,6 @@
 """The local log: numbers without holes, a cap that is kept, and nothing lost uncounted."""
 
+import os
 import sqlite3
 import struct
 import uuid
@@ -311,7 +312,7 @@ def test_results_that_are_settled_together_are_one_record_and_survive_a_kill_who
     writer.settle()
     content = (tmp_path / "tail-0").read_bytes()
     (length,) = struct.unpack_from("<I", content, 4)
-    assert len(content) == journal.HEAD.size + length
+    assert len(content) == journal.HEAD.size + length + len(journal.END)
     LogWriter(log, tmp_path / "taken")
     (batch,) = log.next(100).batches
     rows = batch.to_pylist()
@@ -345,8 +346,9 @@ def test_a_record_of_another_format_is_told_as_a_gap(log, tmp_path):
     writer.put(result(1))
     body = struct.pack("<I", 4) + b"[{}]"
     tail = struct.pack("<IQ16s", len(body), 2, uuid.UUID(log.position.epoch).bytes)
-    with (tmp_path / "tail-0").open("ab") as file:
-        file.write(struct.pack("<I", zlib.crc32(tail + body)) + tail + body)
+    path = tmp_path / "tail-0"
+    record = struct.pack("<I", zlib.crc32(tail + body)) + tail + body
+    path.write_bytes(path.read_bytes().removesuffix(journal.END) + record)
     writer._counter.write(uuid.UUID(log.position.epoch).bytes, 2)
     LogWriter(log, tmp_path / "taken")
     assert (log.position.last, log.position.shed, values(log.next(10))) == (2, 1, [1])
@@ -357,13 +359,61 @@ def test_rows_that_were_stored_are_not_stored_again_from_the_journal(log, tmp_pa
     writer.start()
     writer.put(result(1))
     assert writer.flush(5)
-    left = [path.read_bytes() for path in (tmp_path / "tail-0", tmp_path / "tail-1")]
+    left = [(tmp_path / name).read_bytes()[: len(journal.END)] for name in ("tail-0", "tail-1")]
     writer.put(result(2))
     assert writer.flush(5)
     writer.stop()
     LogWriter(log, tmp_path / "taken")
     assert values(log.next(10)) == [1, 2]
-    assert left == [b"", b""], "what is stored need not stay in the journal"
+    assert not any(b"".join(left)), "what is stored need not stay in the journal"
+
+
+def test_what_stands_behind_the_end_of_the_journal_is_not_read(log, tmp_path, caplog):
+    """A file is written from its beginning again, over longer records of rows that were stored before."""
+    writer = LogWriter(log, tmp_path / "taken")
+    for value in range(20):
+        writer.put(result(value, value, value))
+    writer.start()
+    assert writer.flush(5)
+    writer.stop()
+    writer = LogWriter(log, tmp_path / "taken")
+    before = (tmp_path / "tail-0").stat().st_size
+    writer.put(result(20))
+    writer.put(result(21))
+    assert (tmp_path / "tail-0").stat().st_size == before > 2000, "it is written over"
+    LogWriter(log, tmp_path / "taken")
+    assert values(log.next(100)) == [value for value in range(20) for _ in range(3)] + [20, 21]
+    assert (log.position.shed, caplog.text) == (0, "")
+
+
+def test_a_record_that_had_no_room_takes_none_of_the_next_ones(log, tmp_path, monkeypatch, caplog):
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.put(result(0))
+    write = os.pwritev
+
+    def short(file, pieces, at):
+        return write(file, [b"".join(pieces)[:-20]], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", short)
+        writer.put(result(1))
+    writer.put(result(2))
+    assert "journal cannot be written ([Errno 28] No space left on device)" in caplog.text
+    LogWriter(log, tmp_path / "taken")
+    assert values(log.next(100)) == [0, 2]
+    assert (log.position.last, log.position.shed) == (3, 1)
+
+
+def test_an_emptied_journal_keeps_some_of_its_room_only(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "KEPT_BYTES", 1000)
+    writer = LogWriter(log, tmp_path / "taken")
+    for value in range(50):
+        writer.put(result(value))
+    assert (tmp_path / "tail-0").stat().st_size > 2000
+    writer.start()
+    assert writer.flush(5)
+    writer.stop()
+    assert (tmp_path / "tail-0").stat().st_size == 1000
 
 
 def test_a_new_epoch_takes_the_journal_along(log, tmp_path):
@@ -394,7 +444,7 @@ def test_a_damaged_journal_gives_what_is_whole_and_counts_the_rest(log, tmp_path
     path = next(path for path in (tmp_path / "tail-0", tmp_path / "tail-1") if path.stat().st_size)
     content = bytearray(path.read_bytes())
     if damage == "cut":
-        del content[-3:]
+        del content[-len(journal.END) - 3 :]
     else:
         content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)

@@ -169,16 +169,35 @@ def test_gate_bounds_answers_that_are_not_taken():
     assert (refused.value.status, refused.value.headers, gate.refused) == (429, (("Retry-After", "1"),), 1)
 
 
-def test_gate_bounds_bodies_that_grow():
-    gate = Gate(slots=1, queue=3, budget=100)
-    gate.enter(10)
-    gate.enter(10)
-    gate.grow(80)
+def test_gate_gives_bodies_that_are_coming_no_place_and_not_the_last_bytes():
+    gate = Gate(slots=1, queue=0, budget=80)
+    for _ in range(2):
+        gate.enter(60)
+        gate.come(20, 60, has_place=True)
+    gate.come(50, 20, has_place=False)
     with pytest.raises(RequestError, match="bytes wait") as refused:
-        gate.grow(1)
-    assert (refused.value.status, gate.refused) == (429, 1)
-    gate.leave(90)
-    gate.grow(1)
+        gate.come(21, 20, has_place=False)  # an eighth is kept for what is whole
+    assert (refused.value.status, gate.refused, gate.waiting) == (429, 1, 0)
+    gate.enter(10)
+    with pytest.raises(RequestError, match="requests wait"):
+        gate.complete(20, 20, has_place=False)
+    gate.leave(10)
+    gate.complete(20, 20, has_place=False)
+    gate.leave(20)
+    gate.leave(50, has_place=False)
+    assert (gate._inside, gate._bytes, gate._coming) == (0, 0, 0)
+
+
+def test_gate_counts_a_body_of_untold_size_when_it_is_whole():
+    gate = Gate(slots=2, queue=0, budget=80)
+    gate.enter(0)
+    gate.enter(30)
+    with pytest.raises(RequestError, match="bytes wait"):
+        gate.complete(51, 0, has_place=True)
+    gate.complete(50, 0, has_place=True)
+    gate.leave(50)
+    gate.leave(30)
+    assert (gate._inside, gate._bytes, gate._coming) == (0, 0, 0)
 
 
 def test_gate_bounds_count_and_bytes():

@@ -10,10 +10,11 @@ import orjson
 from opsengine import encode, locations, rows, selection
 from opsengine.errors import RegistryError, RequestError
 from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
-from opsengine.http1 import Reply, Request
+from opsengine.http1 import Request
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.plane import DataPlane
+from opsengine.replies import Reply
 from opsengine.server import Lane
 from opsengine.traffic import Traffic
 from opsengine.views import Views
@@ -69,22 +70,20 @@ class App:
             self._traffic.admit(request.counted, request.unsent)
         except RequestError as error:
             return self.fault(error)
-        request.admitted = True
+        request.admitted = request.has_place = True
         return None
 
-    def grow(self, request: Request) -> Reply | None:
-        """Count twice as much of a body whose size was not told, or say why not."""
-        counted = min(max(request.had, 2 * request.counted), request.size)
+    def grow(self, request: Request, *, is_whole: bool) -> Reply | None:
+        """Count what has come of a request that was let in, or say why it cannot go on."""
         try:
-            self._traffic.grow(counted - request.counted)
+            self._traffic.grow(request, is_whole=is_whole)
         except RequestError as error:
             return self.fault(error)
-        request.counted = counted
         return None
 
     def leave(self, request: Request) -> None:
         """A request that was let in has ended."""
-        self._traffic.leave(request.counted)
+        self._traffic.leave(request.counted, has_place=request.has_place)
 
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""

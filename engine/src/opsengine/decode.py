@@ -1,5 +1,6 @@
 """Request bodies to columns: pandas-records JSON, Arrow files and streams."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -9,9 +10,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from opsengine import arrowplaces, arrowsize, fields, tensors
+from opsengine import arrowplaces, arrowsize, fields, tensors, vectors
 from opsengine.errors import RequestError
-from opsengine.fields import Field
+from opsengine.fields import Field, Sent
 
 JSON, ARROW = "json", "arrow"
 KINDS = {
@@ -29,10 +30,11 @@ MARK = b"\xff\xff\xff\xff"  # before each message of a stream
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The columns of a request, each with `count` rows."""
+    """The columns of a request, each with `count` rows. `sent` has those of a JSON body as its caller wrote them."""
 
     count: int
     columns: dict[str, Field]
+    sent: Mapping[str, Sent]
 
 
 def kind_of(content_type: str, body: bytes) -> str:
@@ -58,7 +60,10 @@ def _media_type(content_type: str) -> str:
 def read(body: bytes, kind: str, limit: int) -> Batch:
     """Columns of a body; `limit` bounds what a compressed body may unpack to, in bytes. Raises RequestError."""
     if kind == JSON:
-        return of_records(records(body))
+        known = vectors.read(body) if len(body) >= vectors.LEAST_BODY else None
+        if known is None:
+            return of_records(records(body))
+        return Batch(len(known.numbers), {known.name: known.numbers}, {known.name: known.sent})
     if not body:
         raise RequestError(EMPTY)
     batch = _read_arrow(body, limit)
@@ -89,7 +94,7 @@ def of_records(records: list[Any]) -> Batch:
     names = list(records[0])
     if not names:
         raise RequestError(BARE)
-    columns: dict[str, Field] = {}
+    columns: dict[str, list[object]] = {}
     for name in names:
         try:
             columns[name] = list(map(itemgetter(name), records))
@@ -98,7 +103,7 @@ def of_records(records: list[Any]) -> Batch:
     # Each row has a value under a name, so each is a record: nothing else in JSON has names.
     if set(map(len, records)) != {len(names)}:
         _refuse_uneven(records, set(names))
-    return Batch(len(records), columns)
+    return Batch(len(records), dict(columns), columns)
 
 
 def _refuse_uneven(records: list[dict[str, object]], names: set[str]) -> NoReturn:
@@ -117,7 +122,7 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
     begin = FILE_HEAD if body.startswith(ARROW_MAGIC) else 0
     known = arrowplaces.read(body, begin, limit)
     if known is not None:
-        return Batch(*known)
+        return Batch(*known, {})
     try:
         table = _table(body, begin, limit)
         table.validate(full=True)  # offsets of an untrusted file may point anywhere
@@ -126,11 +131,11 @@ def _read_arrow(body: bytes, limit: int) -> Batch:
     if len(set(table.column_names)) != table.num_columns:
         raise RequestError("The Arrow file has two columns of the same name.")
     if not table.num_rows:
-        return Batch(0, {})
+        return Batch(0, {}, {})
     arrowsize.check_rows(table.num_rows, limit)
     columns = {field.name: _column(table, field, limit) for field in table.schema}
     arrowplaces.learn(body, begin, table.schema, columns, table.num_rows)
-    return Batch(table.num_rows, columns)
+    return Batch(table.num_rows, columns, {})
 
 
 def _table(body: bytes, begin: int, limit: int) -> pa.Table:

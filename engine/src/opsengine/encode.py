@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 
 from opsengine import arrowplaces, fields, layout
-from opsengine.fields import Field
+from opsengine.fields import Field, Written
 from opsengine.layout import Cell, Layout, Part, Value
 from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
 from opsengine.selection import Selection
@@ -28,7 +28,7 @@ VALUE_NAMES = {"float32": "Float", "float64": "Double", "bool": "Bool", "object"
 MOST_FORMS = 256  # kinds of answers whose form is kept: inputs of free shapes could make any number
 
 Make = Callable[[Result], Value]
-Columns = Mapping[str, Field | Constant]
+Columns = Mapping[str, Field | Written | Constant]
 
 
 class Form(NamedTuple):
@@ -67,7 +67,7 @@ def _some(values: list[bytes], at: int, count: int) -> Value:
 
 
 def _form_of(result: Result, selection: Selection | None) -> Form:
-    key = (result.kind, selection)
+    key = (result.kind, tuple(map(type, result.sent.values())), selection)
     form = _forms.get(key)
     if form is None:
         if len(_forms) >= MOST_FORMS:
@@ -102,7 +102,7 @@ def log_json(rows: Rows, selection: Selection | None) -> bytes:
     """Log rows as the inside of a JSON list (no brackets), so that several pages can be joined."""
     values: list[Value] = []
 
-    def cell(value: Field | Constant) -> Cell:
+    def cell(value: Field | Written | Constant) -> Cell:
         if isinstance(value, Constant):
             return (orjson.dumps(value.value),)
         values.append(fields.printed(value))
@@ -135,7 +135,7 @@ class _Draft:
         """For answers with these columns (None: with all, in both documented shapes)."""
         facts = self._result.facts
         time = self._cell(_time)
-        groups = _chosen(of_result(self._result).groups, selection)
+        groups = _chosen({**of_result(self._result).groups, "in": _shown(self._result)}, selection)
         cells = {
             group: {name: self._column(group, name, value) for name, value in columns.items()}
             for group, columns in groups.items()
@@ -155,7 +155,7 @@ class _Draft:
             self._values.append(make)
         return layout.bracketed(self._values.index(make), axes)
 
-    def _column(self, group: str, name: str, value: Field | Constant) -> Cell:
+    def _column(self, group: str, name: str, value: Field | Written | Constant) -> Cell:
         if name == "elapsed" and group == "metadata":
             return self._cell(_elapsed)
         if isinstance(value, Constant):
@@ -206,6 +206,11 @@ class _Draft:
         yield b"]"
 
 
+def _shown(result: Result) -> Mapping[str, Field | Written]:
+    """Inputs as an answer tells them: of JSON bodies as they were sent."""
+    return result.sent or result.inputs
+
+
 def _place(cell: Cell) -> tuple[int, int]:
     """The place of a cell's value, and how many bytes stand around it."""
     place = next(part for part in cell if isinstance(part, int))
@@ -224,7 +229,7 @@ def _elapsed(result: Result) -> Value:
 def _column_of(group: str, name: str) -> Make:
     """Prints a column; the same one for the same column."""
     if group == "in":
-        return lambda result: fields.printed(result.inputs[name])
+        return lambda result: fields.printed(_shown(result)[name])
     if group == "out":
         return lambda result: fields.printed(result.outputs[name])
     label = group.removeprefix(RECORDED)

@@ -5,6 +5,7 @@ a list with one value a row.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import starmap
 from math import prod
 from struct import Struct
@@ -19,12 +20,22 @@ from opsengine.errors import RequestError
 
 Array = npt.NDArray[np.generic]
 Field = Array | list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A column of lists as its caller wrote it: the JSON text in each row, without its brackets."""
+
+    texts: list[bytes]
+
+
+Sent = list[object] | Written  # a column of a JSON body
 Shape = tuple[int | None, ...]
 # What pyarrow raises for types that it has no values of, and for damaged ones: digits of a decimal, say.
 UNREADABLE = (pa.ArrowException, ValueError, KeyError, TypeError, ArithmeticError)
 
 # How Python's numbers are packed as those of a model; what does not fit, or is no number, is refused by `struct`.
-PACKED = {"float32": "f", "float64": "d", "int32": "i", "int64": "q"}
+PACKED = {np.dtype(name): form for name, form in (("f4", "f"), ("f8", "d"), ("i4", "i"), ("i8", "q"))}
 MANY_NUMBERS = 200  # fewer are as quick by numpy's own way
 EXACT = 2.0**53  # beyond it whole numbers have no float of their own, and numpy knows how to round them
 
@@ -50,9 +61,9 @@ def _packed(values: Sequence[object], wanted: np.dtype[np.generic]) -> Array | N
     """Rows of numbers, or of as many numbers each, in a third of numpy's time; None where numpy has to look closer."""
     first = values[0]
     shape = (len(values), len(first)) if isinstance(first, list) else (len(values),)
-    if prod(shape) < MANY_NUMBERS or wanted.name not in PACKED:
+    form = PACKED.get(wanted)
+    if prod(shape) < MANY_NUMBERS or form is None:
         return None
-    form = PACKED[wanted.name]
     try:
         if isinstance(first, list):
             packed = b"".join(starmap(Struct(f"{len(first)}{form}").pack, values))  # type: ignore[arg-type]  # or TypeError
@@ -235,14 +246,13 @@ def to_arrow(field: Field) -> pa.Array:
     return column
 
 
-def printed(field: Field) -> bytes | list[bytes]:
+def printed(field: Field | Written) -> bytes | list[bytes]:
     """Each row's value as JSON text, without the brackets that all rows share; of a single row just its text.
 
     Numbers are printed as short as their type allows (float32 718013.7).
     """
     if not isinstance(field, np.ndarray) or not _is_even(field):
-        values = field.tolist() if isinstance(field, np.ndarray) else field
-        texts = [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in values]
+        texts = field.texts if isinstance(field, Written) else _printed_each(field)
         return texts if len(texts) > 1 else texts[0]
     if field.size == len(field) > 1:
         field = field.reshape(-1)  # a number a row, whatever its brackets: in half the time
@@ -258,8 +268,32 @@ def printed(field: Field) -> bytes | list[bytes]:
     return texts
 
 
-def brackets(field: Field) -> int:
+def _printed_each(field: Field) -> list[bytes]:
+    values = field.tolist() if isinstance(field, np.ndarray) else field
+    if len(values) > 1 and isinstance(values[0], int | float | list):
+        known = _printed_numbers(orjson.dumps(values, default=str, option=orjson.OPT_SERIALIZE_NUMPY), len(values))
+        if known is not None:
+            return known
+    return [orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY) for value in values]
+
+
+def _printed_numbers(text: bytes, count: int) -> list[bytes] | None:
+    """The rows of a list that was printed at once, where all are numbers, or all are lists of numbers."""
+    if b'"' in text or b"{" in text:  # text may hold what stands between rows
+        return None
+    opened = text.count(b"[")
+    if opened == 1:
+        return text[1:-1].split(b",")
+    # Where a row is a number and another a list in a list, there are fewer of these.
+    if opened == count + 1 and text.count(b"],[") == count - 1:
+        return [b"[%b]" % row for row in text[2:-2].split(b"],[")]
+    return None
+
+
+def brackets(field: Field | Written) -> int:
     """How many pairs of brackets stand around what `printed` gives of a row."""
+    if isinstance(field, Written):
+        return 1
     return field.ndim - 1 if isinstance(field, np.ndarray) and _is_even(field) else 0
 
 

@@ -30,7 +30,7 @@ def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple
         raise RequestError("The columns of these requests differ.")
     shares = tuple(batch.count for batch in batches)
     columns = {name: fields.end_to_end([batch.columns[name] for batch in batches]) for name in names}
-    return Batch(sum(shares), columns), shares
+    return Batch(sum(shares), columns, {}), shares
 
 
 def _joined_records(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """HTTP/1.1 on one connection, by httptools (llhttp): bytes become requests, and replies bytes.
 
-A request is let in when its head is complete, before its body takes memory. What is handed to `handle` is whole.
+A request is let in when its head is complete, before its body takes memory. Where its body does not come with its head,
+it counts for what has come until it is whole (opsengine.gate). What is handed to `handle` is whole.
 """
 
 import asyncio
@@ -8,33 +9,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httptools
 
+from opsengine import heads
 from opsengine.errors import RequestError
+from opsengine.heads import Head
+from opsengine.replies import Reply, write
 
 LARGEST_HEAD = 64 * 2**10
 IDLE_SECONDS = 75.0  # without a request: longer than the 60 s that proxies keep a connection
 STALLED_SECONDS = 30.0  # a caller that neither sends the rest of its request nor takes its answer
 SLOWEST = 500  # bytes a second that a request comes, or an answer is taken, with after that time: drops keep no place
 LINGER_SECONDS = 2.0  # an answer before the end of the body: time for it to be read, before the line is closed
-UNTOLD = 2**14  # bytes that a body of which no size is told counts for at first
-SMALL = 2**14  # answers that are copied behind their head, instead of being written on their own
-
-Headers = tuple[tuple[str, str], ...]
-
-
-class Reply(NamedTuple):
-    """An answer."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Headers = ()
+MOST_PIECES = 64  # that a body is kept in before they are joined: callers choose how small they are
 
 
 @dataclass(slots=True)
@@ -48,14 +38,16 @@ class Request:
     accept: str = ""
     encoding: str = ""  # of the body: Content-Encoding
     size: int = 0  # the most bytes that the body may have
-    counted: int = 0  # bytes of it that the gate counts: all, or, where its size is not told, about what has come
+    counted: int = 0  # bytes of it that the gate counts: all, or, until it is whole, what has come
     body: bytes = b""
     admitted: bool = False  # counted by the gate, which is to be told of the end
+    has_place: bool = False  # among those that run or wait, by the gate: not while its body is coming
     unsent: int = 0  # bytes of answers that callers had not taken when this was asked
     meets: bool = False  # it may wait in its thread for others, to be run with them
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
     pieces: list[bytes] = field(default_factory=list)
+    joined: int = 0  # the first so many of them are not joined again
     had: int = 0
 
 
@@ -77,8 +69,8 @@ class Owner(Protocol):
         """Let a request in, or say why not."""
         ...
 
-    def grow(self, request: Request) -> Reply | None:
-        """More has come of a request that was let in than is counted: count it, or say why it cannot go on."""
+    def grow(self, request: Request, *, is_whole: bool) -> Reply | None:
+        """More has come of a request that was let in: count it, or say why it cannot go on (it is still to leave)."""
         ...
 
     def leave(self, request: Request) -> None:
@@ -110,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._is_behind = False  # a head that is not complete began behind such parts
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
+        self._heads: list[Head | None] = []  # of the requests that began in the piece at hand, None: not a plain one
         self._request: Request | None = None  # its head is complete, its body is not
         self._lined: deque[Request] = deque()  # whole, and sent before the one under way was answered
         self._running: Request | None = None
@@ -155,7 +148,27 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         self._heard = time.monotonic()
-        self._has_others = self._request is not None or bool(self._head)
+        is_behind = self._has_others = self._request is not None or bool(self._head)
+        if not is_behind:
+            known = heads.find(data)
+            if known is not None:  # the parser stands between two requests, and need not hear of this one
+                self._began = self._heard
+                self._line_up(*known)
+                return
+        self._heads.clear()
+        self._feed(data)
+        if self._request is not None and not self._is_ending:
+            self._keep(self._request)
+        if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
+            # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
+            self._head += 0 if self._is_behind else len(data)
+            self._is_behind = False
+            if self._head > LARGEST_HEAD:
+                self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+        elif not is_behind and self._request is None and len(self._heads) == 1 and self._heads[0]:
+            heads.keep(data, self._heads[0])
+
+    def _feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -164,12 +177,17 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._is_ending:
                 self._refuse(f"The request is not valid HTTP: {error}.", 400)
-        if self._head and not self._is_ending:  # the parser keeps what it has of a head, and sets no bound
-            # Where others stand before it in this piece, it may be the last bytes: then the piece is not counted.
-            self._head += 0 if self._is_behind else len(data)
-            self._is_behind = False
-            if self._head > LARGEST_HEAD:
-                self._refuse(f"The head of the request is larger than {LARGEST_HEAD} bytes.", 431)
+
+    def _line_up(self, head: Head, body: bytes) -> None:
+        """A whole request whose head was read before."""
+        method, path, query, content_type, accept, encoding, size = head
+        request = Request(method, path, query, content_type, accept, encoding, size, size)
+        request.keep_alive = not self._owner.is_draining
+        request.reply = self._owner.admit(request)
+        if request.reply is None:
+            request.body = body
+        self._lined.append(request)
+        self._next()
 
     @property
     def unsent(self) -> int:
@@ -232,6 +250,7 @@ class Connection(asyncio.Protocol):
             encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
         )
         self._head = 0
+        self._heads.append(None)
         self._request = request
         if request.method == "CONNECT":  # what follows is no HTTP, so the parser stops here whatever is answered
             self._refuse("This is no proxy: CONNECT is not taken here.", 501)
@@ -241,13 +260,19 @@ class Connection(asyncio.Protocol):
         length = headers.get(b"content-length")
         is_chunked = length is None and b"transfer-encoding" in headers
         request.size = self._owner.largest_body if is_chunked else int(length or 0)
-        request.counted = min(UNTOLD, request.size) if is_chunked else request.size
+        request.counted = 0 if is_chunked else request.size
         if request.size > self._owner.largest_body:
             self._refuse_size(self._owner.largest_body)
             return
+        size = request.size
         request.reply = self._owner.admit(request)
-        if b"expect" in headers and request.reply is None:
+        is_waiting = b"expect" in headers
+        if is_waiting and request.reply is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        is_plain = request.keep_alive and not is_chunked and not is_waiting and request.size == size
+        if is_plain and self._parser.get_http_version() == "1.1":
+            told = request.method, request.path, request.query, request.content_type, request.accept, request.encoding
+            self._heads[-1] = Head(*told, size)
 
     @property
     def _is_of_old(self) -> bool:
@@ -263,23 +288,35 @@ class Connection(asyncio.Protocol):
         if request.had > request.size:
             self._refuse_size(request.size)
             return
-        if request.had > request.counted and request.admitted and request.reply is None:
-            request.reply = self._owner.grow(request)
-        if request.reply is None:
+        if request.reply is None:  # else it is read past, so that the caller hears the answer
             request.pieces.append(body)
-        else:  # it is read past, so that the caller hears the answer
-            request.pieces.clear()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         request, self._request = self._request, None
         if request is None or self._is_ending:
             return
+        if request.admitted and (request.had > request.counted or not request.has_place):
+            self._grow(request, is_whole=True)
         pieces = request.pieces
         request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         request.pieces = []
         self._lined.append(request)
         self._next()
+
+    def _keep(self, request: Request) -> None:
+        """What has been read ends before the body does."""
+        if request.admitted and (request.had > request.counted or request.has_place):
+            self._grow(request, is_whole=False)
+        if len(request.pieces) - request.joined > MOST_PIECES:
+            request.pieces[request.joined :] = [b"".join(request.pieces[request.joined :])]
+            request.joined += 1
+
+    def _grow(self, request: Request, *, is_whole: bool) -> None:
+        request.reply = self._owner.grow(request, is_whole=is_whole)
+        if request.reply is not None:
+            self._leave(request)
+            request.pieces.clear()
 
     # What becomes of it.
 
@@ -319,7 +356,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         is_last = not request.keep_alive or self._owner.is_draining
-        _write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
+        write(self._transport, reply, has_body=request.method != "HEAD", is_last=is_last)
         self._heard = time.monotonic()
         if is_last:
             self._is_ending, self._is_finishing = True, False
@@ -341,6 +378,7 @@ class Connection(asyncio.Protocol):
         head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self._url, b"".join(lines))
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
+        self._heads.append(None)  # what came was not this head
 
     def _refuse_size(self, limit: int) -> None:
         is_ours = limit == self._owner.largest_body  # else the address takes no more
@@ -359,40 +397,7 @@ class Connection(asyncio.Protocol):
             last = self._lined[-1] if self._lined else self._running
             last.keep_alive, self._is_finishing = False, True
             return
-        _write(self._transport, reply, has_body=True, is_last=True)
+        write(self._transport, reply, has_body=True, is_last=True)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
-
-
-_heads: dict[tuple[int, str], bytes] = {}
-_date: tuple[int, bytes] = (0, b"")
-
-
-def _write(transport: Any, reply: Reply, *, has_body: bool, is_last: bool) -> None:
-    key = reply.status, reply.content_type
-    head = _heads.get(key)
-    if head is None:
-        phrase = HTTPStatus(reply.status).phrase
-        text = f"HTTP/1.1 {reply.status} {phrase}\r\ncontent-type: {reply.content_type}\r\ncontent-length: "
-        head = _heads[key] = text.encode("latin-1")
-    end = b"\r\n\r\n"
-    if is_last or reply.headers:
-        more = (*reply.headers, ("connection", "close")) if is_last else reply.headers
-        end = b"\r\n" + "".join(f"{name.lower()}: {value}\r\n" for name, value in more).encode("latin-1") + b"\r\n"
-    start = b"%b%d\r\ndate: %b%b" % (head, len(reply.body), _now(), end)
-    if not has_body:
-        transport.write(start)
-    elif len(reply.body) <= SMALL:
-        transport.write(start + reply.body)
-    else:
-        transport.writelines((start, reply.body))
-
-
-def _now() -> bytes:
-    """The time as headers tell it, made once a second."""
-    global _date
-    second = int(time.time())
-    if _date[0] != second:
-        _date = second, formatdate(second, usegmt=True).encode()
-    return _date[1]

@@ -118,7 +118,7 @@ class LogWriter:
     def _keep(self, chunk: Chunk) -> None:
         """Number a chunk, then queue and journal it, or count it as lost. With the lock held."""
         body = _journaled(chunk)
-        size = chunk.size if body is None else journal.HEAD.size + sum(map(len, body))
+        size = chunk.size if body is None else journal.size_of(body)
         first, count = self._taken + 1, chunk.count
         self._taken += count
         if self._queue and self._bytes + size > self._limit:

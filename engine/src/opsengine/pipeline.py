@@ -118,7 +118,7 @@ class LoadedPipeline:
 
         With `meets`, models with batching wait for callers in other threads, as long as their limits say. `shares`:
         the rows are of several requests, so many of each; models without batching then run for each alone.
-        Recorded inputs are what the model sees: its number type, in the shape that was sent.
+        Recorded inputs are what the model sees: its number type, in the shape that was sent. `sent` are those of JSON.
         """
         count, request = batch.count, batch.columns
         inputs: dict[str, Field] | None = None
@@ -146,7 +146,7 @@ class LoadedPipeline:
         if shares:
             times = tuple(spent // len(shares) for spent in times)  # each is told an even share
         made = inputs or request
-        return Result(self.facts, now, count, made, outputs, times, checks, recorded, arms, shares=shares)
+        return Result(self.facts, now, count, made, outputs, times, checks, recorded, arms, (), shares, batch.sent)
 
     def answer_together(self, batch: Batch, began: int, shares: tuple[int, ...]) -> Result | None:
         """Run the rows of several requests, `shares` of each; None where each has to run alone. Raises RequestError."""

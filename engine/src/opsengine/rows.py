@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from opsengine import fields
-from opsengine.fields import Array, Field
+from opsengine.fields import Array, Field, Sent
 
 ARROW_TIME = pa.timestamp("ms")
 MOST_KEPT = 1000  # rows of columns that are kept, because they are the same in all answers
@@ -59,6 +59,7 @@ class Result:
     arms: Array | None = None  # the place in `facts.arms`, a row
     dropped: tuple[str, ...] = ()  # inputs that were answered but are not logged
     shares: tuple[int, ...] = ()  # where several requests ran as one: how many of the rows are whose
+    sent: Mapping[str, Sent] = field(default_factory=dict)  # inputs of JSON bodies as answers in JSON tell them
     _kind: tuple[object, ...] | None = field(default=None, init=False, repr=False)  # asked for more than once
 
     @property

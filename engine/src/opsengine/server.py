@@ -23,7 +23,9 @@ from typing import Protocol
 import uvloop
 
 from opsengine.errors import RequestError, SettingsError, StateError
-from opsengine.http1 import Connection, Reply, Request
+from opsengine.gate import MOST_UNSENT
+from opsengine.http1 import Connection, Request
+from opsengine.replies import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Application(Protocol):
         """Let a request in (`request.admitted`), or say why not."""
         ...
 
-    def grow(self, request: Request) -> Reply | None:
+    def grow(self, request: Request, *, is_whole: bool) -> Reply | None:
         """Count more of a request that was let in, or say why not."""
         ...
 
@@ -128,7 +130,8 @@ class Server:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._connections: set[Connection] = set()
-        self._stalled: set[Connection] = set()
+        self._stalled: dict[Connection, int] = {}  # bytes of answers that were not taken when each was last looked at
+        self._unsent = 0  # the sum of these: what was taken since is still in it
         self._listener: asyncio.AbstractServer | None = None
         self._asked: list[tuple[Callable[[Reply], None], Request]] = []  # in this turn of the loop, to run together
         self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn
@@ -164,24 +167,29 @@ class Server:
     def closed(self, connection: Connection) -> None:
         """It is gone."""
         self._connections.discard(connection)
-        self._stalled.discard(connection)
+        self._note(connection, None)
 
     def admit(self, request: Request) -> Reply | None:
         """Let a request in, or say why not."""
-        if self._stalled:
-            request.unsent = sum(connection.unsent for connection in self._stalled)
+        if self._unsent > MOST_UNSENT:  # perhaps not any more
+            for connection in tuple(self._stalled):
+                self._note(connection, connection.unsent)
+        request.unsent = self._unsent
         return self._app.admit(request)
 
     def stalls(self, connection: Connection, *, is_full: bool) -> None:
-        """Note which connections hold answers that are not taken: they are not many, or not for long."""
-        if is_full:
-            self._stalled.add(connection)
-        else:
-            self._stalled.discard(connection)
+        """Note how much of an answer a connection holds that is not taken."""
+        self._note(connection, connection.unsent if is_full else None)
 
-    def grow(self, request: Request) -> Reply | None:
+    def _note(self, connection: Connection, unsent: int | None) -> None:
+        self._unsent -= self._stalled.pop(connection, 0)
+        if unsent is not None:
+            self._unsent += unsent
+            self._stalled[connection] = unsent
+
+    def grow(self, request: Request, *, is_whole: bool) -> Reply | None:
         """Count more of a request that was let in, or say why not."""
-        return self._app.grow(request)
+        return self._app.grow(request, is_whole=is_whole)
 
     def leave(self, request: Request) -> None:
         """A request has ended, or has run: what follows of its answer takes neither a slot nor its body."""

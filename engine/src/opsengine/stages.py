@@ -218,4 +218,11 @@ def _text(value: object) -> str | None:
 
 
 def _other(value: object) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(_plain(value), default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: object) -> object:
+    """With whole numbers as such, also in lists: which of the two they were sent as is not seen in every body."""
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and abs(value) < fields.EXACT and value.is_integer() else value

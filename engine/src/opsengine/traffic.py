@@ -45,17 +45,21 @@ class Traffic:
             self._count(self._plane.current, error.status, 0.0)
             raise
 
-    def grow(self, more: int) -> None:
-        """A body that was let in takes `more` bytes. Raises RequestError (429) where too much waits already."""
+    def grow(self, request: Request, *, is_whole: bool) -> None:
+        """More has come of a request that was let in. Raises RequestError (429) where too much waits already."""
         try:
-            self._gate.grow(more)
+            if is_whole:
+                self._gate.complete(request.had, request.counted, has_place=request.has_place)
+            else:
+                self._gate.come(request.had, request.counted, has_place=request.has_place)
         except RequestError as error:
             self._count(self._plane.current, error.status, 0.0)
             raise
+        request.counted, request.has_place = request.had, is_whole
 
-    def leave(self, size: int) -> None:
+    def leave(self, size: int, *, has_place: bool = True) -> None:
         """A request that was let in has ended."""
-        self._gate.leave(size)
+        self._gate.leave(size, has_place=has_place)
 
     def lane(self, request: Request) -> Lane:
         """Where a request is to run, by what the pipeline took for those with bodies of its size."""
