@@ -112,7 +112,7 @@ def interface(*inputs: Tensor) -> Interface:
 
 def test_examples_have_a_value_of_each_type() -> None:
     inputs = [Tensor(kind, kind, (None, 1)) for kind in ("float16", "int64", "bool", "string")]
-    assert examples.json.loads(examples.of_interface(interface(*inputs))) == [
+    assert json.loads(examples.of_interface(interface(*inputs))) == [
         {"float16": [0.0], "int64": [0], "bool": [False], "string": ["text"]}
     ]
 
@@ -123,5 +123,5 @@ def test_what_is_too_long_or_unknown_is_left_empty(shape: tuple[int | None, ...]
 
 
 def test_nested_examples_have_the_shape_of_a_row() -> None:
-    found = examples.json.loads(examples.of_interface(interface(Tensor("x", "float32", (None, 2, 3)))))
+    found = json.loads(examples.of_interface(interface(Tensor("x", "float32", (None, 2, 3)))))
     assert found == [{"x": [[0.0] * 3] * 2}]
