@@ -47,7 +47,7 @@ def live(request: SignedInRequest, pk: int) -> HttpResponse:
     if not pages.wants_fragment(request):
         return redirect("rollouts:rollouts", pk)
     running = queries.of_pipeline(request.user, pipeline).filter(ended_at=None)
-    return render(request, "rollouts/_live.html", {"rollouts": running, "pipeline": pipeline})
+    return render(request, "rollouts/_live.html", {"rollouts": running})
 
 
 @page_or_form
@@ -86,6 +86,7 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
         "progress": queries.progress_of(rollout),
         "steady": () if rollout.has_ended else STEADY,
         "events": queries.events_of(rollout)[:SHOWN_EVENTS],
+        "is_forward": rollout.state in FORWARD,
         "can_pause": rollout.state in (State.PENDING, State.RUNNING),
         "can_resume": rollout.state == State.PAUSED,
         "can_abort": rollout.state in (*FORWARD, State.ABORTING),
