@@ -33,7 +33,7 @@ def test_state_folder_that_is_taken_away_stops_no_inference_and_is_said(start_en
     assert status == 200 and b"was taken away" in page and b"inferences cannot be logged" in page
     assert engine.get("/status.json")[1]["disk"]["free"] == 0
     assert engine.call("GET", "/metrics")[0] == 200
-    assert engine.stop()[0] == 0
+    assert engine.stop() == 0
 
 
 def test_model_that_cannot_be_read_is_fetched_again(start_engine, url):

@@ -271,6 +271,21 @@ def test_query_narrows_the_answer(infer, query, columns):
     assert [set(row) for row in rows] == [columns] * 2
 
 
+@pytest.mark.parametrize("count", [1, 2, 300])
+@pytest.mark.parametrize("beside", [{}, {"n": 3}, {"n": 0.1, "note": [None, "a"]}])
+def test_answer_in_json_tells_inputs_as_they_were_sent_and_the_log_what_the_model_saw(infer, count, beside):
+    records = [{"tensor": [0.1234567890123, row], **beside} for row in range(count)]
+    answers = infer(records, BY_TWO)
+    assert [answer["in"] for answer in answers] == [answer["original_data"] for answer in answers] == records
+    assert [list(answer["in"]) for answer in answers] == [list(record) for record in records]
+    flat = infer(records, BY_TWO, query="dataset[]=in.tensor")
+    assert [answer["in.tensor"] for answer in flat] == [record["tensor"] for record in records]
+    assert infer.logged[0].inputs["tensor"].dtype == np.float32
+    table = pa.table({"tensor": pa.array([record["tensor"] for record in records], pa.list_(pa.float32()))})
+    (first, *_) = infer(arrow_file(table), BY_TWO, kind=ARROW)
+    assert first["in"] == {"tensor": [0.12345679, 0.0]}
+
+
 def test_what_is_logged_is_what_was_answered(infer):
     rows = infer(TWO, BY_TWO)
     (result,) = infer.logged

@@ -244,7 +244,7 @@ def test_server_outlives_its_python_step(registry, start_engine):
         answered, rows = engine.post("/infer", [{"tensor": [1.0, 2.0]}])
         assert (answered, rows[0]["out"]) == (200, {"y": [3.0, 6.0]})
         assert statuses(engine) == ("Running", "Running")
-    assert engine.stop()[0] == 0
+    assert engine.stop() == 0
     assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []
 
 

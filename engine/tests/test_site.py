@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import signal
 import threading
 import time
 from contextlib import closing
@@ -217,8 +218,8 @@ def test_gate_bounds_count_and_bytes():
     assert (gate.waiting, gate.refused) == (0, 2)
 
 
-@pytest.mark.parametrize("name", ["stop", "interrupt"])
-def test_request_under_way_is_answered_before_the_engine_ends(start_engine, registry, name):
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_request_under_way_is_answered_before_the_engine_ends(start_engine, registry, by):
     url, _ = publish(registry, "slow", V1, [("slow", "m1", models.slow(), ["tensor"])])
     engine = start_engine(PIPELINE_URL=url).ready(60)
     row = orjson.dumps([{"tensor": [[1.0] * 300] * 300}] * 6)
@@ -226,8 +227,7 @@ def test_request_under_way_is_answered_before_the_engine_ends(start_engine, regi
         connection.request("POST", "/infer", row, {"Content-Type": JSON})
         eventually(lambda: engine.get("/status.json")[1]["traffic"]["requests"] == 0)
         time.sleep(0.5)  # long enough to be read on a busy machine; the run itself takes longer
-        code, seconds = engine.stop() if name == "stop" else engine.interrupt()
-        assert (code, seconds < 10) == (0, True)
+        assert engine.stop(by) == 0
         answer = connection.getresponse()
         assert answer.status == 200 and len(orjson.loads(answer.read())) == 6
     assert "Traceback" not in engine.log

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.e2e
 BASE = "opscenter-test-base"
 NEEDS = (
     *("cryptography", "flatbuffers", "httptools", "numpy", "onnxruntime", "orjson", "prometheus-client", "pyarrow"),
-    *("pyjwt", "urllib3", "uvloop"),
+    *("pyjwt", "pysimdjson", "urllib3", "uvloop"),
 )
 DOCKERFILE = f"""
 FROM {BASE}

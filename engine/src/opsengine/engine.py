@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 from opsengine import __version__, memory, report
@@ -28,11 +29,12 @@ from opsengine.views import Views
 
 logger = logging.getLogger(__name__)
 
-# Together below the 10 seconds that Docker leaves between SIGTERM and SIGKILL.
 # Requests that run at once. One would be fastest for small models, but a long run of a large one must not hold up all.
 SLOTS = 2
 BODIES = 2  # all bodies under way together take at most so many times MAX_BODY
+# Together below the 10 seconds that Docker leaves between SIGTERM and SIGKILL.
 DRAIN_SECONDS, FLUSH_SECONDS, SHIP_SECONDS, AGENT_SECONDS = 4.0, 2.5, 1.5, 0.5
+END_SECONDS = 9.0  # all of it, also where a disk takes nothing: what it should have taken is in the journal
 
 
 class Engine:
@@ -101,10 +103,29 @@ class Engine:
 
     def _shut_down(self) -> None:
         """Requests under way are answered first, then their rows written, then shipped if the center is near."""
+        end = time.monotonic() + END_SECONDS
         self._keeper.stop()
         if not self._server.stop(DRAIN_SECONDS):
             logger.warning("Requests were still under way after %g seconds and are cut off", DRAIN_SECONDS)
         self._agent.stop(AGENT_SECONDS)
+        # In a thread of its own, which the end of the process does not wait for.
+        keeping = threading.Thread(target=self._keep, name="end", daemon=True)
+        keeping.start()
+        keeping.join(max(0.0, end - time.monotonic()))
+        if keeping.is_alive():
+            logger.warning(
+                "The disk of PERSIST_DIR is too slow: the next start finds what was not stored in the journal"
+            )
+
+    def _keep(self) -> None:
+        try:
+            self._put_away()
+        except Exception:  # nobody else hears of it in this thread
+            logger.exception("the end was not in order")
+            self._fault = "The engine did not end in order: see its log."
+
+    def _put_away(self) -> None:
+        """What takes as long as the disk does."""
         self._updater.stop()
         self._writer.stop(FLUSH_SECONDS)
         shipper = self._agent.shipper

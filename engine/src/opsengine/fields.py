@@ -286,7 +286,7 @@ def _printed_numbers(text: bytes, count: int) -> list[bytes] | None:
         return text[1:-1].split(b",")
     # Where a row is a number and another a list in a list, there are fewer of these.
     if opened == count + 1 and text.count(b"],[") == count - 1:
-        return [b"[%b]" % row for row in text[2:-2].split(b"],[")]
+        return text[1:-1].replace(b"],[", b"]\n[").split(b"\n")
     return None
 
 

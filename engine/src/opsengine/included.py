@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from opsengine import privileges
 from opsengine.errors import PipelineError, SettingsError
 from opsengine.store import DIGEST, READ_BYTES, ContentStore
 
@@ -22,6 +23,8 @@ def digest_of(folder: Path) -> str:
     try:
         with (folder / MANIFEST).open("rb") as file:
             return f"sha256:{hashlib.sha256(file.read(LARGEST_MANIFEST)).hexdigest()}"
+    except PermissionError as error:
+        raise SettingsError(f"PIPELINE_DIR: {privileges.refusal(error)}.") from error
     except OSError as error:
         raise SettingsError(
             f"PIPELINE_DIR is {str(folder)!r}, but {MANIFEST} cannot be read there ({error.strerror})."
@@ -43,6 +46,8 @@ def lend(folder: Path, store: ContentStore) -> None:
             (layer["digest"], str(layer.get("annotations", {}).get(PATH_ANNOTATION, "")))
             for layer in orjson.loads((folder / MANIFEST).read_bytes())["layers"]
         ]
+    except PermissionError as error:
+        raise PipelineError(f"{privileges.refusal(error)}.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise PipelineError(
             f"{folder / MANIFEST} cannot be read: give the folder of a published pipeline, or build its image again."
@@ -64,6 +69,8 @@ def _hash(path: Path) -> str:
         with path.open("rb") as file:
             while block := file.read(READ_BYTES):
                 seen.update(block)
+    except PermissionError as error:
+        raise PipelineError(f"{privileges.refusal(error)}.") from error
     except OSError as error:
         raise PipelineError(f"{path} cannot be read ({error.strerror}): build the image again.") from error
     return f"sha256:{seen.hexdigest()}"

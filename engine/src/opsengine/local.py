@@ -1,17 +1,21 @@
 """What the command line does without serving: join, fetch, check, and tell the state, on the same PERSIST_DIR."""
 
+import errno
 import http.client
 import os
 import signal
 import sqlite3
+import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from opsengine import fetch, health, included, state, trial
+from opsengine import fetch, health, included, privileges, state, trial
 from opsengine.center import Center
 from opsengine.errors import EngineError, PipelineError, SettingsError, StateError
 from opsengine.identity import Identity
@@ -94,25 +98,46 @@ def roll_back_running(settings: Settings, process: int) -> str:
 
 
 def verify(settings: Settings) -> list[Finding]:
-    """Read every stored blob again, and look at what the publishes that are served need. Deletes nothing."""
-    if not (settings.persist_dir / "store").is_dir():
-        return []
-    store, proofs = _store(settings), _proofs(settings)
-    found = [Finding(digest, None if right else "its content is damaged") for digest, right in store.check_all()]
-    damaged = {finding.what for finding in found if finding.fault}
-    for publish in _served(settings).digests:
-        found.append(Finding(f"publish {publish}", _fault(publish, store, proofs, damaged)))
-    return found
+    """Read every stored blob again, and look at what the publishes that are served need. Deletes nothing.
+
+    What this user may not read is not called damaged. Raises StateError where that is what tells what is served.
+    """
+    with _reading():
+        if not stat.S_ISDIR(_mode(settings.persist_dir / "store")):
+            return []
+        store, proofs = _store(settings), _proofs(settings)
+        found, faulty = [], {}
+        for digest, right in store.check_all():
+            fault = _damage(right)
+            found.append(Finding(digest, fault))
+            if fault:
+                faulty[digest] = isinstance(right, PermissionError)
+        for publish in _served(settings).digests:
+            found.append(Finding(f"publish {publish}", _fault(publish, store, proofs, faulty)))
+        return found
 
 
-def _fault(publish: str, store: ContentStore, proofs: Proofs, damaged: set[str]) -> str | None:
+def _damage(right: bool | OSError) -> str | None:
+    if isinstance(right, PermissionError):
+        return privileges.refusal(right)
+    if isinstance(right, OSError):
+        return f"it cannot be read on this disk ({right.strerror})"
+    return None if right else "its content is damaged"
+
+
+def _fault(publish: str, store: ContentStore, proofs: Proofs, faulty: dict[str, bool]) -> str | None:
+    """What is wrong with a publish. `faulty`: of a blob whether it only may not be read by this user."""
     try:
-        lost = {digest for digest in fetch.needed_blobs(publish, store) if digest in damaged or not store.has(digest)}
+        needed = fetch.needed_blobs(publish, store)
+        if closed := sum(faulty.get(digest, False) for digest in needed):
+            return f"{closed} of its files cannot be read by user {os.geteuid()}"
+        if lost := sum(digest in faulty or not store.has(digest) for digest in needed):
+            return f"{lost} of its files are damaged or missing: the engine fetches them again"
+        return None if proofs.has(publish, strict=True) else "it has no signature that holds, and one is required"
+    except PermissionError as error:
+        return privileges.refusal(error)
     except (EngineError, OSError, ValueError):
         return "its manifest is damaged or missing"
-    if lost:
-        return f"{len(lost)} of its files are damaged or missing: the engine fetches them again"
-    return None if proofs.has(publish) else "it has no signature that holds, and one is required"
 
 
 def ask(settings: Settings) -> dict[str, Any] | None:
@@ -131,21 +156,23 @@ def ask(settings: Settings) -> dict[str, Any] | None:
 
 def remembered(folder: Path) -> list[str]:
     """What PERSIST_DIR tells of an engine that is down, in sentences. Changes nothing there. Raises StateError."""
-    if not folder.is_dir():
-        return [f"There is no {folder}: no engine ran here yet."]
-    told = []
-    if (folder / "identity").is_dir():
-        session = Identity(folder / "identity").session()
-        told.append(f"Edge {session.edge_name}, id {session.edge_id}." if session else "Not joined yet.")
-    served = state.load(folder / "served.json")
-    told.append(
-        f"Served last: {served.active.location} ({served.active.digest})." if served.active else "Served nothing."
-    )
-    return [*told, *_log(folder / "logs" / "rows.sqlite")]
+    with _reading():
+        if not stat.S_ISDIR(_mode(folder)):
+            return [f"There is no {folder}: no engine ran here yet."]
+        told = []
+        if stat.S_ISDIR(_mode(folder / "identity")):
+            session = Identity(folder / "identity").session()
+            told.append(f"Edge {session.edge_name}, id {session.edge_id}." if session else "Not joined yet.")
+        served = state.load(folder / "served.json", strict=True)
+        told.append(
+            f"Served last: {served.active.location} ({served.active.digest})." if served.active else "Served nothing."
+        )
+        return [*told, *_log(folder / "logs" / "rows.sqlite")]
 
 
 def _log(path: Path) -> list[str]:
-    if not path.is_file():
+    """How far the log is. SQLite may not open it for a user who may not write beside it either."""
+    if not _mode(path):
         return []
     try:
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
@@ -154,8 +181,28 @@ def _log(path: Path) -> list[str]:
         finally:
             db.close()
     except sqlite3.Error as error:
+        owner = path.stat().st_uid
+        if os.geteuid() not in (0, owner):
+            raise PermissionError(errno.EACCES, str(error), str(path)) from error
         return [f"The inference log cannot be read ({error})."]
     return [f"{values['last'] - values['acked']} log rows wait to be sent, {values['shed']} were given up."]
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What this user may not read is told as just that. Raises StateError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise StateError(f"{privileges.refusal(error)}.") from error
+
+
+def _mode(path: Path) -> int:
+    """Kind and rights of a file, 0 where there is none. Raises PermissionError where that cannot be seen."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _store(settings: Settings) -> ContentStore:
@@ -163,7 +210,7 @@ def _store(settings: Settings) -> ContentStore:
 
 
 def _served(settings: Settings) -> state.Served:
-    return state.load(settings.persist_dir / "served.json")
+    return state.load(settings.persist_dir / "served.json", strict=True)
 
 
 def _proofs(settings: Settings) -> Proofs:

@@ -17,7 +17,9 @@ import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-M_ARENA_MAX = -8  # malloc.h of glibc
+# Names and numbers are those of glibc's malloc.h. A body and its answer are some hundred KB that come and go with every
+# request: by default the system takes them back each time, and clears them anew. What is free goes back in `Keeper`.
+OPTIONS = {"M_ARENA_MAX": (-8, 1), "M_TRIM_THRESHOLD": (-1, 2**26), "M_MMAP_THRESHOLD": (-3, 2**25)}
 TRIM_SECONDS = 10.0  # a trim of a busy heap takes a few milliseconds
 
 
@@ -45,8 +47,9 @@ def be_frugal() -> None:
         sys.meta_path.insert(0, WithoutPandas())
     pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, other C libraries may not
-    if mallopt is not None and not mallopt(M_ARENA_MAX, 1):
-        logger.debug("the C library does not take M_ARENA_MAX")
+    for name, (option, value) in OPTIONS.items():
+        if mallopt is not None and not mallopt(option, value):
+            logger.debug("the C library does not take %s", name)
 
 
 def give_back() -> None:

@@ -1,11 +1,32 @@
-"""From root to an ordinary user, for images that are started as root: `docker run -v ./data:/persist` makes a folder of
-root's, which an image with a fixed user could not write to.
+"""Users of the system: from root to an ordinary one, for images that are started as root, because
+`docker run -v ./data:/persist` makes a folder of root's, which an image with a fixed user could not write to; and what
+is told a user who may not read what the engine keeps.
 """
 
 import os
 from pathlib import Path
 
 from opsengine.errors import SettingsError, StateError
+
+
+def refusal(error: PermissionError) -> str:
+    """Why something of PERSIST_DIR cannot be read, and as which user to try: what is unreadable is not damaged."""
+    path, user = Path(str(error.filename)), os.geteuid()
+    told = f"{path} cannot be read by user {user} ({error.strerror})"
+    owner = _owner(path)
+    if owner == user:  # it has taken the right from itself, or the system has another reason
+        return f"{told}, who owns it: give that user the right to read it, or run this as root"
+    return f"{told}: run this as user {owner}, who owns it"
+
+
+def _owner(path: Path) -> int:
+    """Of the file, or, where not even that can be looked at, of the nearest folder that can."""
+    for one in (path, *path.parents):
+        try:
+            return one.stat().st_uid
+        except OSError:
+            continue
+    return 0
 
 
 def drop(run_as: str | None, folder: Path) -> None:

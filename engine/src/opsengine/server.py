@@ -34,6 +34,7 @@ MOST_CONNECTIONS = 1024
 SWEEP_SECONDS = 5.0
 MOST_TOGETHER = 32  # requests that run together: each is quick, but they hold up the loop one after another
 GRACE_SECONDS = 0.5  # at the end, for callers on open lines to send once more; busy ones do within milliseconds
+LATE_SECONDS = 0.5  # that the end of this may come late, where the loop has much to do
 # A request that waits for a thread which writes the log gets its turn after this long. With Python's 5 ms the slowest
 # hundredth of small requests took two to three times as long (bench/engine, log on).
 SWITCH_SECONDS = 0.0005
@@ -152,7 +153,10 @@ class Server:
         if not self._thread.is_alive():
             self._socket.close()
             return True
-        drained = asyncio.run_coroutine_threadsafe(self._drain(timeout), self._loop).result()
+        try:
+            drained = asyncio.run_coroutine_threadsafe(self._drain(timeout), self._loop).result(timeout + LATE_SECONDS)
+        except TimeoutError:  # the loop does not turn: it waits for a disk
+            return False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(1.0)
         return drained

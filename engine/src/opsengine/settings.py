@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opsengine import bundle, evidence, included, locations
+from opsengine import bundle, evidence, included, locations, privileges
 from opsengine.bundle import Bundle
 from opsengine.errors import RegistryError, SettingsError
 
@@ -179,6 +179,8 @@ class _Environment:
             raise SettingsError(f"{name} and {name}_FILE are both set: keep one.")
         try:
             return Path(path).read_text(encoding="utf-8").strip() or None
+        except PermissionError as error:
+            raise SettingsError(f"{name}_FILE: {privileges.refusal(error)}.") from None
         except (OSError, UnicodeDecodeError):
             raise SettingsError(f"{name}_FILE is {path!r}, but that file cannot be read.") from None
 
@@ -187,10 +189,13 @@ class _Environment:
         path = self.text(name)
         if path is None:
             return None
-        if not Path(path).is_file():
-            raise SettingsError(f"{name} is {path!r}, but there is no such file.")
         try:
+            Path(path).open("rb").close()
             ssl.create_default_context(cafile=path)
+        except PermissionError as error:
+            raise SettingsError(f"{name}: {privileges.refusal(error)}.") from None
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise SettingsError(f"{name} is {path!r}, but there is no such file.") from None
         except (ssl.SSLError, OSError):
             raise SettingsError(f"{name} is {path!r}, but no certificate in PEM can be read there.") from None
         return path

@@ -111,13 +111,18 @@ class Proofs:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_file(self._path(digest), orjson.dumps(evidence))
 
-    def has(self, digest: str) -> bool:
-        """Whether the publish may be served: evidence that holds is here, or none is required."""
+    def has(self, digest: str, *, strict: bool = False) -> bool:
+        """Whether the publish may be served: evidence that holds is here, or none is required.
+
+        `strict`: raises PermissionError where this user may not read it.
+        """
         if self._key is None:
             return True
         try:
             return holds(orjson.loads(self._path(digest).read_bytes()), digest, self._key)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if strict and isinstance(error, PermissionError):
+                raise
             return False
 
     def keep_only(self, digests: list[str]) -> None:

@@ -39,19 +39,22 @@ class Served:
         return [publish.digest for publish in (self.active, self.previous) if publish]
 
 
-def load(path: Path) -> Served:
-    """Read the file, or its copy where it is damaged; a missing one counts as nothing served yet."""
-    try:
-        return _read(path)
-    except FileNotFoundError:
-        return Served()
-    except (OSError, ValueError, KeyError, TypeError):
-        logger.error("%s is damaged: its copy is used", path)
-    try:
-        return _read(_copy(path))
-    except (OSError, ValueError, KeyError, TypeError):
-        logger.error("%s is damaged too: the pipeline is fetched again", _copy(path))
-        return Served()
+def load(path: Path, *, strict: bool = False) -> Served:
+    """Read the file, or its copy where it is damaged or cannot be read; a missing one counts as nothing served yet.
+
+    `strict`: raises PermissionError where this user may not read it.
+    """
+    for one, then in ((path, "its copy is used"), (_copy(path), "the pipeline is fetched again")):
+        try:
+            return _read(one)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if one == path and isinstance(error, FileNotFoundError):
+                break
+            if strict and isinstance(error, PermissionError):
+                raise
+            wrong = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "is damaged"
+            logger.error("%s %s: %s", one, wrong, then)
+    return Served()
 
 
 def save(path: Path, served: Served) -> None:

@@ -131,11 +131,16 @@ class ContentStore:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def check_all(self) -> Iterator[tuple[str, bool]]:
-        """Each blob's digest and whether its content is still right. Deletes nothing."""
+    def check_all(self) -> Iterator[tuple[str, bool | OSError]]:
+        """Each blob's digest and whether its content is still right, or why it cannot be read. Deletes nothing."""
         for path in sorted(self._blobs.iterdir()):
-            with path.open("rb") as file:
-                yield f"sha256:{path.name}", hashlib.file_digest(file, "sha256").hexdigest() == path.name
+            right: bool | OSError
+            try:
+                with path.open("rb") as file:
+                    right = hashlib.file_digest(file, "sha256").hexdigest() == path.name
+            except OSError as error:
+                right = error
+            yield f"sha256:{path.name}", right
 
     def check_room(self, needed: int) -> None:
         """Raise NoRoom where the disk has no room for so many more bytes."""
