@@ -25,7 +25,7 @@ def scores(found: AssayChart) -> Chart:
     by_place = {(point.start, point.edge): point.score for point in found.points}
     lines = [Line(edge or _("score"), [by_place.get((start, edge)) for start in starts]) for edge in edges]
     warning = (Limit(_("warning"), found.warning),) if found.warning is not None else ()
-    limits = (*warning, Limit(_("alert"), found.alert))
+    limits = (Limit(_("alert"), found.alert), *warning)  # the first limit looks the same in every chart
     note = "" if lines else _("No window has been scored yet.")
     x = [start / 1000 for start in starts]
     return Chart("scores", _("Scores"), "time", str(METRIC_NAMES[Metric(found.assay.metric)]), x, lines, note, limits)
@@ -45,9 +45,10 @@ def bin_labels(edges: Sequence[float]) -> tuple[str, ...]:
     """Below the edges, between each two, above."""
     if not edges:
         return ()
-    between = [f"{_short(low)} … {_short(high)}" for low, high in pairwise(edges)]
-    return (f"< {_short(edges[0])}", *between, f"> {_short(edges[-1])}")
+    between = [f"{short(low)} … {short(high)}" for low, high in pairwise(edges)]
+    return (f"< {short(edges[0])}", *between, f"> {short(edges[-1])}")
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """As many digits as one compares by: neither a thousandth of a price nor a zero for a small share."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -12,6 +12,7 @@ from common.errors import NotFound
 from drift.models import Assay, Baseline, Result
 
 CHART_RESULTS = 500
+NEWEST = ("-start", F("score").desc(nulls_last=True))  # the last window, of its worst edge
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,23 @@ def assays_for(actor: catalog.Actor, pipeline_pk: int) -> QuerySet[Assay]:
 
 def with_newest(assays: QuerySet[Assay]) -> QuerySet[Assay]:
     """With `newest_status`, `newest_score` and `newest_start` of the last window, of its worst edge."""
-    newest = Result.objects.filter(assay=OuterRef("pk")).order_by("-start", F("score").desc(nulls_last=True))
+    newest = Result.objects.filter(assay=OuterRef("pk")).order_by(*NEWEST)
     return assays.annotate(
         newest_status=Subquery(newest.values("status")[:1]),
         newest_score=Subquery(newest.values("score")[:1]),
         newest_start=Subquery(newest.values("start")[:1]),
     )
+
+
+def newest_of(assay: Assay) -> Result | None:
+    """The last window, of its worst edge; None before the first one."""
+    return assay.results.order_by(*NEWEST).first()
+
+
+def window_of(assay: Assay, start: int, edge: str) -> ScorePoint | None:
+    """The window that begins at `start` (epoch ms) of that edge, or of all together (""); None when there is none."""
+    result = results_of(assay, edge=edge).filter(start=start).first()
+    return _point(result) if result else None
 
 
 def models_of(pipeline: Pipeline) -> list[str]:

@@ -1,5 +1,6 @@
 """Pages of drift: the assays of a pipeline, what each came to, and the form of a new one."""
 
+import re
 from datetime import timedelta
 
 from django.contrib import messages
@@ -22,9 +23,9 @@ from logs import aggregates
 from logs import queries as logs
 from logs.buckets import Asked
 
-SHOWN_RESULTS = 50
 SUGGESTED_EDGES = 200
 BASELINE = timedelta(days=1)
+WINDOW = re.compile(r"[0-9]{1,15}")  # epoch ms
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -93,17 +94,18 @@ def _receive_assay(request: SignedInRequest, pk: int) -> HttpResponse:
 def assay(request: SignedInRequest, pk: int) -> HttpResponse:
     """What an assay came to: scores over time, and one window beside the baseline."""
     found = queries.chart_for(request.user, pk)
-    window = _window(found.points, request.GET.get("window", ""), request.GET.get("edge", ""))
+    window = _window(found, request.GET.get("window", ""), request.GET.get("edge", ""))
     pipeline = found.assay.pipeline
     context = pages.in_workspace(
         request,
         pipeline.workspace,
         pipeline=pipeline,
         assay=found.assay,
+        newest=queries.newest_of(found.assay),
         window=window,
         metric=charts.METRIC_NAMES[Metric(found.assay.metric)],
         charts=[charts.scores(found), charts.histogram(found.bin_edges, found.baseline_parts, window)],
-        results=queries.results_of(found.assay)[:SHOWN_RESULTS],
+        page=pages.paged(request, queries.results_of(found.assay)),
     )
     name = "_assay" if pages.wants_fragment(request) else "assay"
     return render(request, f"drift/{name}.html", context)
@@ -186,12 +188,8 @@ def _made(request: SignedInRequest, pipeline: Pipeline, form: forms.AssayForm) -
     )
 
 
-def _window(points: tuple[ScorePoint, ...], start: str, edge: str) -> ScorePoint | None:
-    """The window that was asked for, else the newest one with numbers."""
-    for point in reversed(points):
-        if start:
-            if str(point.start) == start and point.edge == edge:
-                return point
-        elif point.parts:
-            return point
-    return None
+def _window(found: queries.AssayChart, start: str, edge: str) -> ScorePoint | None:
+    """The window that was asked for, else the newest one with numbers that is in the chart."""
+    if WINDOW.fullmatch(start):
+        return queries.window_of(found.assay, int(start), edge)
+    return next((point for point in reversed(found.points) if point.parts), None)

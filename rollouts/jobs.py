@@ -282,7 +282,7 @@ def _take_back(rollout: Rollout, turn: Turn) -> bool:
         if sight.absent:
             proof.put_absent(member, sight, now)
         else:
-            proof.put(member, Bucket.REVERTING, now)
+            proof.put_on_way_back(member, now)
     _save(found, before)
     return bool(found)
 

@@ -50,6 +50,11 @@ def put_absent(member: RolloutMember, sight: Sight, now: datetime) -> None:
     put(member, Bucket.GONE if sight.is_shut_out else Bucket.OFFLINE, now, sight.absent)
 
 
+def put_on_way_back(member: RolloutMember, now: datetime) -> None:
+    """Puts a member whose edge was pointed back; why it failed stays, for whoever asks why all went back."""
+    put(member, Bucket.REVERTING, now, member.reason if member.bucket == Bucket.FAILED else "")
+
+
 def judge_forward(member: RolloutMember, sight: Sight, target: tuple[int, str], terms: Terms, now: datetime) -> None:
     """Moves on a member that was pointed at the target (id and digest)."""
     if _left(member, sight, target[0], now):
@@ -83,7 +88,7 @@ def judge_backward(member: RolloutMember, sight: Sight, previous: tuple[int, str
         return
     if _is_news(member, sight):
         if _knows(member, sight) and sight.digest == previous[1] and sight.update in (IDLE, UPDATE_FAILED):
-            put(member, Bucket.REVERTED, now)
+            put(member, Bucket.REVERTED, now, member.reason if member.bucket == Bucket.REVERTING else "")
             return
         member.told_at = member.told_at or now
     if member.bucket != Bucket.REVERTING:

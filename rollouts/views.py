@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -16,12 +15,14 @@ from catalog import pages
 from catalog import queries as catalog
 from catalog.models import Role
 from catalog.pages import SignedInRequest, signed_in
-from rollouts import forms, operations, queries
+from rollouts import forms, operations, queries, windows
 from rollouts.models import FORWARD, Bucket, Rollout, State
 
 PAGE_LENGTH = 20
 SHOWN_MEMBERS = 50
 SHOWN_EVENTS = 30
+# Named also while no edge is there: links that come and go every few seconds are hit by mistake.
+STEADY = (Bucket.WAITING, Bucket.IN_FLIGHT, Bucket.DONE, Bucket.FAILED, Bucket.OFFLINE)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -46,7 +47,7 @@ def live(request: SignedInRequest, pk: int) -> HttpResponse:
     if not pages.wants_fragment(request):
         return redirect("rollouts:rollouts", pk)
     running = queries.of_pipeline(request.user, pipeline).filter(ended_at=None)
-    return render(request, "rollouts/_live.html", {"rollouts": running, "pipeline": pipeline})
+    return render(request, "rollouts/_live.html", {"rollouts": running})
 
 
 @page_or_form
@@ -81,12 +82,14 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
     members = Paginator(queries.members_of(rollout, bucket), SHOWN_MEMBERS).get_page(request.GET.get("page"))
     context = _of(request, rollout, bucket=bucket, page=members)
     context |= {
+        "days": _days(rollout),
         "progress": queries.progress_of(rollout),
+        "steady": () if rollout.has_ended else STEADY,
         "events": queries.events_of(rollout)[:SHOWN_EVENTS],
+        "is_forward": rollout.state in FORWARD,
         "can_pause": rollout.state in (State.PENDING, State.RUNNING),
         "can_resume": rollout.state == State.PAUSED,
         "can_abort": rollout.state in (*FORWARD, State.ABORTING),
-        "now": timezone.now(),
     }
     name = "_rollout" if pages.wants_fragment(request) else "rollout"
     return render(request, f"rollouts/{name}.html", context)
@@ -123,6 +126,14 @@ def _steer(request: SignedInRequest, pk: int, verb: Callable[..., Rollout], done
     verb(actor=request.user, rollout=rollout, **given)
     messages.success(request, done)
     return redirect("rollouts:rollout", pk)
+
+
+def _days(rollout: Rollout) -> list[str]:
+    """The days of its window as people call them."""
+    if not rollout.window:
+        return []
+    chosen = [str(name) for day, name in zip(windows.DAYS, forms.DAYS, strict=True) if day in rollout.window["days"]]
+    return chosen if len(chosen) < len(windows.DAYS) else [_("every day")]
 
 
 def _of(request: SignedInRequest, rollout: Rollout, **context: Any) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 // Draws the figures of class "chart" with uPlot from the JSON beside them; a table of the same values is one step away.
 (() => {
   const COLORS = ["blue", "orange", "green", "purple", "red", "teal", "pink", "cyan"];
-  const REM = parseFloat(getComputedStyle(document.documentElement).fontSize); // larger on very wide screens
-  const HEIGHT = 14.375 * REM;
-  const FONT = `${0.75 * REM}px system-ui, sans-serif`;
-  const drawn = new Map(); // by element
+  // Of limits, the first one first: what a canvas knows, and the legend's name of it.
+  const DASHES = [{ line: [8, 4], legend: "dashed" }, { line: [2, 4], legend: "dotted" }];
+  const drawn = new Map(); // by element: the plot, and the text that it was drawn from
 
   const probe = document.createElement("span");
+  let rem = 0; // of the letters beside the charts: larger on very wide screens
+
+  const letters = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const height = () => 14.375 * rem;
+  const font = () => `${0.75 * rem}px system-ui, sans-serif`;
 
   // A canvas knows no custom properties: the browser says which colour one is now.
   function color(name) {
@@ -18,58 +22,66 @@
   const short = new Intl.NumberFormat(document.documentElement.lang, { maximumSignificantDigits: 4 });
   const number = (value) => (value === null || value === undefined ? "–" : short.format(value));
   const time = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
-  const given = (figure) => JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+  const text = (figure) => figure.querySelector("script[type='application/json']").textContent;
+  const given = (figure) => JSON.parse(text(figure));
 
   // Hours and minutes, with the day where one begins; all of it UTC.
   function moments(_, splits, __, ___, step) {
     return splits.map((seconds) => {
-      const text = new Date(seconds * 1000).toISOString();
-      return step >= 86400 || text.slice(11, 16) === "00:00" ? text.slice(5, 10) : text.slice(11, 16);
+      const moment = new Date(seconds * 1000).toISOString();
+      return step >= 86400 || moment.slice(11, 16) === "00:00" ? moment.slice(5, 10) : moment.slice(11, 16);
     });
   }
 
   // Of texts on an axis: closer to each other than this they would run into one.
   function widest(texts) {
     const canvas = document.createElement("canvas").getContext("2d");
-    canvas.font = FONT;
+    canvas.font = font();
     return Math.ceil(Math.max(...texts.map((text) => canvas.measureText(text).width)));
   }
 
   function axis(extra) {
-    return { font: FONT, stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
+    return { font: font(), stroke: color("--tblr-body-color"), grid: { stroke: color("--tblr-border-color"), width: 1 }, ticks: { stroke: color("--tblr-border-color") }, ...extra };
   }
 
   function series(line, index, chart) {
     const stroke = color(`--tblr-${COLORS[index % COLORS.length]}`);
-    const common = { label: line.label, stroke, width: 2, spanGaps: false, value: (_, value) => number(value) };
+    const common = { label: line.label, stroke, width: rem / 8, spanGaps: false, value: (_, value) => number(value) };
     const alone = chart.x.length === 1 || line.values.filter((value) => value !== null).length < 3;
-    if (chart.kind !== "bars") return { ...common, dash: index >= COLORS.length ? [6, 4] : undefined, points: { show: alone, size: 6 } };
+    if (chart.kind !== "bars") return { ...common, dash: index >= COLORS.length ? [6, 4] : undefined, points: { show: alone, size: 0.375 * rem } };
     // Two stand side by side, more are laid over each other.
-    const bars = chart.lines.length === 2 ? { size: [0.44, 40], align: index ? 1 : -1 } : { size: [0.9, 60] };
+    const bars = chart.lines.length === 2 ? { size: [0.44, 2.5 * rem], align: index ? 1 : -1 } : { size: [0.9, 3.75 * rem] };
     return { ...common, width: 1, fill: faded(stroke), paths: uPlot.paths.bars(bars), points: { show: false } };
   }
 
-  // An empty marker line ("threshold") is drawn dashed over the whole width.
+  // A limit is a dashed line over the whole width; the legend tells its value also while nothing is pointed at.
   function limits(chart) {
-    return (chart.limits || []).map((limit) => ({ label: limit.label, stroke: color("--tblr-secondary"), width: 1, dash: [6, 4], points: { show: false }, value: (_, value) => number(value) }));
+    const stroke = color("--tblr-secondary");
+    return (chart.limits || []).map((limit, index) => ({ label: limit.label, stroke, width: rem / 12, dash: dashes(index).line.map((length) => (length * rem) / 16), points: { show: false }, value: () => number(limit.value) }));
   }
+
+  const dashes = (index) => DASHES[index % DASHES.length];
+
+  // Of what place of the legend: x is the first, then come lines, then limits.
+  const inLegend = (chart, place) => (place > chart.lines.length ? dashes(place - chart.lines.length - 1).legend : "solid");
 
   function draw(element) {
     const chart = given(element.closest(".chart"));
     const isTime = chart.kind === "time";
     const options = {
       width: element.clientWidth,
-      height: HEIGHT,
+      height: height(),
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], space: widest(chart.labels.map(begin)) + REM } : {}) }), axis({ size: 4 * REM, values: (_, values) => values.map(number) })],
+      axes: [axis(isTime ? { values: moments, space: 3.5 * rem } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], space: widest(chart.labels.map(begin)) + rem } : {}) }), axis({ size: 4 * rem, space: 1.875 * rem, values: (_, values) => values.map(number) })],
       series: [{ label: nameOfX(element.closest(".chart"), isTime), value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
+      legend: { markers: { dash: (_, place) => inLegend(chart, place) } },
     };
     if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
     const data = [chart.x, ...chart.lines.map((line) => line.values), ...(chart.limits || []).map((limit) => chart.x.map(() => limit.value))];
-    drawn.get(element)?.destroy();
-    drawn.set(element, new uPlot(options, data, element));
+    drawn.get(element)?.plot.destroy();
+    drawn.set(element, { plot: new uPlot(options, data, element), text: text(element.closest(".chart")) });
   }
 
   const nameOfX = (figure, isTime) => (isTime ? figure.dataset.time : figure.dataset.value);
@@ -105,26 +117,36 @@
   }
 
   const sizes = new ResizeObserver((changes) => {
-    for (const change of changes) drawn.get(change.target)?.setSize({ width: change.contentRect.width, height: HEIGHT });
+    if (letters() !== rem) return anew();
+    for (const change of changes) drawn.get(change.target)?.plot.setSize({ width: change.contentRect.width, height: height() });
+    return undefined;
   });
 
+  // Draws what is not drawn yet, or from other values: a chart that did not change stays, with the part that is looked at.
   function all() {
+    rem = letters();
     document.body.append(probe);
-    for (const [element, plot] of drawn) {
+    for (const [element, { plot }] of drawn) {
       if (element.isConnected) continue;
       plot.destroy();
       sizes.unobserve(element);
       drawn.delete(element);
     }
     for (const element of document.querySelectorAll("[data-chart]")) {
+      if (drawn.get(element)?.text === text(element.closest(".chart"))) continue;
       draw(element);
       sizes.observe(element);
     }
     probe.remove();
   }
 
+  function anew() {
+    for (const one of drawn.values()) one.text = null;
+    all();
+  }
+
   document.addEventListener("toggle", (event) => event.target.matches?.("[data-chart-table][open]") && tabulate(event.target.closest(".chart")), true);
   document.addEventListener("htmx:after:swap", all);
-  new MutationObserver(all).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+  new MutationObserver(anew).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
   all();
 })();

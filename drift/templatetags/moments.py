@@ -1,10 +1,12 @@
-"""Times and spans as assays keep them, for templates."""
+"""Times, spans and numbers as assays keep them, for templates."""
 
 from datetime import UTC, datetime, timedelta
 
 from django import template
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
+
+from drift import charts
 
 register = template.Library()
 UNITS = (
@@ -28,3 +30,9 @@ def span(seconds: int) -> str:
         if seconds % length == 0:
             return str(unit % (seconds // length))
     return _("%(count)s seconds") % {"count": seconds}
+
+
+@register.filter
+def short(value: object) -> str:
+    """A number with the digits that one compares by; nothing for none."""
+    return charts.short(value) if isinstance(value, int | float) else ""

@@ -104,7 +104,7 @@ def test_assay_shows_scores_with_thresholds_and_the_window_beside_the_baseline(
     client = browser(viewer)
     page = client.get(f"/assays/{watched.pk}").content.decode()
     charts = drawn(page)
-    assert [limit["label"] for limit in charts["scores"]["limits"]] == ["warning", "alert"]
+    assert [limit["label"] for limit in charts["scores"]["limits"]] == ["alert", "warning"]
     calm, drifted = charts["scores"]["lines"][0]["values"]
     assert calm < 0.1 < 0.25 < drifted
     lines = {line["label"]: line["values"] for line in charts["bins"]["lines"]}

@@ -123,6 +123,7 @@ def test_too_many_failures_move_everything_back(
     rollout = fleet.run(roll_out(fleet, max_in_flight="5"))
     assert rollout.state == State.ROLLED_BACK
     assert "edges that answered failed; at most 10 % may" in rollout.reason
+    assert set(rollout.members.values_list("bucket", "reason")) >= {("reverted", "no room on the disk")}, "it says why"
     assert should_run(fleet) == {old.pk}
     assert {engine.digest for engine in fleet.engines} == {old.pipeline_digest}
     assert not new.replaces.exists()

@@ -1,6 +1,7 @@
 """The page on which a version is tried."""
 
 import html
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from catalog.models import PipelineVersion, User
 from publishing.schema_changes import Interface, Tensor
-from trials import examples
+from trials import answers, examples
 
 pytestmark = pytest.mark.django_db
 Browser = Callable[..., Client]
@@ -41,6 +42,18 @@ def test_the_answer_is_shown_by_row(version: PipelineVersion, member: User, brow
     assert "2 rows," in page and "ms in the pipeline" in page
     assert '<span class="text-secondary">y</span> 12<' in page
     assert '<span class="text-secondary">y</span> 30<' in page
+
+
+def test_the_whole_answer_has_a_tensor_in_a_line_and_texts_as_they_are() -> None:
+    record = {"time": 0, "in": {"x": [1.5, 2.5]}, "out": {"y": ["[ 1,  2 ]\n", "b"]}, "anomaly": {"count": 0}}
+    record["metadata"] = {"last_model": "{}", "pipeline_version": "", "elapsed": [1], "partition": ""}
+    answer = answers.of_json(json.dumps([record] * 3).encode())
+    assert json.loads(answer.whole) == [record] * 3
+    assert '"x": [1.5, 2.5]' in answer.whole
+    assert not answer.is_cut
+    long = answers.of_json(json.dumps([record | {"in": {"x": [0.5] * answers.LONGEST}}]).encode())
+    assert long.is_cut
+    assert len(long.whole) == answers.LONGEST
 
 
 def test_a_file_goes_before_what_is_typed(version: PipelineVersion, member: User, browser: Browser) -> None:
@@ -99,7 +112,7 @@ def interface(*inputs: Tensor) -> Interface:
 
 def test_examples_have_a_value_of_each_type() -> None:
     inputs = [Tensor(kind, kind, (None, 1)) for kind in ("float16", "int64", "bool", "string")]
-    assert examples.json.loads(examples.of_interface(interface(*inputs))) == [
+    assert json.loads(examples.of_interface(interface(*inputs))) == [
         {"float16": [0.0], "int64": [0], "bool": [False], "string": ["text"]}
     ]
 
@@ -110,5 +123,5 @@ def test_what_is_too_long_or_unknown_is_left_empty(shape: tuple[int | None, ...]
 
 
 def test_nested_examples_have_the_shape_of_a_row() -> None:
-    found = examples.json.loads(examples.of_interface(interface(Tensor("x", "float32", (None, 2, 3)))))
+    found = json.loads(examples.of_interface(interface(Tensor("x", "float32", (None, 2, 3)))))
     assert found == [{"x": [[0.0] * 3] * 2}]
