@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.cache import cache
+from django.core.exceptions import EmptyResultSet
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -161,13 +162,21 @@ def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge
 
 def _summary(found: QuerySet[Edge], now: datetime) -> queries.FleetSummary:
     """How all edges of a list are. Of a large fleet it is kept for seconds: every open list asks again and again."""
-    key = f"edges.summary.{hashlib.sha256(str(found.query).encode()).hexdigest()}"
+    key = _key_of(found)
     summary: queries.FleetSummary | None = cache.get(key)
     if summary is None:
         summary = queries.summary_for(found, now, LAPSE_HOURS, named=LAPSING_NAMED)
         if summary.total >= LARGE_FLEET:
             cache.set(key, summary, SUMMARY_SECONDS)
     return summary
+
+
+def _key_of(found: QuerySet[Edge]) -> str:
+    try:
+        told = str(found.query)
+    except EmptyResultSet:  # of no publish: there is nothing to ask the database
+        told = ""
+    return f"edges.summary.{hashlib.sha256(told.encode()).hexdigest()}"
 
 
 def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:

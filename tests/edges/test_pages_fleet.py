@@ -77,6 +77,15 @@ def test_list_of_a_workspace_shows_the_edges_of_all_its_pipelines(
     assert "With the selected edges" not in page
 
 
+def test_list_of_a_workspace_without_a_publish_is_empty(
+    browser: Callable[..., Client], workspace: Workspace, viewer: User
+) -> None:
+    for path in ("", "?q=oven", "?state=online"):
+        answer = browser(viewer).get(f"/workspaces/{workspace.pk}/edges{path}")
+        assert answer.status_code == 200
+        assert "<tbody" not in answer.content.decode()
+
+
 def test_who_may_see_and_change_many_edges(
     statuses: Callable[..., dict[str, int]],
     workspace: Workspace,
