@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -24,6 +25,12 @@ from tests.edges.conftest import join_token_in
 ALL = {"owner": 200, "member": 200, "viewer": 200, "stranger": 404}
 EDITORS = {"owner": 200, "member": 200, "viewer": 403, "stranger": 404}
 REFUSED = {"viewer": 403, "stranger": 404}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    """SQLite gives each test the same ids, by which the figures of large fleets are kept for seconds."""
+    cache.clear()
 
 
 @pytest.fixture
