@@ -1,5 +1,6 @@
 """Fixtures: a registry, a center, and the engine as the process that users start."""
 
+import asyncio
 import http.client
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -32,6 +34,12 @@ def eventually(check, seconds=10.0, why="the expected did not happen"):
             return value
         time.sleep(0.02)
     raise AssertionError(f"{why} within {seconds} s")
+
+
+def in_a_loop(coroutine):
+    """Run it in a thread of its own: a browser that was tested before leaves a loop running in this one."""
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(asyncio.run, coroutine).result()
 
 
 def free_port():

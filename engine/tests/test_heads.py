@@ -1,12 +1,12 @@
 """Heads that come again, byte for byte, are not read again: nobody can tell from what is answered."""
 
-import asyncio
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.tests.conftest import in_a_loop
 from engine.tests.test_http1 import Door, Wire, infer, opened
 from opsengine import heads
 from opsengine.http1 import Connection
@@ -85,7 +85,7 @@ def test_what_is_not_one_plain_request_is_parsed_every_time(data, known):
             opened(Listener())[0].data_received(data)
             assert not known
 
-    asyncio.run(come_twice())
+    in_a_loop(come_twice())
 
 
 def test_piece_that_is_more_or_less_than_the_request_is_parsed():
@@ -145,7 +145,7 @@ REQUESTS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=8), st.data())
 def test_requests_are_the_same_however_they_are_cut(requests, data):
     stream = b"".join(requests)

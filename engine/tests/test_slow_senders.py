@@ -1,6 +1,5 @@
 """Callers that send their bodies slowly: what they take of the engine, and for how long."""
 
-import asyncio
 import random
 import socket
 import sys
@@ -9,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from engine.tests.conftest import EngineProcess
+from engine.tests.conftest import EngineProcess, in_a_loop
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 from engine.tests.test_http1 import BODY, CHUNKED, LIMIT, VERSION, Door, answers, chunk, infer, opened
@@ -116,7 +115,7 @@ def test_bodies_that_stop_are_408_after_half_a_minute_and_hold_nothing(begun):
             assert wire.written.startswith(b"HTTP/1.1 408")
         assert door.counted == (0, 0, 0)
 
-    asyncio.run(check())
+    in_a_loop(check())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -151,7 +150,7 @@ def test_what_is_held_is_counted_whatever_callers_do(seed):
             connection.connection_lost(None)
         assert door.counted == (0, 0, 0) and door.ran
 
-    asyncio.run(check())
+    in_a_loop(check())
 
 
 def _in_chunks(chance, size):

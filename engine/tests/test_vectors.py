@@ -5,7 +5,7 @@ import re
 import numpy as np
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from opsengine import decode, vectors
@@ -94,7 +94,7 @@ def both_ways(body):
         return quick, outcome(body)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(bodies())
 @example(b'[{"tensor":[1,2]},{"tensor":[3,4]}]')
 @example(b'[{"tensor":[1],[2]},{"tensor":[3]}]')
@@ -113,7 +113,7 @@ def test_any_body_is_read_like_record_by_record(body):
     assert quick == slow
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(bent())
 def test_any_damaged_body_is_read_like_record_by_record(body):
     quick, slow = both_ways(body)
