@@ -1,13 +1,11 @@
 """Pages of edges: the list of a pipeline, one edge, and what people do with them."""
 
-import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.cache import cache
-from django.core.exceptions import EmptyResultSet
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -38,7 +36,7 @@ page_or_form = require_http_methods(["GET", "HEAD", "POST"])
 def edges(request: SignedInRequest, pk: int) -> HttpResponse:
     """A pipeline's edges: what each should run beside what it proved that it serves."""
     pipeline = catalog.pipeline_for(request.user, pk)
-    context = _listed(request, pipeline.workspace, queries.edges_for(request.user, pipeline=pipeline))
+    context = _listed(request, pipeline.workspace, queries.edges_for(request.user, pipeline=pipeline), f"pipeline.{pk}")
     context |= {"pipeline": pipeline, "can_add": queries.publishes_to_run(pipeline).exists()}
     return render(request, "edges/_edges.html" if pages.wants_fragment(request) else "edges/edges.html", context)
 
@@ -48,7 +46,7 @@ def edges(request: SignedInRequest, pk: int) -> HttpResponse:
 def fleet(request: SignedInRequest, pk: int) -> HttpResponse:
     """The edges of all pipelines of a workspace."""
     workspace = catalog.workspace_for(request.user, pk)
-    context = _listed(request, workspace, queries.edges_for(request.user, workspace=workspace))
+    context = _listed(request, workspace, queries.edges_for(request.user, workspace=workspace), f"workspace.{pk}")
     return render(request, "edges/_edges.html" if pages.wants_fragment(request) else "edges/fleet.html", context)
 
 
@@ -140,11 +138,14 @@ def remove(request: SignedInRequest, pk: UUID) -> HttpResponse:
     return pages.ask(request, "edges/_remove.html", _of_edge(request, edge))
 
 
-def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge]) -> dict[str, Any]:
-    """A page of the edges that match the filter, and how all of them are. As many queries for 10,000 as for one."""
+def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge], whose: str) -> dict[str, Any]:
+    """A page of the edges that match the filter, and how all of them are. As many queries for 10,000 as for one.
+
+    `whose` names the place whose edges these all are: whoever may see it sees the same.
+    """
     form, now = forms.FilterForm(request.GET), timezone.now()
     is_filtered = any(form.data.get(name) for name in form.fields)
-    summary = _summary(found, now)
+    summary = _summary(found, whose, now)
     # What no filter narrows was just counted.
     page = pages.paged_by_id(
         request, _filtered(found, form), queries.whole_edges(), None if is_filtered else summary.total
@@ -160,23 +161,15 @@ def _listed(request: SignedInRequest, workspace: Workspace, found: QuerySet[Edge
     )
 
 
-def _summary(found: QuerySet[Edge], now: datetime) -> queries.FleetSummary:
+def _summary(found: QuerySet[Edge], whose: str, now: datetime) -> queries.FleetSummary:
     """How all edges of a list are. Of a large fleet it is kept for seconds: every open list asks again and again."""
-    key = _key_of(found)
+    key = f"edges.summary.{whose}"
     summary: queries.FleetSummary | None = cache.get(key)
     if summary is None:
         summary = queries.summary_for(found, now, LAPSE_HOURS, named=LAPSING_NAMED)
         if summary.total >= LARGE_FLEET:
             cache.set(key, summary, SUMMARY_SECONDS)
     return summary
-
-
-def _key_of(found: QuerySet[Edge]) -> str:
-    try:
-        told = str(found.query)
-    except EmptyResultSet:  # of no publish: there is nothing to ask the database
-        told = ""
-    return f"edges.summary.{hashlib.sha256(told.encode()).hexdigest()}"
 
 
 def _filtered(edges: QuerySet[Edge], form: forms.FilterForm) -> QuerySet[Edge]:

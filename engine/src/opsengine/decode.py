@@ -33,7 +33,7 @@ class Batch:
     """The columns of a request, each with `count` rows. `sent` has those of a JSON body as its caller wrote them."""
 
     count: int
-    columns: dict[str, Field]
+    columns: Mapping[str, Field]
     sent: Mapping[str, Sent]
 
 
@@ -103,7 +103,7 @@ def of_records(records: list[Any]) -> Batch:
     # Each row has a value under a name, so each is a record: nothing else in JSON has names.
     if set(map(len, records)) != {len(names)}:
         _refuse_uneven(records, set(names))
-    return Batch(len(records), dict(columns), columns)
+    return Batch(len(records), columns, columns)
 
 
 def _refuse_uneven(records: list[dict[str, object]], names: set[str]) -> NoReturn:

@@ -51,7 +51,7 @@ class Result:
     facts: Facts
     time: int
     count: int
-    inputs: dict[str, Field]
+    inputs: Mapping[str, Field]
     outputs: dict[str, Field]
     elapsed: tuple[int, ...]
     checks: dict[str, Array] = field(default_factory=dict)
