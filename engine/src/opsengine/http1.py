@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._is_behind = False  # a head that is not complete began behind such parts
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._heads: list[Head | None] = []  # of the requests that began in the piece at hand, None: not a plain one
+        self._told: list[Head | None] = []  # by each request that began in the piece at hand, None: not a plain one
         self._request: Request | None = None  # its head is complete, its body is not
         self._lined: deque[Request] = deque()  # whole, and sent before the one under way was answered
         self._running: Request | None = None
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
                 self._began = self._heard
                 self._line_up(*known)
                 return
-        self._heads.clear()
+        self._told.clear()
         self._feed(data)
         if self._request is not None and not self._is_ending:
             self._keep(self._request)
@@ -141,8 +141,8 @@ class Connection(asyncio.Protocol):
             self._is_behind = False
             if self._head > LARGEST_HEAD or len(self._headers) > MOST_HEADERS:
                 self._refuse_head()
-        elif not is_behind and self._request is None and len(self._heads) == 1 and self._heads[0]:
-            heads.keep(data, self._heads[0])
+        elif not is_behind and self._request is None and len(self._told) == 1 and self._told[0]:
+            heads.keep(data, self._told[0])
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
             encoding=headers.get(b"content-encoding", b"").decode("latin-1"),
         )
         self._head = 0
-        self._heads.append(None)
+        self._told.append(None)
         self._request = request
         if request.method == "CONNECT":  # what follows is no HTTP, so the parser stops here whatever is answered
             self._refuse("This is no proxy: CONNECT is not taken here.", 501)
@@ -251,7 +251,7 @@ class Connection(asyncio.Protocol):
         is_plain = request.keep_alive and not is_chunked and not is_waiting and request.size == size
         if is_plain and self._parser.get_http_version() == "1.1":
             told = request.method, request.path, request.query, request.content_type, request.accept, request.encoding
-            self._heads[-1] = Head(*told, size)
+            self._told[-1] = Head(*told, size)
 
     @property
     def _is_of_old(self) -> bool:
@@ -357,7 +357,7 @@ class Connection(asyncio.Protocol):
         head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self._url, b"".join(lines))
         self._parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
-        self._heads.append(None)  # what came was not this head
+        self._told.append(None)  # what came was not this head
 
     def _refuse_head(self) -> None:
         self._refuse(
