@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,17 @@ def durable_postgres() -> Iterator[dict[str, str]]:
         return
     with tempfile.TemporaryDirectory(prefix="opscenter-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)  # the postgres user must reach its part
-        with _postgres(Path(name), fsync="on") as found:
+        with _postgres(Path(name), {}) as found:
             yield found
 
 
+# What tests write outlives nobody, so it need not reach the disk. And whoever analyses a table while a test fills it
+# finds nothing in it that is committed: PostgreSQL then plans as if the table were empty, and a page takes hours.
+ONLY_FOR_TESTS = {"fsync": "off", "autovacuum": "off"}
+
+
 @contextmanager
-def _postgres(folder: Path, fsync: str = "off") -> Iterator[dict[str, str]]:
+def _postgres(folder: Path, settings: Mapping[str, str] = ONLY_FOR_TESTS) -> Iterator[dict[str, str]]:
     """A cluster of its own. PostgreSQL refuses to run as root, so root becomes the user of Debian's package."""
     data, password, port = folder / "postgres", secrets.token_hex(16), free_port()
     password_file = data / "password"
@@ -123,8 +128,7 @@ def _postgres(folder: Path, fsync: str = "off") -> Iterator[dict[str, str]]:
     words = f"--username opscenter --pwfile {password_file} --auth scram-sha-256 --encoding UTF8 --no-sync".split()
     command = [_found("initdb"), "--pgdata", str(data / "data"), *words]
     subprocess.run(command, cwd=data, user=user, group=user, stdout=subprocess.DEVNULL, check=True)
-    # What tests write outlives nobody, so it need not reach the disk.
-    options = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": data, "fsync": fsync}
+    options = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": data, **settings}
     words = [f"--{name}={value}" for name, value in options.items()]
     command = [_found("postgres"), "-D", str(data / "data"), *words]
     # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
