@@ -10,7 +10,7 @@ from engine.tests.conftest import ARROW, EngineProcess
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import FakeRegistry, publish
 from engine.tests.test_steps import BY_THREE, BY_TWO, V, inference, named, rules
-from opsengine import chunks, encode, selection
+from opsengine import chunks, encode, logpages, selection
 from opsengine import rows as log_rows
 from opsengine.errors import RequestError
 from opsengine.plane import DataPlane
@@ -61,7 +61,8 @@ def test_no_request_to_a_pipeline_of_all_kinds_of_steps_is_a_500(load_pipeline):
         statuses[answered(plane, path.partition("?")[2], headers, body)] += 1
     assert set(statuses) <= {200, 400, 413, 415} and statuses[200] > 100
     for result in logged:  # what was answered can be logged, and read again
-        batch = log_rows.to_batch(chunks.whole(list(chunks.pack([result]))))
+        (page,) = logpages.of_chunks(list(chunks.pack([result])))
+        batch = logpages.batch_of(page.described, page.body, page.size)
         assert len(orjson.loads(b"[%b]" % encode.log_json(log_rows.from_batch(batch), None))) == result.count
 
 

@@ -5,15 +5,16 @@ import sqlite3
 import struct
 import uuid
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
 
 from engine.tests.conftest import eventually
-from opsengine import app, journal
+from opsengine import app, chunks, journal, logpages
 from opsengine import logwriter as writing
-from opsengine.logstore import JOURNAL_RESERVE, Gap, LogStore, Lost, NewPage, Shipment
+from opsengine.logstore import JOURNAL_RESERVE, Gap, LogStore, Lost, Shipment
 from opsengine.logwriter import LogWriter
 from opsengine.messages import Request
 from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
@@ -29,7 +30,17 @@ def result(*values, moment=1000, facts=FACTS, width=1, **inputs):
 
 
 def page(*values, **more):
-    return NewPage(FACTS.version, to_batch(of_result(result(*values, **more))))
+    return one_page(result(*values, **more))
+
+
+def noisy_page(noise, **more):
+    """100 rows that do not compress."""
+    return page(*range(100), x=noise.random((100, 50), dtype=np.float32), **more)
+
+
+def one_page(made):
+    (only,) = logpages.of_chunks(list(chunks.pack([made])))
+    return only
 
 
 def values(shipment):
@@ -75,7 +86,7 @@ def test_shipment_has_at_most_the_rows_asked_for(log):
 
 
 def test_shipment_is_of_one_schema_and_one_pipeline_version(log):
-    other = NewPage("2e78349c-d282-41c9-a435-0c943c3accf1", page(3).batch)
+    other = replace(page(3), pipeline_version="2e78349c-d282-41c9-a435-0c943c3accf1")
     log.append([page(1), page(2, note=["a"]), other])
     versions = []
     for _ in range(3):
@@ -113,10 +124,10 @@ def test_cap_drops_acknowledged_rows_first(make):
     store = make(2**20)
     noise = np.random.default_rng(1)
     for _ in range(10):
-        store.append([page(*noise.random(100), width=50)])
+        store.append([noisy_page(noise)])
     store.acknowledge(900)
     for _ in range(300):
-        last = store.append([page(*noise.random(100), width=50)])
+        last = store.append([noisy_page(noise)])
         store.acknowledge(last - 100)
     assert store.used <= 2**20
     assert store.position.shed == 0
@@ -127,7 +138,7 @@ def test_cap_that_costs_unacknowledged_rows_leaves_one_gap(make):
     store = make(2**20)
     noise = np.random.default_rng(1)
     for turn in range(300):
-        last = store.append([page(*noise.random(100), width=50, moment=1000 + turn)])
+        last = store.append([noisy_page(noise, moment=1000 + turn)])
     assert store.used <= 2**20
     gap = store.next(1000)
     assert isinstance(gap, Gap) and gap.first == 1 and gap.reason == "storage_limit"
@@ -173,7 +184,7 @@ def test_center_that_lost_rows_which_are_gone_gets_a_gap(make):
     store = make(2**20)
     noise = np.random.default_rng(1)
     for _ in range(400):
-        last = store.append([page(*noise.random(100), width=50)])
+        last = store.append([noisy_page(noise)])
         store.acknowledge(last)
     store.resync(1)
     gap = store.next(1000)
@@ -478,7 +489,7 @@ def test_sqlites_own_journal_keeps_to_its_room(make, tmp_path, cap):
     made = Result(FACTS, 1000, 100, {"x": numbers}, {"y": numbers[:, 0]}, (5, 7))
     sizes = []
     for _ in range(60):
-        store.append([NewPage(FACTS.version, to_batch(of_result(made)))])
+        store.append([one_page(made)])
         sizes.append((tmp_path / "logs" / "rows.sqlite-wal").stat().st_size)
     assert max(sizes) <= room
     assert min(sizes[30:]) > room // 4, "it is written over, not cut off"

@@ -7,15 +7,14 @@ import pytest
 
 from engine.tests.fakes.center import Refuse
 from engine.tests.fakes.http import Reply
-from engine.tests.test_logstore import FACTS, page, result
-from opsengine import bundle, transport
+from engine.tests.test_logstore import page, result
+from opsengine import bundle, chunks, logpages, transport
 from opsengine import shipper as shipping
 from opsengine.center import Center
 from opsengine.errors import CenterRefused, CenterUnavailable
 from opsengine.identity import Identity
-from opsengine.logstore import LogStore, Lost, NewPage
+from opsengine.logstore import LogStore, Lost
 from opsengine.logwriter import LogWriter
-from opsengine.rows import of_result, to_batch
 from opsengine.shipper import Shipper
 
 
@@ -156,14 +155,10 @@ def test_single_row_too_large_is_a_gap(center, log, make_shipper, monkeypatch):
     huge = np.random.default_rng(1).random((1, 20_000)).astype(np.float32)
     row = result(1)
     row.inputs["x"] = huge
-    log.append([NewPage(FACTS.version, shipping_batch(row)), page(2)])
+    log.append([*logpages.of_chunks(list(chunks.pack([row]))), page(2)])
     ship_all(make_shipper())
     assert received(center) == [[2]]
     assert [gap["reason"] for gap in center.gaps] == ["row_too_large"]
-
-
-def shipping_batch(row):
-    return to_batch(of_result(row))
 
 
 def test_page_that_is_refused_again_and_again_is_told_as_a_gap(center, log, make_shipper):

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from engine.tests.conftest import ARROW, JSON, Shelf
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from opsengine import chunks, encode, fields, pipeline, rows
+from opsengine import chunks, encode, fields, logpages, pipeline, rows
 from opsengine.errors import RequestError
 from opsengine.plane import DataPlane
 from opsengine.store import ContentStore
@@ -82,7 +82,8 @@ def asked(plane_and_log, body, kind):
         assert len(str(refused)) > 10
         return None
     (result,) = logged
-    batch = rows.to_batch(chunks.whole(list(chunks.pack([result, result]))))
+    (page,) = logpages.of_chunks(list(chunks.pack([result, result])))
+    batch = logpages.batch_of(page.described, page.body, page.size)
     assert batch.num_rows == 2 * len(answer)
     orjson.loads(b"[" + encode.log_json(rows.from_batch(batch), None) + b"]")
     pa.ipc.open_file(encode.answer_arrow(result, None)).read_all().validate(full=True)

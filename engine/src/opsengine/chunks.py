@@ -7,16 +7,17 @@ a page is later made of a few long buffers instead of thousands of short arrays.
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, groupby
 from math import prod
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 
 from opsengine import rows
-from opsengine.fields import Field
+from opsengine.fields import Array, Field
 from opsengine.rows import Answering, Facts, Result, Rows
 
 LENGTH = struct.Struct("<I")
@@ -68,6 +69,15 @@ class Chunk:
     def size(self) -> int:
         """Bytes held, roughly for lists."""
         return sum(len(v) if isinstance(v, bytes) else LIST_BYTES * len(v) for v in self.values)
+
+
+class Columns(NamedTuple):
+    """Rows of one kind with an entry a row: `times` (epoch ms), `elapsed` (ns; rows x stages), and each column."""
+
+    kind: Kind
+    times: Array
+    elapsed: Array
+    values: Sequence[Field]
 
 
 _kinds: dict[object, Kind] = {}
@@ -144,13 +154,13 @@ def packed_bytes(chunk: Chunk) -> list[bytes]:
     return [LENGTH.pack(len(head)), head, *(value for value in chunk.values if isinstance(value, bytes))]
 
 
-def unpacked(body: bytes, kinds: dict[bytes, Kind]) -> Chunk:
-    """A chunk out of its bytes. `kinds` has those met before. Raises ValueError where they are none."""
+def unpacked(body: bytes) -> Chunk:
+    """A chunk out of its bytes. Raises ValueError where they are none."""
     (length,) = LENGTH.unpack_from(body)
     at = LENGTH.size + length
     try:
         told, times, counts, elapsed, listed = orjson.loads(body[LENGTH.size : at])
-        kind = _kind_again(told, kinds)
+        kind = kind_again(orjson.dumps(told))
         values: list[Values] = []
         for column in kind.columns:
             if column.form in LISTED:
@@ -164,33 +174,38 @@ def unpacked(body: bytes, kinds: dict[bytes, Kind]) -> Chunk:
     return Chunk(kind, times, counts, [tuple(one) for one in elapsed], values)
 
 
-def _kind_again(told: Any, kinds: dict[bytes, Kind]) -> Kind:
-    """The kind that `_kind` told of. Raises TypeError or ValueError where it did not."""
-    text = orjson.dumps(told)
-    known = kinds.get(text)
-    if known is None:
-        (*plain, arms), columns, dropped, labels = told
-        facts = Facts._make([*plain, tuple(Answering(*arm) for arm in arms)])
-        made = tuple(Column(group, name, form, tuple(shape)) for group, name, form, shape in columns)
-        known = kinds[text] = _kind(facts, made, tuple(dropped), tuple(labels))
-    return known
+@lru_cache(MOST_KINDS)
+def kind_again(told: bytes) -> Kind:
+    """The kind that `Kind.told` tells of. Raises TypeError or ValueError where it is none."""
+    (*plain, arms), columns, dropped, labels = orjson.loads(told)
+    facts = Facts._make([*plain, tuple(Answering(*arm) for arm in arms)])
+    made = tuple(Column(group, name, form, tuple(shape)) for group, name, form, shape in columns)
+    return _kind(facts, made, tuple(dropped), tuple(labels))
 
 
-def whole(chunks: Sequence[Chunk]) -> Rows:
+def joined(chunks: Sequence[Chunk]) -> Columns:
     """The rows of chunks of one kind, in order."""
     kind = chunks[0].kind
     counts = list(chain.from_iterable(chunk.counts for chunk in chunks))
-    times = np.repeat(np.array([time for chunk in chunks for time in chunk.times], dtype=np.int64), counts)
+    times = np.array([time for chunk in chunks for time in chunk.times], dtype=np.int64)
     elapsed = np.array([one for chunk in chunks for one in chunk.elapsed], dtype=np.int64)
-    total = sum(counts)
+    values = [
+        _joined(column, [chunk.values[n] for chunk in chunks], sum(counts)) for n, column in enumerate(kind.columns)
+    ]
+    return Columns(kind, np.repeat(times, counts), np.repeat(elapsed, counts, axis=0), values)
+
+
+def as_rows(columns: Columns) -> Rows:
+    """The rows as answers and pages have them."""
+    kind = columns.kind
     groups: list[dict[str, Field]] = [{} for _ in range(4 + len(kind.labels))]
-    for place, column in enumerate(kind.columns):
-        groups[column.group][column.name] = _joined(column, [chunk.values[place] for chunk in chunks], total)
+    for column, values in zip(kind.columns, columns.values, strict=True):
+        groups[column.group][column.name] = values
     inputs, outputs, checks, arms, *recorded = groups
     together = Result(
         kind.facts,
         0,
-        total,
+        len(columns.times),
         inputs,
         outputs,
         (),
@@ -199,10 +214,15 @@ def whole(chunks: Sequence[Chunk]) -> Rows:
         rows.arrays(arms).get(""),
         kind.dropped,
     )
-    return rows.spread(together, times, np.repeat(elapsed, counts, axis=0))
+    return rows.spread(together, columns.times, columns.elapsed)
 
 
-def _joined(column: Column, parts: list[Values], total: int) -> Field:
+def whole(chunks: Sequence[Chunk]) -> Rows:
+    """The rows of chunks of one kind, in order, as answers and pages have them."""
+    return as_rows(joined(chunks))
+
+
+def _joined(column: Column, parts: Sequence[Values], total: int) -> Field:
     if column.form in LISTED:
         values = [value for part in parts for value in part]
         return np.array(values, dtype=object) if column.form == "text" else values

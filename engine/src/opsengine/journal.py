@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from opsengine import chunks
-from opsengine.chunks import Chunk, Kind
+from opsengine.chunks import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ class Journal:
     def read(self, epoch: bytes, after: int) -> list[Chunk]:
         """Chunks of this epoch with rows behind number `after`, in order, up to the first damaged record of a file."""
         found: list[tuple[int, Chunk]] = []
-        kinds: dict[bytes, Kind] = {}
         for index, path in enumerate(self._paths):
             content = path.read_bytes()
             for record in _records(content):
@@ -68,7 +67,7 @@ class Journal:
                 if record.epoch != epoch or record.first <= after:
                     continue
                 try:
-                    found.append((record.first, chunks.unpacked(content[record.start : record.end], kinds)))
+                    found.append((record.first, chunks.unpacked(content[record.start : record.end])))
                 except ValueError:
                     logger.warning("The log's journal holds a record of another engine version: told as a gap")
                     break

@@ -1,8 +1,8 @@
 """The local store of inference rows: append-only pages in one SQLite file.
 
 SQLite, because a page, the gap that replaces one, the acknowledgement and the numbering then change in one transaction:
-after a kill at any point the file says exactly which rows exist. A page is one Arrow record batch of one schema and one
-pipeline version; rows are numbered from 1 in each epoch (the uuid of the store).
+after a kill at any point the file says exactly which rows exist. A page (opsengine.logpages) holds rows of one kind and
+one pipeline version; rows are numbered from 1 in each epoch (the uuid of the store).
 """
 
 import logging
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from opsengine import journal
+from opsengine import journal, logpages
 from opsengine.errors import StateError
+from opsengine.logpages import Page
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ CREATE TABLE IF NOT EXISTS gap (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
     reason TEXT NOT NULL);
 """
-CODEC = "zstd"
 ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
 BUSY_SECONDS = 10.0
 SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
@@ -43,14 +43,6 @@ JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
 QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
-
-
-@dataclass(frozen=True, slots=True)
-class NewPage:
-    """Rows to append."""
-
-    pipeline_version: str
-    batch: pa.RecordBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +166,19 @@ class LogStore:
         with self._transaction():
             self._set("owner", edge_id)
 
-    def append(self, pages: Sequence[NewPage], lost: Lost | None = None) -> int:
+    def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
-        packed = [(page, *_pack(page.batch)) for page in pages]
-        incoming = sum(len(body) + ROW_BYTES for _, body, _ in packed)
+        incoming = sum(len(page.body) + ROW_BYTES for page in pages)
         self._empty_journal(incoming)
         with self._transaction():
             self._make_room(incoming)
             last, kind, before = self._position().last, 0, None
-            for page, body, size in packed:
+            for page in pages:
                 # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread
                 # and those that answer then queue.
                 if before is None or not _are_alike(before, page):
                     kind = self._kind(page)
-                last, before = self._insert(page, kind, body, size, last), page
+                last, before = self._insert(page, kind, last), page
             if lost and lost.count:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
@@ -277,7 +268,7 @@ class LogStore:
             low, high = start if start is not None else -(2**62), end if end is not None else 2**62
             with closing(self._db.execute(query, (low, high))) as cursor:
                 for body, size, schema in cursor:
-                    batch = _within(_unpack(body, size, schema), start, end)
+                    batch = _within(logpages.batch_of(schema, body, size), start, end)
                     batch = batch.slice(max(0, batch.num_rows - limit))
                     if batch.num_rows:
                         found.append(batch)
@@ -304,7 +295,7 @@ class LogStore:
                 if first > expected or wanted not in (None, kind):
                     break
                 version, wanted = page_version, kind
-                batch = _unpack(body, size, schema).slice(expected - first, at + max_rows - expected)
+                batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
                 batches.append(batch)
                 expected += batch.num_rows
         return Shipment(at, version, tuple(batches)) if batches else None
@@ -317,21 +308,20 @@ class LogStore:
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
-    def _kind(self, page: NewPage) -> int:
-        """The id of what pages of one version and one schema share."""
-        told = page.pipeline_version, page.batch.schema.serialize().to_pybytes()
+    def _kind(self, page: Page) -> int:
+        """The id of what pages of one version and one description share."""
+        told = page.pipeline_version, page.described
         self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", told)
         kind: tuple[int] = self._db.execute("SELECT id FROM kind WHERE version = ? AND schema = ?", told).fetchone()
         return kind[0]
 
-    def _insert(self, page: NewPage, kind: int, body: bytes, size: int, last: int) -> int:
-        times = page.batch.column("time").view(pa.int64()).to_numpy()
-        low, high = int(times.min()), int(times.max())
-        first, last = last + 1, last + page.batch.num_rows
-        if 4 * len(body) > self._cap:
-            self._note_gap(first, last, low, high, "storage_limit")
+    def _insert(self, page: Page, kind: int, last: int) -> int:
+        first, last = last + 1, last + page.count
+        if 4 * len(page.body) > self._cap:
+            self._note_gap(first, last, page.time_min, page.time_max, "storage_limit")
             return last
-        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", (first, last, low, high, kind, size, body))
+        row = (first, last, page.time_min, page.time_max, kind, page.size, page.body)
+        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return last
 
     def _make_room(self, incoming: int) -> None:
@@ -402,10 +392,8 @@ class LogStore:
                 raise
 
 
-def _are_alike(one: NewPage, other: NewPage) -> bool:
-    return one.pipeline_version == other.pipeline_version and bool(
-        one.batch.schema.equals(other.batch.schema, check_metadata=True)
-    )
+def _are_alike(one: Page, other: Page) -> bool:
+    return one.pipeline_version == other.pipeline_version and one.described == other.described
 
 
 def _journal_room(cap: int) -> int:
@@ -417,16 +405,6 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _pack(batch: pa.RecordBatch) -> tuple[bytes, int]:
-    message = batch.serialize()
-    return pa.compress(message, codec=CODEC, asbytes=True), message.size
-
-
-def _unpack(body: bytes, size: int, schema: bytes) -> pa.RecordBatch:
-    message = pa.decompress(body, decompressed_size=size, codec=CODEC)
-    return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(schema)))
 
 
 def _within(batch: pa.RecordBatch, start: int | None, end: int | None) -> pa.RecordBatch:

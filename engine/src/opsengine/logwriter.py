@@ -20,17 +20,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from opsengine import chunks, journal, rows
+from opsengine import chunks, journal, logpages
 from opsengine.chunks import Chunk, Kind
 from opsengine.journal import Journal
-from opsengine.logstore import LogStore, Lost, NewPage
+from opsengine.logpages import Page
+from opsengine.logstore import LogStore, Lost
 from opsengine.rows import Result
 
 logger = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.1  # rows gather this long; with the write itself they are on the disk within 200 ms
-PAGE_BYTES = 4 * 2**20  # rows of one page, before compression: well below the 10 MiB of a wire page
-PAGE_ROWS = 1000
 RETRY_SECONDS = 1.0  # after a write that failed
 RECORD = struct.Struct("<16sQ")  # epoch, rows taken
 
@@ -177,7 +176,7 @@ class LogWriter:
         missing = self._counter.read(position.epoch) - position.last
         found = self._journal.read(self._epoch, position.last)
         pages, unfit = _pages(found)
-        missing -= sum(page.batch.num_rows for page in pages)
+        missing -= sum(page.count for page in pages)
         lost = None
         for chunk in unfit:
             lost = _added(lost, chunk, "not_storable")
@@ -277,20 +276,17 @@ def _both(one: Lost | None, other: Lost | None) -> Lost | None:
     return Lost(one.count + other.count, *times, one.reason)
 
 
-def _pages(queued: Iterable[Chunk]) -> tuple[list[NewPage], list[Chunk]]:
+def _pages(queued: Iterable[Chunk]) -> tuple[list[Page], list[Chunk]]:
     """Chunks as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
     groups: dict[Kind, list[Chunk]] = {}
     for chunk in queued:
         groups.setdefault(chunk.kind, []).append(chunk)
-    pages: list[NewPage] = []
+    pages: list[Page] = []
     unfit: list[Chunk] = []
     for kind, group in groups.items():
         try:
-            batch = rows.to_batch(chunks.whole(group))
+            pages += logpages.of_chunks(group)
         except (pa.ArrowException, ValueError, TypeError):
             logger.exception("results cannot be logged", extra={"pipeline_version": kind.facts.version})
             unfit += group
-            continue
-        step = max(1, min(PAGE_ROWS, PAGE_BYTES * batch.num_rows // max(1, batch.nbytes)))
-        pages += [NewPage(kind.facts.version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
     return pages, unfit

@@ -1,0 +1,97 @@
+"""A page of the log store: its rows as bytes, and what pages of one kind share as a description.
+
+Rows of numbers only, which nearly all are, are kept as they were answered, a column after another (opsengine.chunks):
+what is the same in all of them stands in the description, and Arrow is made of them when they are read. A body is
+
+    u32 rows | u32 stages | i64 times, a row | i64 elapsed, rows x stages | the columns of the kind
+
+in LZ4, which costs next to nothing where numbers have nothing to give, and finds repeated ones as well as others do.
+Other rows are an Arrow record batch in Zstandard; their description is its schema.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import pyarrow as pa
+
+from opsengine import chunks, rows
+from opsengine.chunks import Chunk, Columns
+from opsengine.fields import Array
+
+HEAD = struct.Struct("<II")
+COLUMNS_CODEC, BATCH_CODEC = "lz4", "zstd"
+BATCH_SCHEMA = b"\xff\xff\xff\xff"  # an Arrow IPC message begins so, and no JSON does
+MOST_BYTES = 4 * 2**20  # of a page, before compression: well below the 10 MiB of a wire page
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one kind. Times are epoch ms, `size` is that of the body before compression."""
+
+    pipeline_version: str
+    described: bytes
+    count: int
+    time_min: int
+    time_max: int
+    body: bytes
+    size: int
+
+
+def of_chunks(some: Sequence[Chunk]) -> list[Page]:
+    """Chunks of one kind as pages. Raises pa.ArrowException, ValueError or TypeError for what Arrow cannot hold."""
+    if some[0].kind.is_even:
+        return list(_of_columns(chunks.joined(some)))
+    batch = rows.to_batch(chunks.whole(some))
+    step = _rows_of_page(batch.nbytes, batch.num_rows)
+    version = some[0].kind.facts.version
+    return [of_batch(version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
+
+
+def of_batch(pipeline_version: str, batch: pa.RecordBatch) -> Page:
+    """A record batch as a page."""
+    times = batch.column("time").view(pa.int64()).to_numpy()
+    message = batch.serialize()
+    body = pa.compress(message, codec=BATCH_CODEC, asbytes=True)
+    described = batch.schema.serialize().to_pybytes()
+    return Page(pipeline_version, described, len(times), int(times.min()), int(times.max()), body, message.size)
+
+
+def _of_columns(columns: Columns) -> Iterator[Page]:
+    kind, times, elapsed, values = columns
+    count, stages = elapsed.shape
+    arrays = [times, elapsed, *map(np.asarray, values)]
+    step = _rows_of_page(sum(array.nbytes for array in arrays), count)
+    for at in range(0, count, step):
+        some = times[at : at + step]
+        told = b"".join([HEAD.pack(len(some), stages), *(array[at : at + step].data for array in arrays)])
+        body = pa.compress(told, codec=COLUMNS_CODEC, asbytes=True)
+        yield Page(kind.facts.version, kind.told, len(some), int(some.min()), int(some.max()), body, len(told))
+
+
+def _rows_of_page(size: int, count: int) -> int:
+    return max(1, min(MOST_ROWS, MOST_BYTES * count // max(1, size)))
+
+
+def batch_of(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
+    """The rows of a page. Raises pa.ArrowException or ValueError where the body is damaged."""
+    if described.startswith(BATCH_SCHEMA):
+        message = pa.decompress(body, decompressed_size=size, codec=BATCH_CODEC)
+        return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(described)))
+    told = pa.decompress(body, decompressed_size=size, codec=COLUMNS_CODEC)
+    kind = chunks.kind_again(described)
+    count, stages = HEAD.unpack_from(told)
+    shapes = [("<i8", ()), ("<i8", (stages,)), *((column.form, column.shape) for column in kind.columns)]
+    times, elapsed, *values = _arrays(told, count, shapes)
+    return rows.to_batch(chunks.as_rows(Columns(kind, times, elapsed, values)))
+
+
+def _arrays(told: pa.Buffer, count: int, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Array]:
+    at = HEAD.size
+    for form, shape in shapes:
+        of, length = np.dtype(form), count * prod(shape)
+        yield np.frombuffer(told, of, length, at).reshape(count, *shape)
+        at += length * of.itemsize
