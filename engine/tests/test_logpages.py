@@ -107,6 +107,15 @@ def test_pages_of_an_engine_that_stored_all_as_arrow_are_read_and_sent(tmp_path)
     store.close()
 
 
+def test_rows_of_other_shapes_are_sent_together(tmp_path):
+    store = LogStore(tmp_path / "rows.sqlite", 2**23)
+    for width in (3, 1, 4):
+        store.append(logpages.of_chunks(packed([result(width, width=width)])))
+    shipment = store.next(1000)
+    assert [len(row["in"]["x"]) for batch in shipment.batches for row in batch.to_pylist()] == [3, 1, 4]
+    store.close()
+
+
 @pytest.mark.parametrize("more", [{}, {"note": ["a", "b"]}], ids=["numbers", "others"])
 @pytest.mark.parametrize("harm", [lambda body: body[:-9], lambda body: b"\0" * len(body), lambda body: b""])
 def test_a_damaged_page_is_no_rows(more, harm):

@@ -47,6 +47,9 @@ class Kind:
     dropped: tuple[str, ...]
     labels: tuple[str, ...]
     told: bytes  # all of this as JSON
+    described: (
+        bytes  # the same with 0 for the length of every axis: what results of other shapes have in common with it
+    )
     is_even: bool  # numbers only: such results are packed together
 
 
@@ -140,10 +143,12 @@ def _form(value: Field) -> tuple[str, tuple[int, ...]]:
 
 
 def _kind(facts: Facts, columns: tuple[Column, ...], dropped: tuple[str, ...], labels: tuple[str, ...]) -> Kind:
-    # orjson knows no named tuples.
-    plain = (*facts[:-1], [tuple(arm) for arm in facts.arms])
+    plain = (*facts[:-1], [tuple(arm) for arm in facts.arms])  # orjson knows no named tuples
     told = orjson.dumps([plain, [tuple(column) for column in columns], dropped, labels])
-    return Kind(facts, columns, dropped, labels, told, all(column.form not in LISTED for column in columns))
+    open_columns = [(*column[:-1], (0,) * len(column.shape)) for column in columns]
+    described = orjson.dumps([plain, open_columns, dropped, labels])
+    is_even = all(column.form not in LISTED for column in columns)
+    return Kind(facts, columns, dropped, labels, told, described, is_even)
 
 
 def packed_bytes(chunk: Chunk) -> list[bytes]:
@@ -176,7 +181,7 @@ def unpacked(body: bytes) -> Chunk:
 
 @lru_cache(MOST_KINDS)
 def kind_again(told: bytes) -> Kind:
-    """The kind that `Kind.told` tells of. Raises TypeError or ValueError where it is none."""
+    """The kind that `told` or `described` of a kind tells of. Raises TypeError or ValueError where they are none."""
     (*plain, arms), columns, dropped, labels = orjson.loads(told)
     facts = Facts._make([*plain, tuple(Answering(*arm) for arm in arms)])
     made = tuple(Column(group, name, form, tuple(shape)) for group, name, form, shape in columns)

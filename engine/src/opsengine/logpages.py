@@ -3,14 +3,14 @@
 Rows of numbers only, which nearly all are, are kept as they were answered, a column after another (opsengine.chunks):
 what is the same in all of them stands in the description, and Arrow is made of them when they are read. A body is
 
-    u32 rows | u32 stages | i64 times, a row | i64 elapsed, rows x stages | the columns of the kind
+    u32 rows | u32 stages | u32 lengths of axes | i64 times, a row | i64 elapsed, rows x stages | the columns
 
 in LZ4, which costs next to nothing where numbers have nothing to give, and finds repeated ones as well as others do.
 Other rows are an Arrow record batch in Zstandard; their description is its schema.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -21,7 +21,6 @@ from opsengine import chunks, rows
 from opsengine.chunks import Chunk, Columns
 from opsengine.fields import Array
 
-HEAD = struct.Struct("<II")
 COLUMNS_CODEC, BATCH_CODEC = "lz4", "zstd"
 BATCH_SCHEMA = b"\xff\xff\xff\xff"  # an Arrow IPC message begins so, and no JSON does
 MOST_BYTES = 4 * 2**20  # of a page, before compression: well below the 10 MiB of a wire page
@@ -62,14 +61,15 @@ def of_batch(pipeline_version: str, batch: pa.RecordBatch) -> Page:
 
 def _of_columns(columns: Columns) -> Iterator[Page]:
     kind, times, elapsed, values = columns
-    count, stages = elapsed.shape
     arrays = [times, elapsed, *map(np.asarray, values)]
-    step = _rows_of_page(sum(array.nbytes for array in arrays), count)
-    for at in range(0, count, step):
+    lengths = [length for array in arrays for length in array.shape[1:]]
+    step = _rows_of_page(sum(array.nbytes for array in arrays), len(times))
+    for at in range(0, len(times), step):
         some = times[at : at + step]
-        told = b"".join([HEAD.pack(len(some), stages), *(array[at : at + step].data for array in arrays)])
+        head = struct.pack(f"<{1 + len(lengths)}I", len(some), *lengths)
+        told = b"".join([head, *(array[at : at + step].data for array in arrays)])
         body = pa.compress(told, codec=COLUMNS_CODEC, asbytes=True)
-        yield Page(kind.facts.version, kind.told, len(some), int(some.min()), int(some.max()), body, len(told))
+        yield Page(kind.facts.version, kind.described, len(some), int(some.min()), int(some.max()), body, len(told))
 
 
 def _rows_of_page(size: int, count: int) -> int:
@@ -83,15 +83,18 @@ def batch_of(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
         return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(described)))
     told = pa.decompress(body, decompressed_size=size, codec=COLUMNS_CODEC)
     kind = chunks.kind_again(described)
-    count, stages = HEAD.unpack_from(told)
-    shapes = [("<i8", ()), ("<i8", (stages,)), *((column.form, column.shape) for column in kind.columns)]
-    times, elapsed, *values = _arrays(told, count, shapes)
+    forms = [("<i8", 0), ("<i8", 1), *((column.form, len(column.shape)) for column in kind.columns)]
+    times, elapsed, *values = _arrays(told, forms)
     return rows.to_batch(chunks.as_rows(Columns(kind, times, elapsed, values)))
 
 
-def _arrays(told: pa.Buffer, count: int, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Array]:
-    at = HEAD.size
-    for form, shape in shapes:
-        of, length = np.dtype(form), count * prod(shape)
-        yield np.frombuffer(told, of, length, at).reshape(count, *shape)
-        at += length * of.itemsize
+def _arrays(told: pa.Buffer, forms: Sequence[tuple[str, int]]) -> Iterator[Array]:
+    """The arrays in a body. `forms`: the type of each, and how many axes a row of it has."""
+    head = struct.Struct(f"<{1 + sum(axes for _, axes in forms)}I")
+    count, *lengths = head.unpack_from(told)
+    at = head.size
+    for form, axes in forms:
+        of, shape, lengths = np.dtype(form), (count, *lengths[:axes]), lengths[axes:]
+        array = np.frombuffer(told, of, prod(shape), at)
+        yield np.require(array, requirements="A").reshape(shape)
+        at += array.nbytes
