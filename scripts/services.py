@@ -109,7 +109,7 @@ def durable_postgres() -> Iterator[dict[str, str]]:
 
 
 # What tests write outlives nobody, so it need not reach the disk. And whoever analyses a table while a test fills it
-# finds nothing in it that is committed: PostgreSQL then plans as if the table were empty, and a page takes hours.
+# finds nothing in it that is committed: PostgreSQL then plans as if the table were empty, and a page does not end.
 ONLY_FOR_TESTS = {"fsync": "off", "autovacuum": "off"}
 
 
