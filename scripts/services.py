@@ -104,7 +104,7 @@ def durable_postgres() -> Iterator[dict[str, str]]:
         return
     with tempfile.TemporaryDirectory(prefix="opscenter-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)  # the postgres user must reach its part
-        with _postgres(Path(name), {}) as found:
+        with _postgres(Path(name), settings={}) as found:
             yield found
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from engine.tests.fakes.center import Refuse
 from engine.tests.fakes.http import Reply
-from engine.tests.test_logstore import page, result
-from opsengine import bundle, chunks, logpages, transport
+from engine.tests.test_logstore import one_page, page, result
+from opsengine import bundle, transport
 from opsengine import shipper as shipping
 from opsengine.center import Center
 from opsengine.errors import CenterRefused, CenterUnavailable
@@ -155,7 +155,7 @@ def test_single_row_too_large_is_a_gap(center, log, make_shipper, monkeypatch):
     huge = np.random.default_rng(1).random((1, 20_000)).astype(np.float32)
     row = result(1)
     row.inputs["x"] = huge
-    log.append([*logpages.of_chunks(list(chunks.pack([row]))), page(2)])
+    log.append([one_page(row), page(2)])
     ship_all(make_shipper())
     assert received(center) == [[2]]
     assert [gap["reason"] for gap in center.gaps] == ["row_too_large"]

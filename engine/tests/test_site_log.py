@@ -11,11 +11,11 @@ import pytest
 from engine.tests.conftest import eventually
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from engine.tests.test_logstore import page, result
+from engine.tests.test_logstore import one_page, page, result
 from engine.tests.test_main_job import V1, start_joined
 from engine.tests.test_shipping import ship_all
 from engine.tests.test_site import scraped
-from opsengine import bundle, chunks, logpages, recorder, shipper, transport
+from opsengine import bundle, recorder, shipper, transport
 from opsengine.center import Center
 from opsengine.errors import CenterUnavailable
 from opsengine.identity import Identity
@@ -50,7 +50,7 @@ def test_cap_holds_for_all_files_together_at_all_times(open_log, tmp_path, cap):
         made = result(*range(count))
         made.inputs["x"] = noise
         written += count
-        log.append(logpages.of_chunks(list(chunks.pack([made]))))
+        log.append([one_page(made)])
         largest = max(largest, on_disk(tmp_path / "logs"))
         if turn % 7 == 0:
             log.acknowledge(log.position.last - 500)
@@ -145,7 +145,7 @@ def test_a_week_over_the_cap_is_accounted_for_to_the_row(center, open_log, make_
     for hour in range(7 * 24):
         made = result(*range(50), moment=1_763_683_200_000 + hour * 3_600_000)
         made.inputs["x"] = rng.random((50, 100)).astype(np.float32)  # does not compress
-        log.append(logpages.of_chunks(list(chunks.pack([made]))))
+        log.append([one_page(made)])
     ship_all(sender, 1000)
     received, lost = center.total()
     assert received + lost == 7 * 24 * 50 and received > 0 and lost > 0

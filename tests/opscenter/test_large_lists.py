@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from bench.logs.measure import analyze
 from bench.pages.measure import FEW, LISTS, PAGES, Filled
 from catalog.models import User
 from logs import queries as logs
@@ -39,14 +40,8 @@ def filled(owner: User, *counts: int) -> list[Filled]:
     rollups.roll_up_waiting(timezone.now)
     for one in made:
         one.log_everywhere()
-    if connection.vendor == "postgresql":
-        analyse()  # it does so by itself, but not within a transaction
+    analyze()
     return made
-
-
-def analyse() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
 
 
 def statements(client: Client, address: str) -> list[str]:
@@ -107,7 +102,8 @@ def test_no_page_walks_all_edges_for_each_version(browser: Client, owner: User, 
     (many,) = filled(owner, MANY)
     if is_analysed:
         # All edges are on one publish of one pipeline: what is true of most pipelines is not of this one.
-        analyse()
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
     most = WORK_FOR_EACH[connection.vendor] * MANY
     found = {page: sum(map(work_of, statements(browser, many.address(page)))) for page in ALL}
     assert {page: work for page, work in found.items() if work > most} == {}
@@ -144,8 +140,7 @@ def test_a_small_list_is_not_looked_for_among_those_of_others(browser: Client, o
     Filled(stranger, MANY)
     (few,) = filled(owner, FEW)
     Filled(stranger, MANY + 1)
-    if connection.vendor == "postgresql":
-        analyse()
+    analyze()
     found = {page: max(map(work_of, statements(browser, few.address(page)))) for page in ALL}
     assert {page: work for page, work in found.items() if work > WORK_OF_FEW[connection.vendor]} == {}
 

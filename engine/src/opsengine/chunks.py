@@ -47,9 +47,7 @@ class Kind:
     dropped: tuple[str, ...]
     labels: tuple[str, ...]
     told: bytes  # all of this as JSON
-    described: (
-        bytes  # the same with 0 for the length of every axis: what results of other shapes have in common with it
-    )
+    described: bytes  # the same with 0 for the length of every axis: results of other shapes are described alike
     is_even: bool  # numbers only: such results are packed together
 
 
@@ -194,9 +192,8 @@ def joined(chunks: Sequence[Chunk]) -> Columns:
     counts = list(chain.from_iterable(chunk.counts for chunk in chunks))
     times = np.array([time for chunk in chunks for time in chunk.times], dtype=np.int64)
     elapsed = np.array([one for chunk in chunks for one in chunk.elapsed], dtype=np.int64)
-    values = [
-        _joined(column, [chunk.values[n] for chunk in chunks], sum(counts)) for n, column in enumerate(kind.columns)
-    ]
+    total = sum(counts)
+    values = [_joined(column, [chunk.values[at] for chunk in chunks], total) for at, column in enumerate(kind.columns)]
     return Columns(kind, np.repeat(times, counts), np.repeat(elapsed, counts, axis=0), values)
 
 
@@ -227,7 +224,7 @@ def whole(chunks: Sequence[Chunk]) -> Rows:
     return as_rows(joined(chunks))
 
 
-def _joined(column: Column, parts: Sequence[Values], total: int) -> Field:
+def _joined(column: Column, parts: list[Values], total: int) -> Field:
     if column.form in LISTED:
         values = [value for part in parts for value in part]
         return np.array(values, dtype=object) if column.form == "text" else values
