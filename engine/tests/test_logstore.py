@@ -1,11 +1,14 @@
 """The local log: numbers without holes, a cap that is kept, and nothing lost uncounted."""
 
 import os
+import shutil
 import sqlite3
 import struct
 import uuid
 import zlib
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import orjson
@@ -151,6 +154,122 @@ def test_cap_that_costs_unacknowledged_rows_leaves_one_gap(make):
         kept += shipment.count
         store.acknowledge(shipment.first + shipment.count - 1)
     assert kept + gap.last == last == 30_000
+
+
+def rows_of(store, limit):
+    return [row for batch in store.newest(limit) for row in batch.to_pylist()]
+
+
+def new_columns(start, count):
+    """Pages that nobody sent the like of: each has a column of its own."""
+    return [page(value, **{f"column-{value}" + "x" * 400: np.zeros(1)}) for value in range(start, start + count)]
+
+
+def kinds(path):
+    with closing(sqlite3.connect(path)) as db:
+        lost = db.execute("SELECT count(*) FROM page WHERE kind NOT IN (SELECT id FROM kind)").fetchone()
+        assert lost == (0,), "pages without their description"
+        return db.execute("SELECT count(*) FROM kind").fetchone()[0]
+
+
+@pytest.mark.parametrize("is_acknowledged", [True, False])
+@pytest.mark.parametrize("at_once", [5, 50])
+def test_ever_new_columns_keep_to_the_cap(make, tmp_path, at_once, is_acknowledged):
+    store, folder = make(2**20), tmp_path / "logs"
+    for start in range(0, 1000, at_once):
+        last = store.append(new_columns(start, at_once))
+        if is_acknowledged:
+            store.acknowledge(last)
+        assert store.used <= 2**20
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 2**20
+    kept = [row["out"]["y"] for row in rows_of(store, 1000)]
+    assert 100 < len(kept) < 1000 and kept == list(range(1000))[-len(kept) :]
+    assert store.position.shed <= (0 if is_acknowledged else 1000 - len(kept))
+    store.close()
+    assert kinds(folder / "rows.sqlite") <= 2 * len(kept)
+
+
+def test_ever_new_columns_keep_to_the_cap_whenever_the_engine_starts(make, tmp_path):
+    for start in range(0, 2000, 20):
+        store = make(2**20)
+        store.append(new_columns(start, 20))
+        assert store.used <= 2**20
+        store.close()
+    assert kinds(tmp_path / "logs" / "rows.sqlite") < 1000
+
+
+def test_columns_that_come_again_are_described_again(make):
+    store, noise = make(2**20), np.random.default_rng(1)
+    for turn in range(4):
+        store.append(new_columns(0, 600))
+        assert [row["in"][f"column-{at}" + "x" * 400] for at, row in enumerate(rows_of(store, 600))] == [0.0] * 600, (
+            turn
+        )
+        for _ in range(50):
+            last = store.append([noisy_page(noise)])
+        store.acknowledge(last)
+        left = store._db.execute("SELECT count(*) FROM kind").fetchone()[0]
+        assert left < 600, "or they would not have to be described again"
+
+
+def test_descriptions_that_an_engine_before_left_behind_go_and_cost_no_rows(make, tmp_path):
+    store, path = make(2**20), tmp_path / "logs" / "rows.sqlite"
+    store.append([page(1, 2, 3)])
+    store.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        left = ((FACTS.version, os.urandom(1000)) for _ in range(2000))
+        db.executemany("INSERT INTO kind (version, schema) VALUES (?, ?)", left)
+    store = make(2**20)
+    assert store.used > 2 * 2**20
+    journals = []
+    for value in range(4, 200):
+        store.append([page(value)])
+        journals.append(path.with_name("rows.sqlite-wal").stat().st_size)
+    assert store.used <= 2**20
+    assert max(journals) <= 2**20 // 4
+    assert values(store.next(1000)) == list(range(1, 200)) and store.position.shed == 0
+
+
+def test_a_kill_while_descriptions_go_leaves_all_pages_with_theirs(make, tmp_path, monkeypatch):
+    store, folder, found = make(2**20), tmp_path / "logs", []
+    committed = store._committed
+
+    @contextmanager
+    def killed_behind():
+        with committed():
+            yield
+        shutil.copytree(folder, tmp_path / "copy", dirs_exist_ok=True)
+        found.append(kinds(tmp_path / "copy" / "rows.sqlite"))
+
+    monkeypatch.setattr(store, "_committed", killed_behind)
+    for start in range(0, 1000, 50):
+        store.append(new_columns(start, 50))
+    assert len(found) > 30 and min(after - before for before, after in pairwise(found)) < 0, "in several steps"
+
+
+def test_a_description_that_is_too_long_is_a_gap_and_costs_no_other_rows(log):
+    log.append([page(1, 2)])
+    log.append([page(3), page(4, **{"long" * 2**20: np.zeros(1)}), page(5)])
+    assert values(log.next(10)) == [1, 2, 3]
+    log.acknowledge(3)
+    assert log.next(10) == Gap(4, 4, 1000, 1000, "storage_limit")
+    log.acknowledge(4)
+    assert values(log.next(10)) == [5]
+
+
+def test_to_find_what_is_sent_next_takes_no_longer_behind_many_pages(log):
+    def steps():
+        counted = []
+        log._db.set_progress_handler(lambda: counted.append(1), 1)
+        assert log.next(1) is not None
+        log._db.set_progress_handler(None, 1)
+        return len(counted)
+
+    log.append([page(1), page(2)])
+    few = steps()
+    log.append([page(value) for value in range(500)])
+    log.acknowledge(500)
+    assert steps() <= few + 20
 
 
 def test_gap_that_was_in_flight_after_all_is_not_counted_as_shed(log):

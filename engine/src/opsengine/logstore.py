@@ -13,11 +13,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
 
-from opsengine import journal, logpages
+from opsengine import journal, logkinds, logpages
 from opsengine.errors import StateError
 from opsengine.logpages import Page
 
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS kind (
-    id INTEGER PRIMARY KEY, version TEXT NOT NULL, schema BLOB NOT NULL, UNIQUE (version, schema));
 CREATE TABLE IF NOT EXISTS page (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time_min INTEGER NOT NULL, time_max INTEGER NOT NULL,
     kind INTEGER NOT NULL REFERENCES kind, size INTEGER NOT NULL, body BLOB NOT NULL);
@@ -111,6 +110,7 @@ class LogStore:
             logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
             self._db = self._open(path, cap)
         self._page_bytes = int(self._value("PRAGMA page_size"))
+        self._kinds = logkinds.Kinds(self._db, self._page_bytes, _journal_room(cap) // 2)
         self._journal = Path(f"{path}-wal")
         self._beside = journal.paths(path.parent)
 
@@ -130,7 +130,7 @@ class LogStore:
             room, page_bytes = _journal_room(cap), int(db.execute("PRAGMA page_size").fetchone()[0])
             db.execute(f"PRAGMA wal_autocheckpoint={room // 2 // page_bytes}")
             db.execute(f"PRAGMA journal_size_limit={room}")
-            db.executescript(TABLES)
+            db.executescript(logkinds.TABLE + TABLES)
             db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
         except sqlite3.Error:
@@ -167,23 +167,18 @@ class LogStore:
             self._set("owner", edge_id)
 
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
-        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
-        incoming = sum(len(page.body) + ROW_BYTES for page in pages)
+        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks.
+
+        Where descriptions go too, that is in transactions before: SQLite's journal has no room for many at once.
+        """
+        incoming = self._incoming(pages)
         self._empty_journal(incoming)
-        with self._transaction():
-            self._make_room(incoming)
-            last, kind, before = self._position().last, 0, None
-            for page in pages:
-                # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread
-                # and those that answer then queue.
-                if before is None or not _are_alike(before, page):
-                    kind = self._kind(page)
-                last, before = self._insert(page, kind, last), page
-            if lost and lost.count:
-                self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
-                last += lost.count
-            self._set("last", last)
-        return last
+        with self._lock:
+            while True:
+                with self._committed():
+                    if self._make_room(incoming):
+                        return self._append(pages, lost)
+                self._kinds.forget(self._committed, _journal_room(self._cap) // 4)
 
     def next(self, max_rows: int) -> Shipment | Gap | None:
         """What to send next: a gap, or up to `max_rows` rows after the acknowledged ones; None when all is told."""
@@ -286,7 +281,8 @@ class LogStore:
     def _shipment(self, at: int, max_rows: int) -> Shipment | None:
         query = (
             "SELECT p.first, p.body, p.size, p.kind, k.schema, k.version FROM page p JOIN kind k ON k.id = p.kind"
-            " WHERE p.last >= ? AND p.first < ? ORDER BY p.first"
+            " WHERE p.first >= ifnull((SELECT max(first) FROM page WHERE first <= ?1), ?1) AND p.first < ?2"
+            " AND p.last >= ?1 ORDER BY p.first"
         )
         batches: list[pa.RecordBatch] = []
         version, wanted, expected = "", None, at
@@ -308,43 +304,78 @@ class LogStore:
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
-    def _kind(self, page: Page) -> int:
-        """The id of what pages of one version and one description share."""
-        told = page.pipeline_version, page.described
-        self._db.execute("INSERT OR IGNORE INTO kind (version, schema) VALUES (?, ?)", told)
-        kind: tuple[int] = self._db.execute("SELECT id FROM kind WHERE version = ? AND schema = ?", told).fetchone()
-        return kind[0]
-
-    def _insert(self, page: Page, kind: int, last: int) -> int:
-        first, last = last + 1, last + page.count
-        if 4 * len(page.body) > self._cap:
-            self._note_gap(first, last, page.time_min, page.time_max, "storage_limit")
-            return last
-        row = (first, last, page.time_min, page.time_max, kind, page.size, page.body)
-        self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    def _append(self, pages: Sequence[Page], lost: Lost | None) -> int:
+        last = self._position().last
+        # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread and
+        # those that answer then queue.
+        for told, alike in groupby(pages, self._told):
+            kind = self._kinds.id_of(*told) if told else None
+            for page in alike:
+                last = self._insert(page, kind, last)
+        if lost and lost.count:
+            self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
+            last += lost.count
+        self._set("last", last)
         return last
 
-    def _make_room(self, incoming: int) -> None:
-        """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
-        # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = _journal_room(self._cap) + len(self._beside) * self.queue_bytes
-        excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
+    def _told(self, page: Page) -> tuple[str, bytes] | None:
+        """What tells of a page's kind; None where there is no room for such a page."""
+        size = len(page.body) + self._kinds.size(len(page.described))
+        return (page.pipeline_version, page.described) if 4 * size <= self._cap else None
+
+    def _incoming(self, pages: Sequence[Page]) -> int:
+        """Bytes that pages take at most: where none of their kinds is described yet."""
+        size = 0
+        for told, alike in groupby(pages, self._told):
+            if told:
+                # To describe a kind changes an index page anywhere, which goes through SQLite's journal.
+                size += self._kinds.size(len(told[1])) + self._page_bytes
+                size += sum(len(page.body) + ROW_BYTES for page in alike)
+        return size
+
+    def _insert(self, page: Page, kind: int | None, last: int) -> int:
+        first, last = last + 1, last + page.count
+        if kind is None:
+            self._note_gap(first, last, page.time_min, page.time_max, "storage_limit")
+        else:
+            row = (first, last, page.time_min, page.time_max, kind, page.size, page.body)
+            self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return last
+
+    def _make_room(self, incoming: int) -> bool:
+        """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first.
+
+        False where descriptions are to go before more pages do.
+        """
+        excess = self._excess(incoming)
         if excess <= 0:
-            return
+            return True
         acked = self._position().acked
-        doomed = []
-        with closing(
-            self._db.execute("SELECT first, last, time_min, time_max, length(body) FROM page ORDER BY first")
-        ) as cursor:
-            for first, last, low, high, length in cursor:
-                if excess <= 0:
+        doomed, before = [], None
+        query = (
+            "SELECT p.first, p.last, p.time_min, p.time_max, length(p.body), p.kind, length(k.schema)"
+            " FROM page p JOIN kind k ON k.id = p.kind ORDER BY p.first"
+        )
+        with closing(self._db.execute(query)) as cursor:
+            for first, last, low, high, length, kind, described in cursor:
+                if excess <= 0 or self._kinds.are_loose:
                     break
                 doomed.append((first, last, low, high))
                 excess -= length + ROW_BYTES
+                if kind != before:
+                    self._kinds.loosen(described)
+                    before = kind
         for first, last, low, high in doomed:
             self._db.execute("DELETE FROM page WHERE first = ?", (first,))
             if last > acked:
                 self._note_gap(max(first, acked + 1), last, low, high, "storage_limit")
+        return excess <= 0 or not self._kinds.are_loose
+
+    def _excess(self, incoming: int) -> int:
+        """Bytes that are to go before `incoming` ones fit."""
+        # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
+        reserve = _journal_room(self._cap) + len(self._beside) * self.queue_bytes
+        return self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
 
     def _note_gap(self, first: int, last: int, low: int, high: int, reason: str) -> None:
         """Record a gap, as one with the gap before it where they touch, so that long outages do not pile records up."""
@@ -381,19 +412,20 @@ class LogStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, self._committed():
+            yield
 
-
-def _are_alike(one: Page, other: Page) -> bool:
-    return one.pipeline_version == other.pipeline_version and one.described == other.described
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """With the lock held."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
+                self._db.execute("ROLLBACK")
+            raise
 
 
 def _journal_room(cap: int) -> int:
