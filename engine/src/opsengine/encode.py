@@ -5,7 +5,7 @@ answer then costs the printing of its numbers, a column at a time, and one join.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from math import prod
 from typing import NamedTuple
 
@@ -129,7 +129,7 @@ class _Draft:
 
     def __init__(self, result: Result) -> None:
         self._result = result
-        self._values: list[Make] = []
+        self._places: dict[Make, int] = {}
 
     def form(self, selection: Selection | None) -> Form:
         """For answers with these columns (None: with all, in both documented shapes)."""
@@ -142,18 +142,16 @@ class _Draft:
         }
         if selection is not None:
             flat = Layout(layout.flat(time, cells, selection))
-            return Form(facts, tuple(self._values), flat, flat, ())
+            return Form(facts, tuple(self._places), flat, flat, ())
         nested = list(layout.nested(time, cells))
         parts = [list(self._classic(cells, original)) for original in (cells["in"], None)]
         short, long = (Layout([*nested, *classic]) for classic in parts)
         originals = tuple(_place(cell) for cell in cells["in"].values())
-        return Form(facts, tuple(self._values), short, long, originals)
+        return Form(facts, tuple(self._places), short, long, originals)
 
     def _cell(self, make: Make, axes: int = 0) -> Cell:
         """A place for a value; one that is there already is used again."""
-        if make not in self._values:
-            self._values.append(make)
-        return layout.bracketed(self._values.index(make), axes)
+        return layout.bracketed(self._places.setdefault(make, len(self._places)), axes)
 
     def _column(self, group: str, name: str, value: Field | Written | Constant) -> Cell:
         if name == "elapsed" and group == "metadata":
@@ -225,9 +223,8 @@ def _elapsed(result: Result) -> Value:
     return orjson.dumps(result.elapsed)
 
 
-@lru_cache(MOST_FORMS)
 def _column_of(group: str, name: str) -> Make:
-    """Prints a column; the same one for the same column."""
+    """Prints a column."""
     if group == "in":
         return lambda result: fields.printed(_shown(result)[name])
     if group == "out":
@@ -236,7 +233,6 @@ def _column_of(group: str, name: str) -> Make:
     return lambda result: fields.printed(result.recorded[label][name])
 
 
-@lru_cache(MOST_FORMS)
 def _flat_of(group: str, name: str) -> Make:
     """Prints a column of tensors with the numbers of a row in one list."""
     label = group.removeprefix(RECORDED)
