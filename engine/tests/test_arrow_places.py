@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from opsengine import arrowplaces, decode, encode
+from opsengine import arrowplaces, decode, encode, kept
 from opsengine.errors import RequestError
 from opsengine.rows import Facts, Result
 from opsengine.selection import parse
@@ -163,7 +163,7 @@ def test_what_differs_in_more_than_numbers_goes_the_long_way(vary):
 
 
 def test_kinds_and_forms_that_are_kept_are_bounded(monkeypatch):
-    monkeypatch.setattr(arrowplaces, "MOST", 5)
+    monkeypatch.setattr(kept, "MOST", 5)
     for count in range(1, 20):
         told(file_of({"x": fixed([[1, 2]] * count)}))
         encode.answer_arrow(made(1, 1000, count), None)

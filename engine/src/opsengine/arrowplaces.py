@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from opsengine import arrowsize
 from opsengine.fields import Field
+from opsengine.kept import Kept
 from opsengine.rows import RECORDED, Facts, Result
 from opsengine.selection import Selection
 
 HEAD = struct.Struct("<Ii")  # before a message: the mark, and the length of its metadata
 MARK = 0xFFFFFFFF
 END = HEAD.pack(MARK, 0)
-MOST = 256  # forms of requests, and kinds of answers, that are kept
 LARGEST = 2**14  # bytes of a body or an answer that is kept: of larger ones the values take the time
 
 Value = Callable[[Result], bytes]
@@ -48,9 +48,9 @@ class Form:
     end: int
 
 
-_forms: dict[bytes, Form] = {}
+_forms = Kept[bytes, Form]()
 # The facts are held, because a kind tells them by their id.
-_kinds: dict[tuple[object, ...], tuple[Facts, "Template | None"]] = {}
+_kinds = Kept[tuple[object, ...], tuple[Facts, "Template | None"]]()
 
 
 def read(body: bytes, begin: int, limit: int) -> tuple[int, dict[str, Field]] | None:
@@ -88,9 +88,7 @@ def learn(body: bytes, begin: int, schema: pa.Schema, columns: Mapping[str, Fiel
     fixed = tuple((place.start, body[place.start : place.end]) for place in places if not place.is_values)
     end = start + _body_length(body, begin)
     if body[end : end + HEAD.size] == END:
-        if len(_forms) >= MOST:
-            _forms.clear()
-        _forms[body[begin:start]] = Form(tuple(made), fixed, count, end)
+        _forms.keep(body[begin:start], Form(tuple(made), fixed, count, end), 2 * len(body))
 
 
 def _is_plain(value: Field) -> bool:
@@ -196,9 +194,8 @@ def answer(result: Result, selection: Selection | None, write: Callable[[], tupl
         return write()[0] if filled is None else filled
     made, schema = write()
     if len(made) <= LARGEST:
-        if len(_kinds) >= MOST:
-            _kinds.clear()
-        _kinds[key] = result.facts, _template(result, selection, made, schema)
+        told = result.facts, _template(result, selection, made, schema)
+        _kinds.keep(key, told, 2 * len(made) + result.kind_bytes)
     return made
 
 

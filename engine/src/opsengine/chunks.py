@@ -7,7 +7,6 @@ a page is later made of a few long buffers instead of thousands of short arrays.
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, groupby
 from math import prod
 from operator import attrgetter
@@ -18,10 +17,11 @@ import orjson
 
 from opsengine import rows
 from opsengine.fields import Array, Field
+from opsengine.kept import Kept
 from opsengine.rows import Answering, Facts, Result, Rows
 
 LENGTH = struct.Struct("<I")
-MOST_KINDS = 256  # whose description is kept: inputs of free shapes could make any number
+TOLD_BYTES = 16  # that a kind takes for a byte of what tells of it, roughly
 LISTED = ("list", "text")  # columns whose values are told in JSON
 LIST_BYTES = 64  # that a value of such a column takes in memory, roughly
 
@@ -81,7 +81,8 @@ class Columns(NamedTuple):
     values: Sequence[Field]
 
 
-_kinds: dict[object, Kind] = {}
+_kinds = Kept[object, Kind]()
+_told_kinds = Kept[bytes, Kind]()
 
 
 def pack(results: Iterable[Result]) -> Iterator[Chunk]:
@@ -90,9 +91,8 @@ def pack(results: Iterable[Result]) -> Iterator[Chunk]:
         some = list(together)
         kind = _kinds.get(key)
         if kind is None:
-            if len(_kinds) >= MOST_KINDS:
-                _kinds.clear()
-            kind = _kinds[key] = _kind_of(some[0])
+            kind = _kind_of(some[0])
+            _kinds.keep(key, kind, some[0].kind_bytes)
         for part in [some] if kind.is_even else ([one] for one in some):
             yield _packed(kind, part)
 
@@ -142,11 +142,16 @@ def _form(value: Field) -> tuple[str, tuple[int, ...]]:
 
 def _kind(facts: Facts, columns: tuple[Column, ...], dropped: tuple[str, ...], labels: tuple[str, ...]) -> Kind:
     plain = (*facts[:-1], [tuple(arm) for arm in facts.arms])  # orjson knows no named tuples
-    told = orjson.dumps([plain, [tuple(column) for column in columns], dropped, labels])
+    told = _fitted(orjson.dumps([plain, [tuple(column) for column in columns], dropped, labels]))
     open_columns = [(*column[:-1], (0,) * len(column.shape)) for column in columns]
-    described = orjson.dumps([plain, open_columns, dropped, labels])
+    described = _fitted(orjson.dumps([plain, open_columns, dropped, labels]))
     is_even = all(column.form not in LISTED for column in columns)
     return Kind(facts, columns, dropped, labels, told, described, is_even)
+
+
+def _fitted(made: bytes) -> bytes:
+    """The same bytes, to be kept: those that orjson made hold up to sixteen times their room."""
+    return bytes(memoryview(made))
 
 
 def packed_bytes(chunk: Chunk) -> list[bytes]:
@@ -177,9 +182,16 @@ def unpacked(body: bytes) -> Chunk:
     return Chunk(kind, times, counts, [tuple(one) for one in elapsed], values)
 
 
-@lru_cache(MOST_KINDS)
 def kind_again(told: bytes) -> Kind:
     """The kind that `told` or `described` of a kind tells of. Raises TypeError or ValueError where they are none."""
+    kind = _told_kinds.get(told)
+    if kind is None:
+        kind = _kind_told(told)
+        _told_kinds.keep(told, kind, TOLD_BYTES * len(told))
+    return kind
+
+
+def _kind_told(told: bytes) -> Kind:
     (*plain, arms), columns, dropped, labels = orjson.loads(told)
     facts = Facts._make([*plain, tuple(Answering(*arm) for arm in arms)])
     made = tuple(Column(group, name, form, tuple(shape)) for group, name, form, shape in columns)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from opsengine import arrowplaces, fields, layout
 from opsengine.fields import Field, Written
+from opsengine.kept import Kept
 from opsengine.layout import Cell, Layout, Part, Value
 from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
 from opsengine.selection import Selection
@@ -25,7 +26,6 @@ ARROW_TYPE = "application/vnd.apache.arrow.file"
 LONGEST_ORIGINAL = 2048
 # The documented names of the value types of `outputs`.
 VALUE_NAMES = {"float32": "Float", "float64": "Double", "bool": "Bool", "object": "String"}
-MOST_FORMS = 256  # kinds of answers whose form is kept: inputs of free shapes could make any number
 
 Make = Callable[[Result], Value]
 Columns = Mapping[str, Field | Written | Constant]
@@ -41,7 +41,7 @@ class Form(NamedTuple):
     originals: tuple[tuple[int, int], ...]  # places of the inputs, and the bytes of their outer brackets
 
 
-_forms: dict[tuple[object, ...], Form] = {}
+_forms = Kept[tuple[object, ...], Form]()
 
 
 def answer_json(result: Result, selection: Selection | None) -> bytes:
@@ -70,9 +70,8 @@ def _form_of(result: Result, selection: Selection | None) -> Form:
     key = (result.kind, tuple(map(type, result.sent.values())), selection)
     form = _forms.get(key)
     if form is None:
-        if len(_forms) >= MOST_FORMS:
-            _forms.clear()
-        form = _forms[key] = _Draft(result).form(selection)
+        form = _Draft(result).form(selection)
+        _forms.keep(key, form, result.kind_bytes)
     return form
 
 

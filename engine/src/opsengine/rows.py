@@ -7,6 +7,7 @@ answer, anomaly, metadata.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from opsengine import fields
 from opsengine.fields import Array, Field, Sent
 
 ARROW_TIME = pa.timestamp("ms")
+COLUMN_BYTES, NAMES = 1000, 8  # of what is kept of a column: bytes beside its name, and bytes for each letter of that
 MOST_KEPT = 1000  # rows of columns that are kept, because they are the same in all answers
 RECORDED = "out_"  # before the label of a shadow or an audited model: `out_challenger.variable`
 
@@ -68,6 +70,12 @@ class Result:
         if self._kind is None:
             self._kind = self._told_kind()
         return self._kind
+
+    @property
+    def kind_bytes(self) -> int:
+        """What takes memory where something is kept of a kind, roughly: its columns, and their names several times."""
+        names = chain(self.inputs, self.outputs, self.checks, *self.recorded.values(), self.dropped)
+        return sum(COLUMN_BYTES + NAMES * len(name) for name in names)
 
     def _told_kind(self) -> tuple[object, ...]:
         groups: list[Mapping[str, Field]] = [self.inputs, self.outputs, self.checks, *self.recorded.values()]
