@@ -9,6 +9,7 @@ import pytest
 
 from opsengine import chunks, encode, kept, logpages
 from opsengine.kept import Kept
+from opsengine.recorder import trimmed
 from opsengine.rows import Facts, Result
 from opsengine.selection import parse
 
@@ -35,12 +36,20 @@ def test_time_of_an_answer_grows_with_its_columns_only():
     assert time.thread_time() - began < 4  # in a time that grew with their square: 12 s
 
 
+def test_time_to_leave_long_inputs_out_of_the_log_grows_with_them_only():
+    made = result([f"column-{at}" for at in range(30_000)])
+    began = time.thread_time()
+    logged = trimmed(made, 7)
+    assert time.thread_time() - began < 1  # in a time that grew with their square: 6 s
+    assert logged.dropped == tuple(made.inputs) and not logged.inputs
+
+
 @pytest.mark.parametrize("columns, letters", [(1, 2**16), (200, 10)])
 def test_what_is_kept_of_ever_new_columns_is_bounded(monkeypatch, columns, letters):
     monkeypatch.setattr(kept, "MOST_BYTES", 2**20)
     tracemalloc.start()
     try:
-        for turn in range(100):
+        for turn in range(50):
             answer([f"{turn}-{at}" + "n" * letters for at in range(columns)])
             if not turn:
                 gc.collect()

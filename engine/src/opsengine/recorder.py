@@ -33,10 +33,10 @@ class Recorder:
 
 def trimmed(result: Result, limit: int) -> Result:
     """The result as it is logged: inputs with rows over `limit` bytes are gone, and named in `dropped`."""
-    long = [name for name, value in result.inputs.items() if not _is_short(value, limit)]
-    if not long:
+    kept = {name: value for name, value in result.inputs.items() if _is_short(value, limit)}
+    if len(kept) == len(result.inputs):
         return result
-    kept = {name: value for name, value in result.inputs.items() if name not in long}
+    long = (name for name in result.inputs if name not in kept)
     return replace(result, inputs=kept, dropped=(*result.dropped, *long))
 
 
