@@ -65,8 +65,17 @@
   // Of what place of the legend: x is the first, then come lines, then limits.
   const inLegend = (chart, place) => (place > chart.lines.length ? dashes(place - chart.lines.length - 1).legend : "solid");
 
+  // The part of a chart that somebody looks at, as long as there is something of it.
+  function lookedAt(plot, x) {
+    const { min, max } = plot.scales.x;
+    const was = plot.data[0];
+    const isPart = min > was[0] || max < was.at(-1);
+    return isPart && min < x.at(-1) && max > x[0] ? { min, max } : null;
+  }
+
   function draw(element) {
     const chart = given(element.closest(".chart"));
+    const before = drawn.get(element)?.plot;
     const isTime = chart.kind === "time";
     const options = {
       width: element.clientWidth,
@@ -80,8 +89,13 @@
     };
     if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
     const data = [chart.x, ...chart.lines.map((line) => line.values), ...(chart.limits || []).map((limit) => chart.x.map(() => limit.value))];
-    drawn.get(element)?.plot.destroy();
-    drawn.set(element, { plot: new uPlot(options, data, element), text: text(element.closest(".chart")) });
+    // What a reader made of it stays: lines that are hidden, and the part that is looked at.
+    for (const line of options.series) line.show = !before?.series.some(({ label, show }) => label === line.label && !show);
+    before?.destroy();
+    const plot = new uPlot(options, data, element);
+    const part = before && lookedAt(before, chart.x);
+    if (part) plot.setScale("x", part);
+    drawn.set(element, { plot, text: text(element.closest(".chart")) });
   }
 
   const nameOfX = (figure, isTime) => (isTime ? figure.dataset.time : figure.dataset.value);
@@ -89,10 +103,11 @@
   const named = (chart) => chart.labels?.length > 0;
   const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
 
-  // Half a bar more at both ends, so that none is cut.
+  // Half a bar more at both ends, so that none is cut; a part in between is as it was chosen.
   function widened(chart, low, high) {
     const half = chart.x.length > 1 ? (chart.x[1] - chart.x[0]) / 2 : 0.5;
-    return [low - half, high + half];
+    const [first, last] = [chart.x[0], chart.x.at(-1)];
+    return [low > first ? low : first - half, high < last ? high : last + half];
   }
 
   function tabulate(figure) {
