@@ -82,7 +82,7 @@
       height: height(),
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments, space: 3.5 * rem } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], space: widest(chart.labels.map(begin)) + rem } : {}) }), axis({ size: 4 * rem, space: 1.875 * rem, values: (_, values) => values.map(number) })],
+      axes: [axis(isTime ? { values: moments, space: 3.5 * rem } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), space: widest(named(chart) ? chart.labels.map(begin) : chart.x.map(number)) + rem, ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] } : {}) }), axis({ size: 4 * rem, space: 1.875 * rem, values: (_, values) => values.map(number) })],
       series: [{ label: nameOfX(element.closest(".chart"), isTime), value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
       legend: { markers: { dash: (_, place) => inLegend(chart, place) } },
