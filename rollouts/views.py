@@ -85,7 +85,7 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
         "days": _days(rollout),
         "progress": queries.progress_of(rollout),
         "steady": () if rollout.has_ended else STEADY,
-        "events": queries.events_of(rollout)[:SHOWN_EVENTS],
+        "events": Paginator(queries.events_of(rollout), SHOWN_EVENTS).page(1),
         "is_forward": rollout.state in FORWARD,
         "can_pause": rollout.state in (State.PENDING, State.RUNNING),
         "can_resume": rollout.state == State.PAUSED,
@@ -93,6 +93,15 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
     }
     name = "_rollout" if pages.wants_fragment(request) else "rollout"
     return render(request, f"rollouts/{name}.html", context)
+
+
+@require_safe
+@signed_in
+def events(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Everything that happened to a rollout, newest first."""
+    rollout = queries.rollout_for(request.user, pk)
+    page = pages.paged(request, queries.events_of(rollout))
+    return render(request, "rollouts/events.html", _of(request, rollout, page=page))
 
 
 @require_POST

@@ -65,23 +65,37 @@
   // Of what place of the legend: x is the first, then come lines, then limits.
   const inLegend = (chart, place) => (place > chart.lines.length ? dashes(place - chart.lines.length - 1).legend : "solid");
 
+  // The part of a chart that somebody looks at, as long as there is something of it.
+  function lookedAt(plot, x) {
+    const { min, max } = plot.scales.x;
+    const was = plot.data[0];
+    const isPart = min > was[0] || max < was.at(-1);
+    return isPart && min < x.at(-1) && max > x[0] ? { min, max } : null;
+  }
+
   function draw(element) {
     const chart = given(element.closest(".chart"));
+    const before = drawn.get(element)?.plot;
     const isTime = chart.kind === "time";
     const options = {
       width: element.clientWidth,
       height: height(),
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: { x: { time: isTime, range: isTime ? undefined : (_, low, high) => widened(chart, low, high) }, y: { range: (_, low, high) => (low === null ? [0, 1] : [Math.min(0, low), high <= 0 ? 1 : high * 1.08]) } },
-      axes: [axis(isTime ? { values: moments, space: 3.5 * rem } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500], space: widest(chart.labels.map(begin)) + rem } : {}) }), axis({ size: 4 * rem, space: 1.875 * rem, values: (_, values) => values.map(number) })],
+      axes: [axis(isTime ? { values: moments, space: 3.5 * rem } : { values: (_, splits) => splits.map((x) => (named(chart) ? begin(chart.labels[x] ?? "") : number(x))), space: widest(named(chart) ? chart.labels.map(begin) : chart.x.map(number)) + rem, ...(named(chart) ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] } : {}) }), axis({ size: 4 * rem, space: 1.875 * rem, values: (_, values) => values.map(number) })],
       series: [{ label: nameOfX(element.closest(".chart"), isTime), value: (_, x) => (x === null ? "–" : place(chart, x)) }, ...chart.lines.map((line, index) => series(line, index, chart)), ...limits(chart)],
       cursor: { drag: { x: true, y: false } },
       legend: { markers: { dash: (_, place) => inLegend(chart, place) } },
     };
     if (chart.fit) options.scales.y = {}; // values whose distance from 0 says nothing
     const data = [chart.x, ...chart.lines.map((line) => line.values), ...(chart.limits || []).map((limit) => chart.x.map(() => limit.value))];
-    drawn.get(element)?.plot.destroy();
-    drawn.set(element, { plot: new uPlot(options, data, element), text: text(element.closest(".chart")) });
+    // What a reader made of it stays: lines that are hidden, and the part that is looked at.
+    for (const line of options.series) line.show = !before?.series.some(({ label, show }) => label === line.label && !show);
+    before?.destroy();
+    const plot = new uPlot(options, data, element);
+    const part = before && lookedAt(before, chart.x);
+    if (part) plot.setScale("x", part);
+    drawn.set(element, { plot, text: text(element.closest(".chart")) });
   }
 
   const nameOfX = (figure, isTime) => (isTime ? figure.dataset.time : figure.dataset.value);
@@ -89,10 +103,11 @@
   const named = (chart) => chart.labels?.length > 0;
   const place = (chart, x) => (chart.kind === "time" ? time(x) : named(chart) ? chart.labels[x] : number(x));
 
-  // Half a bar more at both ends, so that none is cut.
+  // Half a bar more at both ends, so that none is cut; a part in between is as it was chosen.
   function widened(chart, low, high) {
     const half = chart.x.length > 1 ? (chart.x[1] - chart.x[0]) / 2 : 0.5;
-    return [low - half, high + half];
+    const [first, last] = [chart.x[0], chart.x.at(-1)];
+    return [low > first ? low : first - half, high < last ? high : last + half];
   }
 
   function tabulate(figure) {

@@ -72,12 +72,12 @@
     document.body.dispatchEvent(new CustomEvent("dialog-closed"));
   });
 
-  // A table that refreshes itself waits while somebody reads a row or selects some; also with an answer under way.
+  // What refreshes itself waits while somebody reads a row, selects some or a part of a chart; also with an answer under way.
   for (const moment of ["htmx:config:request", "htmx:before:swap"]) {
     document.addEventListener(moment, (event) => {
       const source = event.detail.ctx.sourceElement;
       if (!source.matches("[data-wait-for-reader]")) return;
-      if (source.querySelector("details[open], input[type=checkbox]:checked")) event.preventDefault();
+      if (source.querySelector("details[open], input[type=checkbox]:checked, [data-chart]:active")) event.preventDefault();
     });
   }
 

@@ -176,6 +176,13 @@ def test_no_page_moves_while_it_loads_or_when_a_part_of_it_is_replaced(
     assert not found
 
 
+def test_page_with_little_on_it_does_not_scroll(window: Page) -> None:
+    window.goto("/workspaces/new")
+    for width in (1280, 390):
+        window.set_viewport_size({"width": width, "height": 900})
+        assert window.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0, width
+
+
 def test_every_page_is_useful_with_its_first_answer(window: Page, center: RunningCenter, published: str) -> None:
     """Without scripts nothing more is fetched than the page and its style, and what the page is for is there."""
     address = window.url.partition("#")[0].removeprefix(center.url)

@@ -1,6 +1,10 @@
 """Pages that change by themselves or answer: what is looked at stays, on every screen, and nobody is shut out."""
 
+import itertools
 import json
+import re
+import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +29,8 @@ WIDE = 256  # numbers of a tensor
 ROWS = 120
 REASON = "The golden request gave another answer than it was published with, so the old model keeps serving. " * 3
 ANSWER = 60_000  # milliseconds
+LIVE = 10_000  # milliseconds from answer to answer of charts
+MINUTES = 30
 CUT = """() => [...document.querySelectorAll(".answer td *")]
     .filter((one) => one.scrollWidth > one.clientWidth + 1)
     .map((one) => one.outerHTML.slice(0, 150))"""
@@ -99,6 +105,22 @@ def scored(center: RunningCenter, site: Site) -> Callable[[int, int], str]:
     return scored
 
 
+@pytest.fixture
+def log(site: Site) -> Callable[[], str]:
+    """`log()` logs a row for each of the last 30 minutes; the address of the charts of the last hour, live."""
+    version, epoch = site.publish(weighted_sum(1.0))["uuid"], uuid.uuid4()
+    logged = itertools.count(1, MINUTES)
+
+    def log() -> str:
+        now = int(time.time() * 1000)
+        rows = [{"time": now - n * 60_000, "in": {"n": n}, "out": {"y": [n * n]}} for n in range(MINUTES)]
+        query = f"source=job&epoch={epoch}&first={next(logged)}&pipeline_version={version}"
+        site.api.post(f"pipelines/{site.pipeline}/logs?{query}", rows)
+        return f"/pipelines/{site.pipeline}/logs/charts?period=1h&live=1"
+
+    return log
+
+
 def left_of(window: Page, column: str) -> float:
     box = window.locator(".members").get_by_role("columnheader", name=column).bounding_box()
     assert box
@@ -162,6 +184,85 @@ def test_assay_keeps_the_focus_and_the_charts_that_did_not_change(
     expect(canvas).to_have_count(2)
     expect(window.locator("#was-chart-bins")).to_have_count(1)
     expect(window.locator("#was-chart-scores")).to_have_count(0)
+
+
+def span_of(window: Page, chart: str) -> list[str]:
+    """What stands at both ends of a chart, by its legend."""
+    over, legend = window.locator(f"#{chart} .u-over"), window.locator(f"#{chart} .u-legend .u-value").first
+    box = over.bounding_box()
+    assert box
+    found = []
+    for x in (1, box["width"] - 2):
+        over.hover(position={"x": x, "y": 9})
+        expect(legend).to_have_text(re.compile("[0-9]"))
+        found.append(legend.inner_text())
+    return found
+
+
+def brush(window: Page, chart: str) -> None:
+    """Chooses the middle half of a chart, and leaves the mouse pressed."""
+    over = window.locator(f"#{chart} .u-over")
+    over.hover()  # scrolls there
+    box = over.bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    window.mouse.move(box["x"] + box["width"] / 4, middle)
+    window.mouse.down()
+    window.mouse.move(box["x"] + box["width"] * 3 / 4, middle, steps=4)
+
+
+def test_live_charts_keep_the_focus_the_part_that_is_looked_at_and_where_it_is(
+    window: Page, log: Callable[[], str]
+) -> None:
+    window.goto(log())
+    rows = window.locator(".figures a").first
+    expect(rows).to_have_text("30 rows")
+    whole = {chart: span_of(window, chart) for chart in ("chart-requests", "chart-histogram")}
+    parts = {}
+    for chart in whole:
+        brush(window, chart)
+        window.mouse.up()
+        parts[chart] = span_of(window, chart)
+        assert whole[chart][0] != parts[chart][0] and whole[chart][1] != parts[chart][1]
+    hidden = window.locator("#chart-latency .u-series.u-off")
+    window.locator("#chart-latency .u-legend").get_by_text("p90").click()
+    expect(hidden).to_contain_text("p90")
+    rows.focus()
+    log()
+    expect(rows).to_have_text("60 rows")
+    expect(rows).to_be_focused()
+
+    values = window.locator("#chart-field summary")
+    values.evaluate("(one) => { one.focus({ preventScroll: true }); one.scrollIntoView({ behavior: 'instant' }); }")
+    place = values.bounding_box()
+    log()
+    expect(rows).to_have_text("90 rows")
+    expect(values).to_be_focused()
+    assert values.bounding_box() == place
+    assert {chart: span_of(window, chart) for chart in parts} == parts
+    expect(hidden).to_have_count(1)
+    expect(hidden).to_contain_text("p90")
+
+    window.locator("#chart-histogram .u-over").dblclick()
+    assert span_of(window, "chart-histogram") == whole["chart-histogram"]
+
+
+def test_live_charts_wait_while_a_part_of_one_is_selected(window: Page, log: Callable[[], str]) -> None:
+    address = log()
+    window.goto(address)
+    rows = window.locator(".figures a").first
+    expect(rows).to_have_text("30 rows")
+    brush(window, "chart-requests")
+    selected = window.locator("#chart-requests .u-select")
+    width = selected.evaluate("(one) => one.style.width")
+    log()
+    wait_for("the rows to be summed up", lambda: "60</span> rows" in window.request.get(address).text())
+    window.wait_for_timeout(LIVE + 2000)
+    assert selected.evaluate("(one) => one.style.width") == width
+    window.mouse.up()
+    part = span_of(window, "chart-requests")
+    expect(rows).to_have_text("60 rows")
+    assert span_of(window, "chart-requests") == part
 
 
 def test_windows_of_an_assay_are_paged_and_each_has_its_bins(window: Page, scored: Callable[[int, int], str]) -> None:

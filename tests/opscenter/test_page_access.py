@@ -76,6 +76,7 @@ PAGES = {
     "rollouts:create": EDIT,
     "rollouts:live": MOVED,
     "rollouts:rollout": ALL,
+    "rollouts:events": ALL,
     "rollouts:pause": POST_ONLY,
     "rollouts:resume": POST_ONLY,
     "rollouts:abort": EDIT,

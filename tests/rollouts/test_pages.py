@@ -105,6 +105,27 @@ def test_page_shows_groups_and_edges_and_asks_again_until_it_has_ended(
     assert 'hx-trigger="every 3s"' not in client.get(url).content.decode()
 
 
+def test_page_says_of_how_many_events_it_shows_the_newest_and_leads_to_all_of_them(
+    browser: Browser, viewer: User, roll_out: Callable[..., Rollout], fleet: Fleet
+) -> None:
+    rollout, client = roll_out(fleet), browser(viewer)
+    url = reverse("rollouts:rollout", args=[rollout.pk])
+    events = f"{url}/events"
+    assert f'href="{events}"' not in client.get(url).content.decode(), "all are shown"
+    for number in range(rollout.events.count(), 60):
+        rollout.events.create(kind="paused", detail={"reason": f"reason-{number:02}"})
+    text = client.get(url).content.decode()
+    assert "The newest 30 of 60." in text
+    assert f'href="{events}"' in text
+    assert "reason-30" in text
+    assert "reason-29" not in text
+
+    first, second = (client.get(events, {"page": page}).content.decode() for page in (1, 2))
+    assert "Page 1 of 2, 60 in all" in first
+    assert "reason-59" in first and "reason-10" in first
+    assert "reason-09" in second and "Created" in second
+
+
 def test_member_pauses_resumes_and_aborts(
     browser: Browser, member: User, roll_out: Callable[..., Rollout], fleet: Fleet
 ) -> None:
@@ -141,7 +162,7 @@ def test_stranger_gets_404(
     pipeline = new.pipeline_version.pipeline_id
     for name in ("rollouts", "create", "live"):
         assert client.get(reverse(f"rollouts:{name}", args=[pipeline])).status_code == 404, name
-    for name in ("rollout", "abort"):
+    for name in ("rollout", "events", "abort"):
         assert client.get(reverse(f"rollouts:{name}", args=[rollout.pk])).status_code == 404, name
     for name in ("pause", "resume", "abort"):
         assert client.post(reverse(f"rollouts:{name}", args=[rollout.pk])).status_code == 404, name
