@@ -250,6 +250,65 @@ def test_damaged_file_does_not_stop_the_engine(make, tmp_path):
     assert path.with_name("rows.sqlite.damaged").exists()
 
 
+def damage(store, table="page"):
+    """Have the first piece of a table be nothing that SQLite knows, as a disk may that fails."""
+    size = store._value("PRAGMA page_size")
+    root = store._value(f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
+    path = store._path
+    store.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def test_damage_that_is_found_later_does_not_stop_the_log(make, tmp_path):
+    store = make()
+    store.append([page(1, 2)])
+    store.set_owner("edge-1")
+    before = store.position.epoch
+    damage(store)
+    store = make()
+    writer = LogWriter(store, tmp_path / "taken")
+    writer.start()
+    writer.put(result(3, 4, 5))
+    eventually(lambda: store.position.last == 3)
+    assert store.position.epoch != before and store.owner == "edge-1" and writer.fault is None
+    assert values(store.next(10)) == [3, 4, 5]
+    assert (tmp_path / "logs" / "rows.sqlite.damaged").exists()
+    writer.stop()
+
+
+def test_damaged_log_on_a_disk_that_takes_no_new_one_is_told_and_tried_again(make, tmp_path, monkeypatch):
+    store = make()
+    store.append([page(1, 2)])
+    before = store.position
+    damage(store)
+    store = make()
+    with monkeypatch.context() as broken:
+        broken.setattr(LogStore, "_open", lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk I/O error")))
+        writer = LogWriter(store, tmp_path / "taken")
+        writer.start()
+        writer.put(result(3))
+        eventually(lambda: writer.fault)
+        assert store.position == before and store.used > 0
+    eventually(lambda: store.position.last == 1)
+    writer.stop()
+
+
+def test_page_that_is_damaged_is_told_as_a_gap(log):
+    log.append([page(1, 2)])
+    log.append([page(3, 4)])
+    log.append([page(5)])
+    log._db.execute("UPDATE page SET body = x'00ff00ff' WHERE first = 3")
+    assert values(log.next(10)) == [1, 2]
+    log.acknowledge(2)
+    lost = log.next(10)
+    assert (lost.first, lost.last, lost.reason) == (3, 4, "damaged") and log.next(10) == lost
+    log.acknowledge(4, lost)
+    assert values(log.next(10)) == [5] and log.position.shed == 2
+    assert [batch.num_rows for batch in log.newest(10)] == [2, 1]
+
+
 @pytest.fixture
 def make_writer(log, tmp_path):
     started = []

@@ -153,13 +153,27 @@ class LogWriter:
         """Begin a new epoch of the store (LogStore.begin_epoch), with nothing half-way between queue and disk."""
         with self._written:  # the writer holds this while it writes
             self._store.begin_epoch(known, owner)
-            position = self._store.position
-            with self._lock:
-                queued = self._taken - self._done
-                self._epoch = uuid.UUID(position.epoch).bytes
-                self._taken, self._done = position.last + queued, position.last
-                self._counter.write(self._epoch, self._taken)
-                self._journal_again(position.last)
+            self._number_again()
+
+    def begin_again(self, error: sqlite3.Error) -> None:
+        """The store is damaged: begin a new one (LogStore.begin_again) with what is still here."""
+        with self._written:
+            try:
+                self._store.begin_again(error)
+            except (sqlite3.Error, OSError) as another:
+                logger.debug("no new log store can be begun yet: %s", another)
+                return
+            self._number_again()
+
+    def _number_again(self) -> None:
+        """Go on in the store's new epoch with what is taken and not stored."""
+        position = self._store.position
+        with self._lock:
+            queued = self._taken - self._done
+            self._epoch = uuid.UUID(position.epoch).bytes
+            self._taken, self._done = position.last + queued, position.last
+            self._counter.write(self._epoch, self._taken)
+            self._journal_again(position.last)
 
     def _journal_again(self, last: int) -> None:
         """Give the journal's rows the numbers that they have in a new epoch."""
@@ -238,6 +252,8 @@ class LogWriter:
             except sqlite3.Error as error:
                 self._note(error)
                 self._put_back(queued, unfit, lost)
+                if self._store.is_damaged(error):
+                    self.begin_again(error)
                 return
             self.fault = None
             self._journal.forget_other(self._done)

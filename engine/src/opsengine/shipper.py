@@ -1,6 +1,7 @@
 """Ships log rows to the center: in order, each at least once on the wire and exactly once at the center."""
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -202,8 +203,10 @@ class Shipper:
             return
         except CenterRefused:
             raise
-        except Exception:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
+        except Exception as error:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
             logger.exception("shipping the inference log failed")
+            if isinstance(error, sqlite3.Error) and self._store.is_damaged(error):
+                self._writer.begin_again(error)
             self._stopping.wait(transport.pause(self._failures))
             self._failures += 1
             return
