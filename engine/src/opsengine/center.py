@@ -87,7 +87,11 @@ class Center:
             )
         except (KeyError, TypeError) as error:
             raise CenterUnavailable(f"The ops center answered the join without {error}: is it up to date?") from None
-        self._identity.keep(made)
+        try:
+            self._identity.keep(made)
+        except OSError as error:  # the same join may be repeated
+            told = f"The session cannot be written ({error.strerror}): check the disk of PERSIST_DIR."
+            raise CenterUnavailable(told) from error
         self._identity.drop_other_keys(made)
         self._session = made
         self._take_token(session)
@@ -249,5 +253,5 @@ def _object(data: bytes) -> dict[str, object] | None:
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
     if isinstance(error, urllib3.exceptions.SSLError):
-        return "its certificate is not trusted: set SSL_CERT_FILE"
+        return transport.clock_fault(error) or "its certificate is not trusted: set SSL_CERT_FILE"
     return type(error).__name__
