@@ -118,7 +118,7 @@ def test_clock_that_is_wrong_is_said_and_passes(serve_with_certificate, begins):
     """A machine without a clock of its own starts in the past: no reason to look for another certificate."""
     url, ca_file = serve_with_certificate(begins)
     settings = RegistrySettings(url, None, None, False, ca_file)
-    with pytest.raises(RegistryUnavailable, match="not valid at this machine's time, .* set the clock"):
+    with pytest.raises(RegistryUnavailable, match="not valid at this machine's time"):
         RegistryClient(url.removeprefix("https://"), settings)._send_once("GET", f"{url}/v2/", {})
     with pytest.raises(urllib3.exceptions.SSLError) as caught:
         transport.pool(url).request("GET", url)
