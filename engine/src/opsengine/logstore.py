@@ -6,6 +6,7 @@ one pipeline version; rows are numbered from 1 in each epoch (the uuid of the st
 """
 
 import logging
+import os
 import sqlite3
 import struct
 import threading
@@ -21,6 +22,7 @@ import pyarrow as pa
 from opsengine import journal, logpages
 from opsengine.errors import StateError
 from opsengine.logpages import Page
+from opsengine.store import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,8 @@ class LogStore:
         self._page_bytes = int(self._value("PRAGMA page_size"))
         self._journal = Path(f"{path}-wal")
         self._beside = journal.paths(path.parent)
+        if _size_of(path) > cap:
+            self._shrink()
 
     @staticmethod
     def _open(path: Path, cap: int) -> sqlite3.Connection:
@@ -140,6 +144,29 @@ class LogStore:
             db.close()
             raise
         return db
+
+    def _shrink(self) -> None:
+        """Give back what the file took under a larger cap: deleted rows alone do not make it shorter.
+
+        Into a new file beside it, which needs no more room than the new cap, and takes the name once it is whole.
+        """
+        smaller = Path(f"{self._path}.partial")
+        smaller.unlink(missing_ok=True)
+        try:
+            with self._transaction():
+                self._make_room(0)
+            self._db.execute("VACUUM INTO ?", (str(smaller),))
+        except sqlite3.Error as error:
+            smaller.unlink(missing_ok=True)
+            logger.warning("The log store %s cannot be made smaller now (%s)", self._path, error)
+            return
+        self._db.close()  # brings its journal into the file, and deletes it
+        if not self._journal.exists():
+            with smaller.open("rb") as file:
+                os.fsync(file.fileno())
+            smaller.replace(self._path)
+            sync_folder(self._path.parent)
+        self._db = self._open(self._path, self._cap)
 
     def close(self) -> None:
         """Close the file."""

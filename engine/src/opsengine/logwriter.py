@@ -66,7 +66,7 @@ class LogWriter:
     def __init__(self, store: LogStore, counter_path: Path) -> None:
         self._store = store
         self._counter = TakenCounter(counter_path)
-        self._journal = Journal(counter_path.parent)
+        self._journal = Journal(counter_path.parent, store.queue_bytes)
         self._taking: list[Result] = []  # not yet in queue and journal
         self._queue: deque[Chunk] = deque()
         self._bytes = 0
