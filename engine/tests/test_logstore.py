@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import struct
+import threading
 import uuid
 import zlib
 from dataclasses import replace
@@ -506,6 +507,26 @@ def test_an_emptied_journal_keeps_some_of_its_room_only(log, tmp_path, monkeypat
     assert writer.flush(5)
     writer.stop()
     assert (tmp_path / "tail-0").stat().st_size == 1000
+
+
+def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, tmp_path, monkeypatch):
+    writing_now, ending, append = threading.Event(), threading.Event(), log.append
+
+    def slow(*given):
+        writing_now.set()
+        ending.wait(10)
+        return append(*given)
+
+    monkeypatch.setattr(log, "append", slow)
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.start()
+    writer.put(result(1))
+    assert writing_now.wait(10)
+    writer.put(result(2))
+    timer = threading.Timer(0.3, ending.set)
+    timer.start()
+    writer.stop()
+    assert log.position.last == 2
 
 
 def test_a_new_epoch_takes_the_journal_along(log, tmp_path):

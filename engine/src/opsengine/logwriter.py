@@ -229,10 +229,14 @@ class LogWriter:
             self._waiting.clear()
             self._hurry.wait(GATHER_SECONDS)
             self._hurry.clear()
-            try:
-                self._write()
-            except Exception:
-                logger.exception("writing the inference log failed")
+            self._try_to_write()
+        self._try_to_write()  # what came while the last write was under way
+
+    def _try_to_write(self) -> None:
+        try:
+            self._write()
+        except Exception:
+            logger.exception("writing the inference log failed")
 
     def _write(self) -> None:
         with self._written:
