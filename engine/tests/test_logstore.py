@@ -7,6 +7,7 @@ import threading
 import uuid
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -301,18 +302,27 @@ def test_damage_that_is_found_later_does_not_stop_the_log(make, tmp_path):
     writer.stop()
 
 
-def test_damaged_log_on_a_disk_that_takes_no_new_one_is_told_and_tried_again(make, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [((LogStore, "_open"), sqlite3.OperationalError("disk I/O error")), ((Path, "replace"), OSError("disk I/O error"))],
+    ids=["new file", "old file"],
+)
+def test_damaged_log_on_a_disk_that_takes_no_new_one_is_told_and_tried_again(make, tmp_path, monkeypatch, where, fault):
     store = make()
     store.append([page(1, 2)])
     before = store.position
     damage(store)
     store = make()
+
+    def refuse(*_):
+        raise fault
+
     with monkeypatch.context() as broken:
-        broken.setattr(LogStore, "_open", lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk I/O error")))
+        broken.setattr(*where, refuse)
         writer = LogWriter(store, tmp_path / "taken")
         writer.start()
         writer.put(result(3))
-        eventually(lambda: writer.fault)
+        eventually(lambda: writer.fault and "disk I/O error" in writer.fault)
         assert store.position == before and isinstance(store.used, int)
     eventually(lambda: store.position.last == 1)
     writer.stop()

@@ -112,7 +112,7 @@ class LogStore:
             # A damaged file must not stop inference: it is kept for a person to look at, and a new epoch begins.
             _set_aside(path, error)
             self._db = self._open(path, cap)
-        self._is_set_aside = False  # and there is no new one yet
+        self._is_gone = self._is_set_aside = False  # a damaged file, and there is no new one yet
         self._known = self._position()
         self._owner: str | None = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0]
         self._page_bytes = int(self._value("PRAGMA page_size"))
@@ -203,18 +203,19 @@ class LogStore:
         Raises sqlite3.Error or OSError where the disk does not allow it: to be tried again.
         """
         with self._lock:
+            self._is_gone = True
+            self._db.close()
             if not self._is_set_aside:
-                self._db.close()
                 _set_aside(self._path, error)
                 self._is_set_aside = True
             self._db = self._open(self._path, self._cap)
-            self._is_set_aside = False
+            self._is_set_aside = self._is_gone = False
             self._set("owner", self._owner)
 
     def is_damaged(self, error: sqlite3.Error) -> bool:
         """Whether only a new file can help: what this one holds is no database any more."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
-        return self._is_set_aside or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return self._is_gone or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""

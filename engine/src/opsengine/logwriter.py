@@ -161,7 +161,7 @@ class LogWriter:
             try:
                 self._store.begin_again(error)
             except (sqlite3.Error, OSError) as another:
-                logger.debug("no new log store can be begun yet: %s", another)
+                self._note(another)
                 return
             self._number_again()
 
@@ -218,7 +218,7 @@ class LogWriter:
         self._journal.claim(self._counter.read(self._store.position.epoch))
         self._waiting.set()
 
-    def _note(self, error: sqlite3.Error) -> None:
+    def _note(self, error: sqlite3.Error | OSError) -> None:
         told = f"The inference log cannot be written ({error}): check the disk of PERSIST_DIR."
         logger.log(logging.ERROR if self.fault is None else logging.DEBUG, told)
         self.fault = told

@@ -188,7 +188,7 @@ class Shipper:
                 pass
         except CenterRefused as refusal:
             logger.error("The ops center takes no more logs from this edge: %s Logs stay on this edge.", refusal)
-        except CenterUnavailable:
+        except (CenterUnavailable, sqlite3.Error):
             logger.debug("the last rows stay on this edge until the next start")
 
     def _turn(self) -> None:
