@@ -167,6 +167,32 @@ def test_damaged_key_keeps_serving_and_says_what_to_do(start_engine, center, pip
     assert "Traceback" not in again.log
 
 
+@pytest.mark.parametrize("name", ["session.json", "key-*.pem"])
+def test_folder_in_the_place_of_session_or_key_keeps_serving(start_engine, center, pipeline_url, name):
+    """As some tools that check a disk leave it: no start may fail of what only the center needs."""
+    engine = start_engine(EDGE_BUNDLE=center.add_edge(pipeline_url=pipeline_url)).ready()
+    engine.stop()
+    (path,) = (engine.folder / "persist" / "identity").glob(name)
+    path.unlink()
+    path.mkdir()
+    center.refuse["/edge/v1/join"] = [Refuse("join_token_used", "This token was used.")]
+    again = start_engine(**engine.env).ready()
+    assert again.post("/infer", [{"tensor": [1.0, 1.0]}])[0] == 200
+    eventually(lambda: f"{path.name} is damaged: delete it and start with a new EDGE_BUNDLE" in again.log)
+    assert "Traceback" not in again.log
+
+
+def test_session_that_cannot_be_written_at_the_join_is_told_and_joined_again(center, tmp_path, monkeypatch):
+    text = center.add_edge()
+    made = connect(tmp_path, text)
+    with monkeypatch.context() as full:
+        full.setattr(Identity, "keep", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(CenterUnavailable, match="cannot be written"):
+            made.join()
+    made.join()
+    assert connect(tmp_path, text).has_spent_bundle
+
+
 def test_refused_new_bundle_goes_on_with_the_old_session(start_engine, center, pipeline_url):
     engine = start_engine(EDGE_BUNDLE=center.add_edge(pipeline_url=pipeline_url)).ready()
     engine.stop()

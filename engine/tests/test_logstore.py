@@ -4,11 +4,13 @@ import os
 import shutil
 import sqlite3
 import struct
+import threading
 import uuid
 import zlib
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -369,6 +371,96 @@ def test_damaged_file_does_not_stop_the_engine(make, tmp_path):
     assert path.with_name("rows.sqlite.damaged").exists()
 
 
+def test_cap_that_is_lowered_holds_for_a_log_that_is_there(make, tmp_path):
+    noise = np.random.default_rng(1)
+    store = make(32 * 2**20)
+    for _ in range(600):
+        store.append([noisy_page(noise)])
+    store.set_owner("edge-1")
+    before = store.position
+    store.close()
+    path = tmp_path / "logs" / "rows.sqlite"
+    for tail in journal.paths(path.parent):
+        tail.write_bytes(bytes(2**20))
+    assert path.stat().st_size > 2**23
+    cap = 2**21
+    store = make(cap)
+    writer = LogWriter(store, path.parent / "taken")
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) <= cap
+    assert (store.position.epoch, store.position.last, store.owner) == (before.epoch, before.last, "edge-1")
+    assert isinstance(store.next(10), Gap) and store.newest(10)[0].num_rows == 10
+    assert store.append([page(1)]) == before.last + 1
+    writer.stop()
+
+
+def damage(store, table="page"):
+    """Have the first piece of a table be nothing that SQLite knows, as a disk may that fails."""
+    size = store._value("PRAGMA page_size")
+    root = store._value(f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
+    path = store._path
+    store.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def test_damage_that_is_found_later_does_not_stop_the_log(make, tmp_path):
+    store = make()
+    store.append([page(1, 2)])
+    store.set_owner("edge-1")
+    before = store.position.epoch
+    damage(store)
+    store = make()
+    writer = LogWriter(store, tmp_path / "taken")
+    writer.start()
+    writer.put(result(3, 4, 5))
+    eventually(lambda: store.position.last == 3)
+    assert store.position.epoch != before and store.owner == "edge-1" and writer.fault is None
+    assert values(store.next(10)) == [3, 4, 5]
+    assert (tmp_path / "logs" / "rows.sqlite.damaged").exists()
+    writer.stop()
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [((LogStore, "_open"), sqlite3.OperationalError("disk I/O error")), ((Path, "replace"), OSError("disk I/O error"))],
+    ids=["new file", "old file"],
+)
+def test_damaged_log_on_a_disk_that_takes_no_new_one_is_told_and_tried_again(make, tmp_path, monkeypatch, where, fault):
+    store = make()
+    store.append([page(1, 2)])
+    before = store.position
+    damage(store)
+    store = make()
+
+    def refuse(*_):
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(*where, refuse)
+        writer = LogWriter(store, tmp_path / "taken")
+        writer.start()
+        writer.put(result(3))
+        eventually(lambda: writer.fault and "disk I/O error" in writer.fault)
+        assert store.position == before and isinstance(store.used, int)
+    eventually(lambda: store.position.last == 1)
+    writer.stop()
+
+
+def test_page_that_is_damaged_is_told_as_a_gap(log):
+    log.append([page(1, 2)])
+    log.append([page(3, 4)])
+    log.append([page(5)])
+    log._db.execute("UPDATE page SET body = x'00ff00ff' WHERE first = 3")
+    assert values(log.next(10)) == [1, 2]
+    log.acknowledge(2)
+    lost = log.next(10)
+    assert (lost.first, lost.last, lost.reason) == (3, 4, "damaged") and log.next(10) == lost
+    log.acknowledge(4, lost)
+    assert values(log.next(10)) == [5] and log.position.shed == 2
+    assert [batch.num_rows for batch in log.newest(10)] == [2, 1]
+
+
 @pytest.fixture
 def make_writer(log, tmp_path):
     started = []
@@ -544,6 +636,26 @@ def test_an_emptied_journal_keeps_some_of_its_room_only(log, tmp_path, monkeypat
     assert writer.flush(5)
     writer.stop()
     assert (tmp_path / "tail-0").stat().st_size == 1000
+
+
+def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, tmp_path, monkeypatch):
+    writing_now, ending, append = threading.Event(), threading.Event(), log.append
+
+    def slow(*given):
+        writing_now.set()
+        ending.wait(10)
+        return append(*given)
+
+    monkeypatch.setattr(log, "append", slow)
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.start()
+    writer.put(result(1))
+    assert writing_now.wait(10)
+    writer.put(result(2))
+    timer = threading.Timer(0.3, ending.set)
+    timer.start()
+    writer.stop()
+    assert log.position.last == 2
 
 
 def test_a_new_epoch_takes_the_journal_along(log, tmp_path):

@@ -141,6 +141,43 @@ def test_page_too_large_is_halved(center, log, make_shipper):
     assert received(center) == [list(range(100))]
 
 
+@pytest.mark.parametrize("way", [None, Reply(413, b"<html>"), Reply(504, b"<html>")], ids=["cut", "413", "504"])
+def test_page_too_long_for_the_way_is_halved(center, log, make_shipper, way):
+    """A link that is too slow for a page within the time, or a proxy that takes no such body, takes fewer rows."""
+    log.append([page(*range(8))])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [way, way]
+    for _ in range(2):
+        with pytest.raises(CenterUnavailable):
+            shipper.ship_once()
+    ship_all(shipper)
+    assert received(center) == [list(range(8))]
+    assert [sent["count"] for sent in center.pages] == [2, 4, 2]
+
+
+def test_slow_link_keeps_the_pages_that_it_takes(center, log, make_shipper, monkeypatch):
+    monkeypatch.setattr(shipping, "QUICK_SECONDS", 0.0)
+    log.append([page(*range(6))])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [None]
+    with pytest.raises(CenterUnavailable):
+        shipper.ship_once()
+    ship_all(shipper)
+    assert [sent["count"] for sent in center.pages] == [3, 3]
+
+
+def test_refusal_that_is_not_the_centers_costs_no_row(center, log, make_shipper):
+    """A gateway that has lost its way to the center, say: the center's own answers all carry its time."""
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [Reply(404, b'{"code":"not_found","message":"no such route"}')] * 5
+    for _ in range(5):
+        with pytest.raises(CenterUnavailable, match="no such route"):
+            shipper.ship_once()
+    ship_all(shipper)
+    assert received(center) == [[1]] and center.gaps == []
+
+
 def test_page_over_the_limit_is_never_sent(center, log, make_shipper, monkeypatch):
     monkeypatch.setattr(shipping, "LARGEST_PAGE", 20_000)
     noise = np.random.default_rng(1).random(100)

@@ -23,6 +23,8 @@ TIMEOUT = urllib3.Timeout(connect=5, read=30)
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 # A token whose end we may have wrong; a new one is asked for, once a call.
 RENEWABLE = frozenset({"token_expired", "token_missing", "token_invalid"})
+# What proxies say of a request that is too long for them: of its time, or of its size.
+TOO_LONG = frozenset({408, 413, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,11 @@ class Center:
             )
         except (KeyError, TypeError) as error:
             raise CenterUnavailable(f"The ops center answered the join without {error}: is it up to date?") from None
-        self._identity.keep(made)
+        try:
+            self._identity.keep(made)
+        except OSError as error:  # the same join may be repeated
+            told = f"The session cannot be written ({error.strerror}): check the disk of PERSIST_DIR."
+            raise CenterUnavailable(told) from error
         self._identity.drop_other_keys(made)
         self._session = made
         self._take_token(session)
@@ -187,7 +193,10 @@ class Center:
             data = answer.read(LARGEST_ANSWER)
             answer.drain_conn()
         except urllib3.exceptions.HTTPError as error:
-            raise CenterUnavailable(f"The ops center at {self._base} cannot be reached ({_reason(error)}).") from error
+            was_long = isinstance(error, (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ProtocolError))
+            raise CenterUnavailable(
+                f"The ops center at {self._base} cannot be reached ({_reason(error)}).", was_long=was_long
+            ) from error
         told = _object(data)
         self._learn_clock(told, began)
         if 200 <= answer.status < 300 and told is not None:
@@ -198,10 +207,13 @@ class Center:
         self, status: int, told: dict[str, object] | None, retry_after: float | None
     ) -> CenterUnavailable | CenterRefused:
         code, message = (told or {}).get("code"), (told or {}).get("message")
-        if not isinstance(code, str) or status in transport.TRANSIENT:
+        is_own = isinstance((told or {}).get("server_time"), int)  # as in every answer of the center
+        if not isinstance(code, str) or not is_own or status in transport.TRANSIENT:
             # Not the center's own words: a proxy, a wrong address, or a passing fault.
             return CenterUnavailable(
-                f"The ops center at {self._base} answered {status}: {message or 'no reason given'}", retry_after
+                f"The ops center at {self._base} answered {status}: {message or 'no reason given'}",
+                retry_after,
+                was_long=status in TOO_LONG,
             )
         return CenterRefused(status, code, str(message or code), told)
 
@@ -241,5 +253,5 @@ def _object(data: bytes) -> dict[str, object] | None:
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
     if isinstance(error, urllib3.exceptions.SSLError):
-        return "its certificate is not trusted: set SSL_CERT_FILE"
+        return transport.clock_fault(error) or "its certificate is not trusted: set SSL_CERT_FILE"
     return type(error).__name__

@@ -75,11 +75,15 @@ class NoRoom(RegistryError):
 
 
 class CenterUnavailable(EngineError):
-    """The center did not answer, or only with a passing fault; `retry_after` is in seconds."""
+    """The center did not answer, or only with a passing fault; `retry_after` is in seconds.
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    `was_long`: the request was under way and did not get through, as where it is too much for the link or for a proxy.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, *, was_long: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.was_long = was_long
 
 
 class CenterRefused(EngineError):

@@ -46,7 +46,9 @@ class Identity:
             return Session(**orjson.loads((self._folder / "session.json").read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except PermissionError:  # not damaged: for another user to read
+            raise
+        except (OSError, ValueError, TypeError):
             raise StateError(
                 f"{self._folder / 'session.json'} is damaged: delete it and start with a new EDGE_BUNDLE."
             ) from None
@@ -58,7 +60,7 @@ class Identity:
     def drop_other_keys(self, session: Session) -> None:
         """Delete the keys of earlier join tokens, once a join with a new one succeeded."""
         for path in self._folder.glob("key-*.pem"):
-            if path.name != self._key_name(session.token_hash):
+            if path.name != self._key_name(session.token_hash) and path.is_file():
                 path.unlink()
 
     def key(self, token_hash: str) -> ec.EllipticCurvePrivateKey:
@@ -67,12 +69,16 @@ class Identity:
         One key a token: a join may be repeated with the same key after a lost reply, and a new bundle rotates the key.
         """
         path = self._folder / self._key_name(token_hash)
-        if not path.exists():
-            made = ec.generate_private_key(ec.SECP256R1())
-            encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-            write_file(path, made.private_bytes(encoding, form, serialization.NoEncryption()))
         try:
+            if not path.exists():
+                made = ec.generate_private_key(ec.SECP256R1())
+                encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+                write_file(path, made.private_bytes(encoding, form, serialization.NoEncryption()))
             key = serialization.load_pem_private_key(path.read_bytes(), None)
+        except IsADirectoryError:
+            key = None
+        except OSError as error:
+            raise StateError(f"{path} cannot be used ({error.strerror}): check the disk of PERSIST_DIR.") from error
         except ValueError:
             key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -6,23 +6,29 @@ one pipeline version; rows are numbered from 1 in each epoch (the uuid of the st
 """
 
 import logging
+import os
 import sqlite3
+import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from opsengine import journal, logkinds, logpages
 from opsengine.errors import StateError
 from opsengine.logpages import Page
+from opsengine.store import sync_folder
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -42,6 +48,7 @@ JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
 QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
+UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, struct.error)  # a page that was damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +100,27 @@ class LogStore:
     """One process at a time; safe for several threads. `cap` is the size in bytes that the store may take."""
 
     def __init__(self, path: Path, cap: int) -> None:
+        self._path = path
         self._cap = cap
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = self._open(path, cap)
+            self._use(self._open(path, cap))
         except sqlite3.DatabaseError as error:
             if not path.exists() or isinstance(error, sqlite3.OperationalError):
                 raise StateError(
                     f"The log store {path} cannot be opened ({error}): check the disk of PERSIST_DIR and its owner."
                 ) from error
             # A damaged file must not stop inference: it is kept for a person to look at, and a new epoch begins.
-            for part in (path, Path(f"{path}-wal")):  # an old journal must not be replayed into the new file
-                if part.exists():
-                    part.replace(f"{part}.damaged")
-            logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
-            self._db = self._open(path, cap)
-        self._page_bytes = int(self._value("PRAGMA page_size"))
-        self._kinds = logkinds.Kinds(self._db, self._page_bytes, _journal_room(cap) // 2)
+            _set_aside(path, error)
+            self._use(self._open(path, cap))
+        self._is_gone = self._is_set_aside = False  # a damaged file, and there is no new one yet
+        self._known = self._position()
+        self._owner: str | None = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0]
         self._journal = Path(f"{path}-wal")
         self._beside = journal.paths(path.parent)
+        if _size_of(path) > cap:
+            self._shrink()
 
     @staticmethod
     def _open(path: Path, cap: int) -> sqlite3.Connection:
@@ -138,6 +146,34 @@ class LogStore:
             raise
         return db
 
+    def _use(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._page_bytes = int(self._value("PRAGMA page_size"))
+        self._kinds = logkinds.Kinds(db, self._page_bytes, _journal_room(self._cap) // 2)
+
+    def _shrink(self) -> None:
+        """Give back what the file took under a larger cap: deleted rows alone do not make it shorter.
+
+        Into a new file beside it, which needs no more room than the new cap, and takes the name once it is whole.
+        """
+        smaller = Path(f"{self._path}.partial")
+        smaller.unlink(missing_ok=True)
+        try:
+            with self._lock:
+                self._in_room(0, lambda: None)
+            self._db.execute("VACUUM INTO ?", (str(smaller),))
+        except sqlite3.Error as error:
+            smaller.unlink(missing_ok=True)
+            logger.warning("The log store %s cannot be made smaller now (%s)", self._path, error)
+            return
+        self._db.close()  # brings its journal into the file, and deletes it
+        if not self._journal.exists():
+            with smaller.open("rb") as file:
+                os.fsync(file.fileno())
+            smaller.replace(self._path)
+            sync_folder(self._path.parent)
+        self._use(self._open(self._path, self._cap))
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -145,9 +181,11 @@ class LogStore:
 
     @property
     def position(self) -> Position:
-        """Epoch and counters."""
+        """Epoch and counters; what was last known of them while the disk gives nothing back."""
         with self._lock:
-            return self._position()
+            with suppress(sqlite3.Error):
+                self._known = self._position()
+            return self._known
 
     @property
     def queue_bytes(self) -> int:
@@ -157,14 +195,33 @@ class LogStore:
     @property
     def owner(self) -> str | None:
         """Id of the edge that this epoch is shipped as, None before the first join."""
-        with self._lock:
-            row: tuple[str | None] = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()
-            return row[0]
+        return self._owner
 
     def set_owner(self, edge_id: str) -> None:
         """Ship this epoch as that edge."""
         with self._transaction():
             self._set("owner", edge_id)
+        self._owner = edge_id
+
+    def begin_again(self, error: sqlite3.Error) -> None:
+        """Set aside a file that turned out to be damaged, and begin a new epoch in a new one.
+
+        Raises sqlite3.Error or OSError where the disk does not allow it: to be tried again.
+        """
+        with self._lock:
+            self._is_gone = True
+            self._db.close()
+            if not self._is_set_aside:
+                _set_aside(self._path, error)
+                self._is_set_aside = True
+            self._use(self._open(self._path, self._cap))
+            self._is_set_aside = self._is_gone = False
+            self._set("owner", self._owner)
+
+    def is_damaged(self, error: sqlite3.Error) -> bool:
+        """Whether only a new file can help: what this one holds is no database any more."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
+        return self._is_gone or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks.
@@ -174,15 +231,19 @@ class LogStore:
         incoming = self._incoming(pages)
         self._empty_journal(incoming)
         with self._lock:
-            while True:
-                with self._committed():
-                    if self._make_room(incoming):
-                        return self._append(pages, lost)
-                self._kinds.forget(self._committed, _journal_room(self._cap) // 4)
+            return self._in_room(incoming, lambda: self._append(pages, lost))
+
+    def _in_room(self, incoming: int, change: Callable[[], T]) -> T:
+        """Make a change that takes so many bytes once there is room for it. With the lock held."""
+        while True:
+            with self._committed():
+                if self._make_room(incoming):
+                    return change()
+            self._kinds.forget(self._committed, _journal_room(self._cap) // 4)
 
     def next(self, max_rows: int) -> Shipment | Gap | None:
         """What to send next: a gap, or up to `max_rows` rows after the acknowledged ones; None when all is told."""
-        with self._lock:
+        with self._transaction():
             position = self._position()
             at = position.acked + 1
             gap = self._row(
@@ -246,6 +307,7 @@ class LogStore:
             self._set("epoch", str(uuid.uuid4()))
             if owner is not None:
                 self._set("owner", owner)
+        self._owner = owner or self._owner
 
     def newest(
         self, limit: int, start: int | None = None, end: int | None = None, room: int = 2**62
@@ -263,7 +325,11 @@ class LogStore:
             low, high = start if start is not None else -(2**62), end if end is not None else 2**62
             with closing(self._db.execute(query, (low, high))) as cursor:
                 for body, size, schema in cursor:
-                    batch = _within(logpages.batch_of(schema, body, size), start, end)
+                    try:
+                        whole = logpages.batch_of(schema, body, size)
+                    except UNREADABLE:  # told as a gap when it is its turn to be sent
+                        continue
+                    batch = _within(whole, start, end)
                     batch = batch.slice(max(0, batch.num_rows - limit))
                     if batch.num_rows:
                         found.append(batch)
@@ -276,25 +342,44 @@ class LogStore:
     def used(self) -> int:
         """Bytes in use on the disk, the journals included."""
         with self._lock:
-            return self._used() + sum(map(_size_of, (self._journal, *self._beside)))
+            try:
+                inside = self._used()
+            except sqlite3.Error:  # the disk gives nothing back
+                inside = _size_of(self._path)
+            return inside + sum(map(_size_of, (self._journal, *self._beside)))
 
-    def _shipment(self, at: int, max_rows: int) -> Shipment | None:
+    def _shipment(self, at: int, max_rows: int) -> Shipment | Gap | None:
         query = (
-            "SELECT p.first, p.body, p.size, p.kind, k.schema, k.version FROM page p JOIN kind k ON k.id = p.kind"
+            "SELECT p.first, p.last, p.body, p.size, p.kind, k.schema, k.version"
+            " FROM page p JOIN kind k ON k.id = p.kind"
             " WHERE p.first >= ifnull((SELECT max(first) FROM page WHERE first <= ?1), ?1) AND p.first < ?2"
             " AND p.last >= ?1 ORDER BY p.first"
         )
         batches: list[pa.RecordBatch] = []
         version, wanted, expected = "", None, at
+        damaged: tuple[int, Exception] | None = None
         with closing(self._db.execute(query, (at, at + max_rows))) as cursor:
-            for first, body, size, kind, schema, page_version in cursor:
+            for first, last, body, size, kind, schema, page_version in cursor:
                 if first > expected or wanted not in (None, kind):
                     break
+                try:
+                    batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
+                except UNREADABLE as error:
+                    damaged = None if batches else (last, error)
+                    break
                 version, wanted = page_version, kind
-                batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
                 batches.append(batch)
                 expected += batch.num_rows
+        if damaged:
+            return self._give_up_page(at, *damaged)
         return Shipment(at, version, tuple(batches)) if batches else None
+
+    def _give_up_page(self, at: int, last: int, error: Exception) -> Gap:
+        """The rows behind a page that cannot be read must not wait for ever."""
+        logger.error("Rows %d to %d of the log are damaged (%s): told as a gap", at, last, error)
+        moment = int(time.time() * 1000)
+        self._note_gap(at, last, moment, moment, "damaged")
+        return Gap(at, last, moment, moment, "damaged")
 
     def _hole(self, at: int, stop: int) -> Gap:
         """Rows without a page or a gap: sent once and deleted, and asked for again by a center that lost them."""
@@ -426,6 +511,13 @@ class LogStore:
             if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _set_aside(path: Path, error: sqlite3.Error) -> None:
+    for part in (path, Path(f"{path}-wal")):  # an old journal must not be replayed into the new file
+        if part.exists():
+            part.replace(f"{part}.damaged")
+    logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
 
 
 def _journal_room(cap: int) -> int:

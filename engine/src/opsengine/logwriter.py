@@ -66,7 +66,7 @@ class LogWriter:
     def __init__(self, store: LogStore, counter_path: Path) -> None:
         self._store = store
         self._counter = TakenCounter(counter_path)
-        self._journal = Journal(counter_path.parent)
+        self._journal = Journal(counter_path.parent, store.queue_bytes)
         self._taking: list[Result] = []  # not yet in queue and journal
         self._queue: deque[Chunk] = deque()
         self._bytes = 0
@@ -153,13 +153,27 @@ class LogWriter:
         """Begin a new epoch of the store (LogStore.begin_epoch), with nothing half-way between queue and disk."""
         with self._written:  # the writer holds this while it writes
             self._store.begin_epoch(known, owner)
-            position = self._store.position
-            with self._lock:
-                queued = self._taken - self._done
-                self._epoch = uuid.UUID(position.epoch).bytes
-                self._taken, self._done = position.last + queued, position.last
-                self._counter.write(self._epoch, self._taken)
-                self._journal_again(position.last)
+            self._number_again()
+
+    def begin_again(self, error: sqlite3.Error) -> None:
+        """The store is damaged: begin a new one (LogStore.begin_again) with what is still here."""
+        with self._written:
+            try:
+                self._store.begin_again(error)
+            except (sqlite3.Error, OSError) as another:
+                self._note(another)
+                return
+            self._number_again()
+
+    def _number_again(self) -> None:
+        """Go on in the store's new epoch with what is taken and not stored."""
+        position = self._store.position
+        with self._lock:
+            queued = self._taken - self._done
+            self._epoch = uuid.UUID(position.epoch).bytes
+            self._taken, self._done = position.last + queued, position.last
+            self._counter.write(self._epoch, self._taken)
+            self._journal_again(position.last)
 
     def _journal_again(self, last: int) -> None:
         """Give the journal's rows the numbers that they have in a new epoch."""
@@ -204,7 +218,7 @@ class LogWriter:
         self._journal.claim(self._counter.read(self._store.position.epoch))
         self._waiting.set()
 
-    def _note(self, error: sqlite3.Error) -> None:
+    def _note(self, error: sqlite3.Error | OSError) -> None:
         told = f"The inference log cannot be written ({error}): check the disk of PERSIST_DIR."
         logger.log(logging.ERROR if self.fault is None else logging.DEBUG, told)
         self.fault = told
@@ -215,10 +229,14 @@ class LogWriter:
             self._waiting.clear()
             self._hurry.wait(GATHER_SECONDS)
             self._hurry.clear()
-            try:
-                self._write()
-            except Exception:
-                logger.exception("writing the inference log failed")
+            self._try_to_write()
+        self._try_to_write()  # what came while the last write was under way
+
+    def _try_to_write(self) -> None:
+        try:
+            self._write()
+        except Exception:
+            logger.exception("writing the inference log failed")
 
     def _write(self) -> None:
         with self._written:
@@ -238,6 +256,8 @@ class LogWriter:
             except sqlite3.Error as error:
                 self._note(error)
                 self._put_back(queued, unfit, lost)
+                if self._store.is_damaged(error):
+                    self.begin_again(error)
                 return
             self.fault = None
             self._journal.forget_other(self._done)

@@ -213,6 +213,8 @@ class RegistryClient:
                     method, url, headers=headers, preload_content=False, redirect=False, retries=False
                 )
             except urllib3.exceptions.SSLError as error:
+                if fault := transport.clock_fault(error):
+                    raise RegistryUnavailable(f"The registry {self._host} cannot be reached ({fault}).") from error
                 raise RegistryError(
                     f"The registry {self._host} has a certificate that is not trusted ({error}): set OCI_CA_FILE."
                 ) from error

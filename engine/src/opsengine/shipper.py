@@ -1,7 +1,9 @@
 """Ships log rows to the center: in order, each at least once on the wire and exactly once at the center."""
 
 import logging
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ LARGEST_PAGE = 10 * 2**20  # bytes; the center refuses more (contract/README.md)
 GATHER_SECONDS = 0.3  # rows gather this long before they are sent, so that a page is worth its request
 IDLE_SECONDS = 5.0  # a look for rows even when nobody called
 YIELD_SECONDS = 0.25  # between two pages while requests wait: some 4,000 rows a second still go out
+QUICK_SECONDS = 2.0  # a page that took longer is not followed by a larger one
 REFUSALS = 3  # so often a page may be refused before it is given up: the rows behind it must not wait for ever
 
 
@@ -77,7 +80,7 @@ class Shipper:
         todo = self._store.next(self._max_rows)
         if todo is None:
             return False
-        epoch = self._store.position.epoch
+        epoch, began = self._store.position.epoch, time.monotonic()
         try:
             if isinstance(todo, Gap):
                 self._sent = max(self._sent, todo.last)
@@ -93,9 +96,14 @@ class Shipper:
         except CenterRefused as refusal:
             self._on_refusal(refusal, todo)
             return True
+        except CenterUnavailable as error:
+            if error.was_long and isinstance(todo, Shipment):  # a slow link may take half of it
+                self._max_rows = max(1, todo.count // 2)
+            raise
         self._refused = 0
         self._tell_held(None)
-        self._max_rows = min(self._page_rows, self._max_rows * 2)  # after a 413, find back to full pages
+        if time.monotonic() - began < QUICK_SECONDS:
+            self._max_rows = min(self._page_rows, self._max_rows * 2)  # after a smaller one, find back to full pages
         self._take_ack(answer.number("acked"), todo if isinstance(todo, Gap) else None)
         return True
 
@@ -180,7 +188,7 @@ class Shipper:
                 pass
         except CenterRefused as refusal:
             logger.error("The ops center takes no more logs from this edge: %s Logs stay on this edge.", refusal)
-        except CenterUnavailable:
+        except (CenterUnavailable, sqlite3.Error):
             logger.debug("the last rows stay on this edge until the next start")
 
     def _turn(self) -> None:
@@ -195,8 +203,10 @@ class Shipper:
             return
         except CenterRefused:
             raise
-        except Exception:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
+        except Exception as error:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
             logger.exception("shipping the inference log failed")
+            if isinstance(error, sqlite3.Error) and self._store.is_damaged(error):
+                self._writer.begin_again(error)
             self._stopping.wait(transport.pause(self._failures))
             self._failures += 1
             return

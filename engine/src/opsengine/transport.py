@@ -2,6 +2,7 @@
 
 import random
 import ssl
+import time
 import urllib.request
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from opsengine import locations
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 LINES = 4  # kept open to a host: check-ins and log pages are under way at the same time
+
+NOT_YET_VALID, EXPIRED = 9, 10  # OpenSSL's words for a certificate that only its time keeps from being trusted
 
 # Worth another try: timeouts, too many requests, and faults that servers and gateways get over.
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
@@ -31,6 +34,18 @@ def pool(url: str, ca_file: str | None = None) -> urllib3.PoolManager:
             address, proxy_headers=headers, ssl_context=context, timeout=timeout, retries=False, maxsize=LINES
         )
     return urllib3.PoolManager(ssl_context=context, timeout=timeout, retries=False, maxsize=LINES)
+
+
+def clock_fault(error: urllib3.exceptions.SSLError) -> str | None:
+    """What to say of a certificate that is right but for this machine's time, None of any other fault.
+
+    Machines without a clock of their own start in the past: this passes when theirs is set.
+    """
+    cause = error.args[0] if error.args else None
+    if getattr(cause, "verify_code", None) not in (NOT_YET_VALID, EXPIRED):
+        return None
+    now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    return f"its certificate is not valid at this machine's time, {now} UTC: set the clock, or renew the certificate"
 
 
 def pause(attempt: int, *, first: float = 1.0, longest: float = 60.0) -> float:
