@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsengine import batching
+from opsengine.chunks import Chunk
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
 from opsengine.messages import Request
@@ -18,6 +19,8 @@ NOT_LOADED = 503
 QUICK_SECONDS = 0.001
 # Of a larger body the rows take the time, not the way through the steps, which requests that run as one have in common.
 SMALL_BODY = 2**13
+# A larger one is copied for longer, and held by two processes; its rows take a thread long enough.
+LARGEST_SHARED = 2**22
 WEIGHT = 0.1  # of the last request in the time that its size is expected to take
 PRESSED = 0.7  # share of the time that is spent on inferences, from which on other work is to wait
 
@@ -71,8 +74,12 @@ class Traffic:
         known = self._seconds.get(len(request.body).bit_length(), 1.0)
         is_quick = current.is_steady and known < QUICK_SECONDS
         request.meets = current.gathers and not is_quick
+        size = len(request.body)
+        if is_quick and size <= SMALL_BODY:
+            return Lane.TOGETHER
+        request.is_shared = current.may_be_held_again and size <= LARGEST_SHARED
         if is_quick:
-            return Lane.TOGETHER if len(request.body) <= SMALL_BODY else Lane.HERE
+            return Lane.HERE
         return Lane.MEET if request.meets else Lane.MODEL
 
     @property
@@ -125,6 +132,19 @@ class Traffic:
                 self._expect(size, seconds / count)
             self._count(current, 200, seconds, count)
         return answers
+
+    def took(
+        self, request: Request, pipeline: LoadedPipeline, status: int, seconds: float, chunk: Chunk | None = None
+    ) -> None:
+        """A worker with this pipeline answered: `chunk` is what it made, None where it refused."""
+        self._spent += seconds
+        if chunk is None:
+            self._plane.count(errors=1)
+        else:
+            self._expect(len(request.body).bit_length(), seconds)
+            self._metrics.made(chunk.kind.facts, chunk.count, chunk.elapsed[0])
+            self._plane.count(rows=chunk.count)
+        self._count(pipeline, status, seconds)
 
     def _expect(self, size: int, seconds: float) -> None:
         """Only an estimate: threads that write it at the same time do no harm."""
