@@ -123,12 +123,12 @@ class App:
         """What a worker with this pipeline answered, logged and counted; None where it could not."""
         if "again" in told:
             return None
-        status, seconds = told["status"], told["seconds"]
+        status, seconds, worked = told["status"], told["seconds"], told["worked"]
         if status != 200:
-            self._traffic.took(request, pipeline, status, seconds)
+            self._traffic.took(request, pipeline, status, seconds, worked)
             return self.fault(RequestError(told["error"], status, tuple((n, v) for n, v in told["headers"])))
         record, answer = body[: told["record"]], body[told["record"] :]
-        self._traffic.took(request, pipeline, status, seconds, self._writer.take_packed(record))
+        self._traffic.took(request, pipeline, status, seconds, worked, self._writer.take_packed(record))
         as_arrow = encode.ARROW_TYPE in request.accept
         return Reply(200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer)
 

@@ -121,8 +121,8 @@ class LoadedPipeline:
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
         # Other processes may hold it too, but where that takes an accelerator's memory, or callers are to meet.
-        is_accelerated = any(providers.wants(entry.accel) for entry in definition.models)
-        self.may_be_held_again = self.is_steady and not is_accelerated and not self.gathers
+        self.is_on_cpu = not any(providers.wants(entry.accel) for entry in definition.models)
+        self.may_be_held_again = self.is_steady and self.is_on_cpu and not self.gathers
 
     def down(self) -> frozenset[str]:
         """Versions of the models that cannot answer now: Python steps whose process ended."""

@@ -62,7 +62,7 @@ class Answerer:
         bytes of its body are the chunk for the log (`record`); the answer itself follows them. `again`: the engine has
         to answer itself, because the rows can only be logged out of its own memory.
         """
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         try:
             answer = self._plane.infer(
                 body,
@@ -74,7 +74,7 @@ class Answerer:
             record = self._record()
         except RequestError as error:
             told = {"status": error.status, "error": str(error), "headers": error.headers}
-            return packed(told | {"seconds": time.perf_counter() - began})
+            return packed(told | {"seconds": time.perf_counter() - began, "worked": time.thread_time() - worked})
         except Exception:
             logger.exception("a request failed in a worker")
             return packed({"again": True})
@@ -82,8 +82,8 @@ class Answerer:
             self._results.clear()
         if record is None:
             return packed({"again": True})
-        seconds = time.perf_counter() - began
-        return packed({"status": 200, "seconds": seconds, "record": len(record)}, record, answer)
+        seconds, worked = time.perf_counter() - began, time.thread_time() - worked
+        return packed({"status": 200, "seconds": seconds, "worked": worked, "record": len(record)}, record, answer)
 
     def _record(self) -> bytes | None:
         (chunk,) = chunks.pack(self._results)
