@@ -118,7 +118,7 @@ def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         "last_contact_timestamp_seconds": ("When the ops center answered last.", _seconds(contact["last"])),
         "clock_offset_seconds": ("The ops center's clock minus this one.", _seconds(offset)),
         "disk_free_bytes": ("Free on the disk of PERSIST_DIR.", told["disk"]["free"]),
-        "workers": ("Processes that answer beside the engine's own.", told["engine"]["workers"]),
+        "workers": ("Processes that answer beside the engine's own.", told["engine"]["workers"]["serving"]),
         "memory_bytes": ("Memory in use.", memory["used"]),
         "memory_limit_bytes": ("Memory that may be used.", memory["limit"]),
         "start_timestamp_seconds": ("When the engine started.", _seconds(told["engine"]["started_at"])),
@@ -128,6 +128,7 @@ def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 def _counters(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     return {
         "errors_total": ("Inference requests that were refused or failed.", told["traffic"]["errors"]),
+        "workers_requests_total": ("Inference requests that workers answered.", told["engine"]["workers"]["answered"]),
         "refused_total": ("Requests refused with 429.", told["traffic"]["refused"]),
         "log_shed_rows_total": ("Log rows given up in this epoch, each told as a gap.", told["logs"]["shed"]),
     }

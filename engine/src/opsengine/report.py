@@ -100,7 +100,7 @@ class Reporter:
                 "started_at": self._started_at,
                 "uptime_seconds": (now - self._started_at) // 1000,
                 "cpus": self._settings.cpus,
-                "workers": self._workers.serving,
+                "workers": {"serving": self._workers.serving, "answered": self._workers.answered},
                 "memory": {"used": machine.memory_used(), "limit": machine.memory_limit()},
             },
             "edge": self._edge(),

@@ -100,7 +100,9 @@ class Sharing:
         self.go_on()
 
     def _ended(self, task: Task, line: Worker, told: Told, body: bytes) -> None:
-        if not self._owner.ran(task, line, told, body):
+        if self._owner.ran(task, line, told, body):
+            self._workers.answered += 1
+        else:
             self._own.append(task)
         self.go_on()
 

@@ -112,6 +112,7 @@ class Workers:
     """`count` processes on whatever pipeline is served; a thread sees to that. `limits` is told to each of them."""
 
     def __init__(self, count: int, plane: DataPlane, limits: Told) -> None:
+        self.answered = 0  # requests, since the start
         self._count = count
         self._plane = plane
         self._limits = limits
