@@ -224,6 +224,8 @@ class Hands:
         return task.request.path
 
     def ran(self, task, line, told, body):
+        if body == b"nonsense":
+            raise ValueError("not a chunk")
         return told is not None
 
     def run_here(self, task):
@@ -289,17 +291,18 @@ def test_long_requests_go_to_workers_then_to_threads_and_never_to_the_loop():
 def test_what_a_worker_lost_or_left_runs_in_threads_of_the_engine():
     async def check(hands):
         hands.threads = 0
-        add(hands, "a", "b", is_quick=False)
-        (_, first), (_, second) = hands.asked
+        add(hands, "a", "b", "c", is_quick=False)
+        (_, first), (_, second), (_, third) = hands.asked
         hands.asked.clear()
         hands.room = 0
         first.lost()
         second.ended(None, b"")
-        hands.threads, hands.room = 2, 2
+        third.ended({}, b"nonsense")
+        hands.threads, hands.room = 3, 3
         hands.sharing.go_on()
-        assert (hands.in_threads, hands.asked) == (["a", "b"], [])
+        assert (hands.in_threads, hands.asked) == (["a", "b", "c"], [])
 
-    shared(check)
+    shared(check, room=3)
 
 
 # All of it.

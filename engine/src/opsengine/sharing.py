@@ -5,6 +5,7 @@ it has a few threads.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 from opsengine.messages import Reply, Request
 from opsengine.workers import Asked, Told, Worker, Workers
+
+logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
@@ -100,7 +103,12 @@ class Sharing:
         self.go_on()
 
     def _ended(self, task: Task, line: Worker, told: Told, body: bytes) -> None:
-        if self._owner.ran(task, line, told, body):
+        is_done = False
+        try:
+            is_done = self._owner.ran(task, line, told, body)
+        except Exception:  # a caller must not wait for ever
+            logger.exception("what a worker answered cannot be used")
+        if is_done:
             self._workers.answered += 1
         else:
             self._own.append(task)

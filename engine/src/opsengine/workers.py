@@ -22,6 +22,7 @@ import orjson
 from opsengine import worker
 from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
+from opsengine.pymodel import PASSED_ON
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ LOOK_SECONDS = 0.5  # between looks at what is served
 START_SECONDS = 300.0  # to load the pipeline
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # before another is started for one that ended
 END_SECONDS = 5.0
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH")  # never the engine's secrets
+LINE_BYTES = 2**20  # of a line's buffers, as far as the system allows: an answer then goes out in one piece
 
 Told = dict[str, Any]
 
@@ -178,12 +179,14 @@ class Workers:
     def _start(self, pipeline: LoadedPipeline) -> bool:
         """Start one, and wait until it has loaded the pipeline. False where it cannot."""
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LINE_BYTES)
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "opsengine.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                env={name: os.environ[name] for name in (*PASSED_ON, "PYTHONPATH") if name in os.environ},
                 start_new_session=True,  # a Ctrl-C in the engine's terminal is for the engine to handle
             )
         ours.settimeout(START_SECONDS)
