@@ -127,7 +127,9 @@ def _pipelines(told: Facts) -> Iterator[Row]:
         )
     else:
         yield "Serves", "Nothing.", "bad"
-    is_same = serving and wanted["digest"] in (None, serving["digest"])
+    known = wanted["digest"]
+    # Without a digest it is a PIPELINE_URL, which is served unless something is under way or went wrong with it.
+    is_same = serving and (known == serving["digest"] or (known is None and update["state"] == "idle"))
     yield "Should serve", "The same." if is_same else f"{wanted['location']} ({wanted['digest'] or 'any digest'}).", ""
     words = {
         "idle": ("No update is under way.", ""),
