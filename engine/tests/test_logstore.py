@@ -134,6 +134,23 @@ def test_cap_drops_acknowledged_rows_first(make):
     assert store.next(10).first == last - 99
 
 
+@pytest.mark.parametrize("cap", [2**20, 2**22, 2**24])
+def test_a_request_longer_than_the_cap_keeps_to_it_and_leaves_its_newest_rows(make, tmp_path, cap):
+    count = 2 * cap // 800
+    store, numbers = make(cap), np.random.default_rng(0).random((count, 200), dtype=np.float32)  # do not compress
+    writer = LogWriter(store, tmp_path / "logs" / "taken")
+    writer.start()
+    for _ in range(3):
+        writer.put(Result(FACTS, 1000, count, {"x": numbers}, {"y": np.arange(count)}, (5, 7)))
+        assert writer.flush(20)
+    writer.stop()
+    kept = [value for batch in store.newest(3 * count) for value in batch.column("out").field("y").to_pylist()]
+    newest = count // 16
+    assert kept[-newest:] == list(range(count - newest, count))
+    assert (store.position.last, store.position.shed) == (3 * count, 3 * count - len(kept))
+    assert store.used <= cap
+
+
 def test_cap_that_costs_unacknowledged_rows_leaves_one_gap(make):
     store = make(2**20)
     noise = np.random.default_rng(1)

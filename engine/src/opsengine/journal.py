@@ -47,9 +47,13 @@ def size_of(body: Sequence[bytes]) -> int:
 
 
 class Journal:
-    """Two files beside the store. Not safe for several threads: the caller holds a lock, but for `forget_other`."""
+    """Two files beside the store, emptied to `room` bytes each where that is less than is kept else.
 
-    def __init__(self, folder: Path) -> None:
+    Not safe for several threads: the caller holds a lock, but for `forget_other`.
+    """
+
+    def __init__(self, folder: Path, room: int = KEPT_BYTES) -> None:
+        self._kept = min(KEPT_BYTES, room)
         self._paths = paths(folder)
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in self._paths]
         self._ends = [0, 0]  # where the last record of each file ends
@@ -135,8 +139,8 @@ class Journal:
         file = self._files[index]
         size = os.fstat(file).st_size
         try:
-            if size > KEPT_BYTES:
-                os.ftruncate(file, KEPT_BYTES)
+            if size > self._kept:
+                os.ftruncate(file, self._kept)
             if size:
                 os.pwrite(file, END, 0)
         except OSError:  # a file system that writes what is written over to a new place, without room for one

@@ -41,6 +41,7 @@ SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
 LARGE_CAP, LARGE_PAGE = 2**27, 2**14
 JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
+PAGE_PART = 32  # of the cap
 QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
 
@@ -155,6 +156,11 @@ class LogStore:
         return min(QUEUE_BYTES, self._cap // QUEUE_PART)
 
     @property
+    def page_bytes(self) -> int:
+        """What a page should hold at most, so that the cap has room for many."""
+        return min(logpages.MOST_BYTES, self._cap // PAGE_PART)
+
+    @property
     def owner(self) -> str | None:
         """Id of the edge that this epoch is shipped as, None before the first join."""
         with self._lock:
@@ -167,18 +173,23 @@ class LogStore:
             self._set("owner", edge_id)
 
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
-        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks."""
+        """Append in one durable transaction; returns the new last number. Makes room first where the cap asks.
+
+        Of more than a quarter of the cap the newest pages are kept.
+        """
         incoming = sum(len(page.body) + ROW_BYTES for page in pages)
-        self._empty_journal(incoming)
+        room = min(incoming, self._cap // 4)
+        self._empty_journal(room)
         with self._transaction():
-            self._make_room(incoming)
+            self._make_room(room)
             last, kind, before = self._position().last, 0, None
             for page in pages:
                 # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread
                 # and those that answer then queue.
                 if before is None or not _are_alike(before, page):
                     kind = self._kind(page)
-                last, before = self._insert(page, kind, last), page
+                last, before = self._insert(page, kind, last, incoming), page
+                incoming -= len(page.body) + ROW_BYTES
             if lost and lost.count:
                 self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
                 last += lost.count
@@ -315,9 +326,10 @@ class LogStore:
         kind: tuple[int] = self._db.execute("SELECT id FROM kind WHERE version = ? AND schema = ?", told).fetchone()
         return kind[0]
 
-    def _insert(self, page: Page, kind: int, last: int) -> int:
+    def _insert(self, page: Page, kind: int, last: int, incoming: int) -> int:
+        """`incoming`: bytes of the page and of those after it."""
         first, last = last + 1, last + page.count
-        if 4 * len(page.body) > self._cap:
+        if 4 * incoming > self._cap:
             self._note_gap(first, last, page.time_min, page.time_max, "storage_limit")
             return last
         row = (first, last, page.time_min, page.time_max, kind, page.size, page.body)
@@ -327,7 +339,7 @@ class LogStore:
     def _make_room(self, incoming: int) -> None:
         """Delete the oldest pages until `incoming` bytes fit: acknowledged ones are the oldest, so they go first."""
         # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = _journal_room(self._cap) + len(self._beside) * self.queue_bytes
+        reserve = max(_journal_room(self._cap), incoming) + len(self._beside) * self.queue_bytes
         excess = self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
         if excess <= 0:
             return
