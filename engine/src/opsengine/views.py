@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from opsengine import metrics
+from opsengine.errors import FINAL_CODES
 from opsengine.report import Brief
 
 Reply = tuple[int, str, bytes]
@@ -166,7 +167,9 @@ def _lapse(contact: Facts) -> Row:
     hours = contact["hours_left"]
     if hours is None:
         return "Session", "Not joined yet.", ""
-    when = _when(contact["lapses_at"])
+    when, refusal = _when(contact["lapses_at"]), contact["refusal"]
+    if refusal and refusal["code"] in FINAL_CODES and refusal["at"] > (contact["last"] or 0):
+        return "Session", "Ended by the ops center: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     if hours <= 0:
         return "Session", f"Lapsed at {when}: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     text = f"Lapses at {when}, in {hours:.0f} hours, unless the ops center is reached before."
