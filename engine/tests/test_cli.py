@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import orjson
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from engine.tests.conftest import ROOT, eventually, free_port
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
-from engine.tests.test_main_job import V1, start_joined
+from engine.tests.test_main_job import V1, V2, start_joined
 from engine.tests.test_updates import wish
-from opsengine import health
+from opsengine import health, local
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def test_join_that_is_refused_says_why(run, center):
 
 
 def test_join_without_a_bundle_says_what_to_set(run):
-    code, _, err = run("join", PIPELINE_URL="r.io/p:1")
-    assert (code, err.count("\n")) == (2, 1) and "EDGE_BUNDLE is not set" in err
+    for given in ({}, {"PIPELINE_URL": "r.io/p:1"}):
+        code, _, err = run("join", **given)
+        assert (code, err.count("\n")) == (2, 1) and "EDGE_BUNDLE is not set" in err
 
 
 def test_pulled_pipeline_is_served_without_a_network(run, registry, location, start_engine):
@@ -174,10 +176,23 @@ def test_rollback_of_a_stopped_engine_counts_from_its_next_start(updated, run):
 
 def test_rollback_with_nothing_before_says_so_and_changes_nothing(run, registry, location, start_engine):
     engine = start_engine(PIPELINE_URL=location[0]).ready()
+    asked = time.monotonic()
+    code, out, err = run("rollback", ENGINE_PORT=engine.port)
+    assert (code, out) == (1, "") and "no publish before" in err
+    assert time.monotonic() - asked < local.ROLL_BACK_SECONDS  # the running engine is not waited for
     engine.stop()
     code, out, err = run("rollback")
     assert (code, out) == (1, "") and "no publish before" in err
     engine.start().ready()
+
+
+def test_status_names_what_should_be_served_after_a_rollback(run, registry, location, start_engine):
+    start_engine(PIPELINE_URL=location[0]).ready().stop()
+    after, _ = publish(registry, "scale", V2, [("by-three", "m2", models.scale(3.0), ["tensor"])])
+    engine = start_engine(PIPELINE_URL=after).ready()
+    assert "Should serve: The same." in run("status", ENGINE_PORT=engine.port)[1]
+    assert run("rollback", ENGINE_PORT=engine.port)[0] == 0
+    assert f"Should serve: {after} (any digest)." in run("status", ENGINE_PORT=engine.port)[1]
 
 
 EARLY = """

@@ -141,6 +141,15 @@ def test_text_in_and_out(infer):
     assert rows[0]["outputs"] == [{"String": {"data": ["héllo"], "dim": [1], "v": 1}}]
 
 
+def test_rows_of_several_texts_are_flat_in_outputs(infer):
+    rows = infer([{"word": [["a", "b"]] * 3}, {"word": [["c", "d"]] * 3}], ("echo", "m1", models.echo_text(3, 2), None))
+    sent = (["a", "b"], ["c", "d"])
+    assert [row["out"]["said"] for row in rows] == [[texts] * 3 for texts in sent]
+    assert [row["outputs"] for row in rows] == [
+        [{"String": {"data": texts * 3, "dim": [1, 3, 2], "v": 1}}] for texts in sent
+    ]
+
+
 def test_whole_and_long_numbers_fit_where_nothing_is_lost(infer):
     whole = ("whole", "m1", models.scale(3, kind=INT64), None)
     assert infer([{"x": [2.0, 5]}], whole)[0]["out"] == {"y": [6, 15]}

@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import orjson
+import pyarrow as pa
 
 from engine.tests.conftest import ROOT
 from engine.tests.test_included_pipeline import folder  # noqa: F401 a fixture
 
 RECORDS = b'[{"tensor": [1.0, 2.0]}]'
+TABLE = pa.table({"tensor": [[1.0, 2.0]]})
 
 
 def run(*arguments, stdin=b""):
@@ -22,7 +24,10 @@ def run(*arguments, stdin=b""):
 
 def test_it_answers_what_comes_from_stdin_or_a_file(folder, tmp_path):  # noqa: F811
     (tmp_path / "records.json").write_bytes(RECORDS)
-    for code, answer, _ in (run(folder, stdin=RECORDS), run(folder, tmp_path / "records.json")):
+    with pa.ipc.new_file(tmp_path / "records.arrow", TABLE.schema) as writer:
+        writer.write_table(TABLE)
+    files = [tmp_path / "records.json", tmp_path / "records.arrow"]
+    for code, answer, _ in (run(folder, stdin=RECORDS), *(run(folder, file) for file in files)):
         assert code == 0
         assert [record["out"] for record in orjson.loads(answer)] == [{"y": [2.0, 4.0]}]
 

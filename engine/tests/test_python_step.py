@@ -92,6 +92,11 @@ def test_class_answers_with_its_vendored_dependency(make_model):
     assert run(model, 2, rows=2) == [[6.0, 6.0]] * 2
 
 
+def test_what_it_prints_is_in_the_log_at_once(make_model, capfd):
+    run(make_model(), 2)
+    assert "a step may print" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("value", "status", "said"),
     [

@@ -64,6 +64,14 @@ def test_status_page_tells_a_person_what_there_is_to_know(start_engine, registry
     assert not re.search(r'(src|href)="(https?:)?//', page)
 
 
+def test_status_tells_of_a_session_that_the_center_ended_until_there_is_contact_again():
+    refusal = {"at": 2000, "code": "edge_removed", "message": "This edge was removed."}
+    contact = {"lapses_at": 9000, "hours_left": 168.0, "refusal": refusal}
+    for last, text, state in ((1000, "Ended by the ops center: a new EDGE_BUNDLE", "bad"), (3000, "Lapses at", "ok")):
+        assert views._lapse({**contact, "last": last})[1].startswith(text)
+        assert views._lapse({**contact, "last": last})[2] == state
+
+
 def test_status_tells_the_hour_of_the_lapse_by_the_centers_clock(start_engine, registry, center):
     center.clock_ahead_ms = 84 * 3_600_000
     center.lapses_at = int(time.time() * 1000) + center.clock_ahead_ms + 30 * 3_600_000

@@ -16,7 +16,7 @@ from engine.tests.conftest import ARROW, JSON, Shelf
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from opsengine import chunks, encode, fields, logpages, pipeline, rows
-from opsengine.errors import RequestError
+from opsengine.errors import PipelineError, RequestError
 from opsengine.plane import DataPlane
 from opsengine.store import ContentStore
 
@@ -105,6 +105,44 @@ def test_every_type_comes_back_as_it_was_sent(plane_of, name, shape):
     column = pa.array(sent.tolist(), type=kind)
     answer = asked(plane, arrow_file(pa.table({"x": column})), ARROW)
     assert [row["out"]["y"] for row in answer] == sent.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("uint64", [0, 2**64 - 1]),
+        ("uint64", [1.0, 2**53 + 1]),
+        ("int64", [1.0, 2**53 + 1]),
+        ("int64", [True, -(2**63)]),
+    ],
+)
+def test_large_whole_numbers_come_as_they_were_sent_whatever_is_beside_them(plane_of, name, row):
+    plane, logged = plane_of(f"echo-{name}-pair", ("echo", "m1", echo(TYPES[name], (2,)), None))
+    (answer,) = asked((plane, logged), orjson.dumps([{"x": row}]), JSON)
+    assert answer["out"]["y"] == row
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("uint64", [0, 2e19], "a number out of the range of the model's uint64"),
+        ("uint64", [-1, 2**64 - 1], "a number out of the range of the model's uint64"),
+        ("int64", [0, 2**63], "a number out of the range of the model's int64"),
+        ("int64", [0.5, 2**60], "fractions, but the model takes whole numbers"),
+    ],
+)
+def test_large_whole_numbers_that_do_not_fit_are_a_400(plane_of, name, row, said):
+    plane, _ = plane_of(f"echo-{name}-pair", ("echo", "m1", echo(TYPES[name], (2,)), None))
+    with pytest.raises(RequestError, match=f'Column "x" has {said}'):
+        plane.infer(orjson.dumps([{"x": row}]), JSON, as_arrow=False)
+
+
+def test_a_type_that_engines_do_not_exchange_is_named_with_those_that_they_do(plane_of):
+    said = (
+        r"input x of type tensor\(bfloat16\): cast it in the model, engines take tensors of float16 to float64, whole"
+    )
+    with pytest.raises(PipelineError, match=said):
+        plane_of("echo-bfloat16", ("echo", "m1", echo(TensorProto.BFLOAT16, (2,)), None))
 
 
 NUMBERS = (

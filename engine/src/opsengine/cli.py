@@ -76,7 +76,8 @@ INFER = """\
 Answer one request with the pipeline in a folder, without serving it, and print the answer as pandas records. The folder
 is one that an engine would serve as PIPELINE_DIR. The request comes from a file or from stdin, as it would be sent to
 /infer: records in JSON, or Arrow. Nothing is logged or kept.
-Exit codes: 0 with an answer, 1 when the pipeline cannot be loaded, 3 when it refuses the request.
+Exit codes: 0 with an answer, 1 when the pipeline cannot be loaded, 2 for a file that cannot be read, 3 when the
+pipeline refuses the request.
 """
 REFUSED = 3
 DOWN = 3  # as for a service that is not running
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "status":
             made.add_argument("--json", action="store_true", help="print what /status.json says")
         if name == "infer":
-            made.add_argument("--type", default="application/json", help="content type of the request")
+            made.add_argument("--type", default="", help="content type of the request (default: told by how it begins)")
             made.add_argument("folder", type=Path, help="with manifest.json and the files that it names")
             made.add_argument("request", type=Path, nargs="?", help="file; stdin without it")
     chosen = parser.parse_args(arguments)
@@ -147,7 +148,7 @@ def serve() -> int:
 
 def join() -> int:
     """Join, and say as whom."""
-    print(_with_state(local.join))
+    print(_with_state(local.join, serves=False))
     return 0
 
 
@@ -227,9 +228,9 @@ def version() -> int:
     return 0
 
 
-def _with_state(work: Callable[[Settings], str]) -> str:
-    """Do something to PERSIST_DIR while no engine runs on it."""
-    chosen = settings.read(os.environ)
+def _with_state(work: Callable[[Settings], str], *, serves: bool = True) -> str:
+    """Do something to PERSIST_DIR while no engine runs on it. `serves` as in settings.read."""
+    chosen = settings.read(os.environ, serves=serves)
     logformat.start(chosen.log_format, debug=chosen.debug)
     privileges.drop(os.environ.get("RUN_AS") or None, chosen.persist_dir)
     guard = lock(chosen.persist_dir)

@@ -7,14 +7,14 @@ answer then costs the printing of its numbers, a column at a time, and one join.
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
 from opsengine import arrowplaces, fields, layout
-from opsengine.fields import Field, Written
+from opsengine.fields import Array, Field, Written
 from opsengine.kept import Kept
 from opsengine.layout import Cell, Layout, Part, Value
 from opsengine.rows import RECORDED, Constant, Facts, Result, Rows, arrow_groups, arrow_time, of_result, to_batch
@@ -25,7 +25,8 @@ ARROW_TYPE = "application/vnd.apache.arrow.file"
 # `original_data` repeats the input; beyond this many bytes a row it is null, as the documentation allows.
 LONGEST_ORIGINAL = 2048
 # The documented names of the value types of `outputs`.
-VALUE_NAMES = {"float32": "Float", "float64": "Double", "bool": "Bool", "object": "String"}
+VALUE_NAMES = {"float32": "Float", "float64": "Double", "bool": "Bool"}
+LISTED_NAMES = {str: "String", float: "Double", bool: "Bool", int: "Int64"}
 
 Make = Callable[[Result], Value]
 Columns = Mapping[str, Field | Written | Constant]
@@ -192,15 +193,21 @@ class _Draft:
     def _outputs(self, group: str, outputs: Mapping[str, Field], cells: Mapping[str, Cell]) -> Iterator[Part]:
         before = b"["
         for name, value in outputs.items():
-            axes, kind, shape = _told(value)
-            yield b'%b{"%b":{"data":' % (before, kind.encode())
-            if axes > 2:  # `data` is flat
-                yield from self._cell(_flat_of(group, name), 1)
+            yield before
+            if isinstance(value, np.ndarray):
+                yield from self._array(group, name, value, cells[name])
             else:
-                yield from cells[name] if axes == 2 else (b"[", *cells[name], b"]")
-            yield b',"dim":' + orjson.dumps([1, *shape]) + b',"v":1}}'
+                yield from self._cell(_listed_of(group, name))
             before = b","
         yield b"]"
+
+    def _array(self, group: str, name: str, value: Array, cell: Cell) -> Iterator[Part]:
+        yield b'{"%b":{"data":' % _value_name(value.dtype).encode()
+        if value.ndim > 2:  # `data` is flat
+            yield from self._cell(_flat_of(group, name), 1)
+        else:
+            yield from cell if value.ndim == 2 else (b"[", *cell, b"]")
+        yield b',"dim":' + orjson.dumps([1, *value.shape[1:]]) + b',"v":1}}'
 
 
 def _shown(result: Result) -> Mapping[str, Field | Written]:
@@ -244,6 +251,28 @@ def _flat_of(group: str, name: str) -> Make:
     return flat
 
 
+def _listed_of(group: str, name: str) -> Make:
+    """Prints a column of `outputs` whose rows are Python's values: text, or what models of a split gave unevenly."""
+    label = group.removeprefix(RECORDED)
+
+    def listed(result: Result) -> Value:
+        told = [_described(row) for row in (result.outputs if group == "out" else result.recorded[label])[name]]
+        return told if len(told) > 1 else told[0]
+
+    return listed
+
+
+def _described(row: object) -> bytes:
+    """A row with its type and shape."""
+    flat: list[Any] = [row]
+    shape = [1]
+    while flat and isinstance(flat[0], list):
+        shape.append(len(flat[0]))
+        flat = [inner for outer in flat for inner in outer]
+    kind = LISTED_NAMES[type(flat[0])] if flat else "String"
+    return orjson.dumps({kind: {"data": flat, "dim": shape, "v": 1}})
+
+
 def _failed(result: Result) -> Value:
     """How many validations were true."""
     return fields.printed(np.sum(list(result.checks.values()), axis=0, dtype=np.int32))
@@ -271,13 +300,6 @@ def _of_arm(what: str, result: Result) -> Value:
 _last_models: Make = partial(_of_arm, "last_model")
 _names: Make = partial(_of_arm, "name")
 _versions: Make = partial(_of_arm, "version")
-
-
-def _told(value: Field) -> tuple[int, str, tuple[int, ...]]:
-    """Axes, documented name of the type, and shape of a row."""
-    if not isinstance(value, np.ndarray):
-        return 1, "String", ()
-    return value.ndim, _value_name(value.dtype), value.shape[1:]
 
 
 @cache

@@ -54,7 +54,19 @@ def from_values(values: Sequence[object], name: str, wanted: np.dtype[np.generic
         raise RequestError(f'Column "{name}" is ragged: all its rows must have the same shape.') from None
     if array.dtype.kind not in "biuf":
         raise RequestError(f'Column "{name}" {_why_no_numbers(values)}.')
+    if wanted.kind in "iu" and array.dtype.kind == "f" and array.size and np.abs(array).max() >= EXACT:
+        return _whole(values, wanted, array)
     return array
+
+
+def _whole(values: Sequence[object], wanted: np.dtype[np.generic], rounded: Array) -> Array:
+    """Whole numbers as they were sent, of which numpy makes floats: 2**64 - 1 and 0 have no type in common."""
+    exact: Array = np.array(values, dtype=object)
+    try:
+        made: Array = np.array([int(value) for value in exact.reshape(-1).tolist()], dtype=wanted).reshape(exact.shape)
+    except OverflowError:
+        return rounded
+    return made if (made == rounded).all() else rounded  # else there are fractions
 
 
 def _packed(values: Sequence[object], wanted: np.dtype[np.generic]) -> Array | None:

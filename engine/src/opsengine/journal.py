@@ -47,11 +47,13 @@ def size_of(body: Sequence[bytes]) -> int:
 
 
 class Journal:
-    """Two files beside the store. Not safe for several threads: the caller holds a lock, but for `forget_other`."""
+    """Two files beside the store, emptied to `room` bytes each where that is less than is kept else.
+
+    Not safe for several threads: the caller holds a lock, but for `forget_other`.
+    """
 
     def __init__(self, folder: Path, room: int = KEPT_BYTES) -> None:
-        """`room`: bytes that each file may take."""
-        self._kept = min(room, KEPT_BYTES)
+        self._kept = min(KEPT_BYTES, room)
         self._paths = paths(folder)
         self._files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in self._paths]
         self._ends = [0, 0]  # where the last record of each file ends

@@ -27,6 +27,7 @@ ASK_SECONDS = 5.0
 LARGEST_ANSWER = 1 << 20
 ROLL_BACK = signal.SIGUSR1  # what a running engine hears as the wish to roll back
 ROLL_BACK_SECONDS = 30.0  # the model before is loaded and warmed first
+NOTHING_BEFORE = "There is no publish before the current one here: nothing was changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def roll_back(settings: Settings) -> str:
     folder, served = settings.persist_dir, _served(settings)
     active, previous = served.active, served.previous
     if active is None or previous is None:
-        raise PipelineError("There is no publish before the current one here: nothing was changed.")
+        raise PipelineError(NOTHING_BEFORE)
     if not fetch.is_intact(previous.digest, _store(settings)):
         raise PipelineError(f"The copy of {previous.digest} is damaged or not complete: nothing was changed.")
     trial.Ledger(folder / "trial.json").reject(active.digest, trial.taken_back(trial.BY_HAND))
@@ -81,8 +82,10 @@ def roll_back(settings: Settings) -> str:
 def roll_back_running(settings: Settings, process: int) -> str:
     """Have the engine that runs as `process` serve the publish before; returns its digest.
 
-    Raises StateError if it does not within some seconds: its log says why.
+    Raises PipelineError if there is none, StateError if it does not within some seconds: its log says why.
     """
+    if _served(settings).previous is None:
+        raise PipelineError(NOTHING_BEFORE)
     before = (ask(settings) or {}).get("serving") or {}
     try:
         os.kill(process, ROLL_BACK)

@@ -40,12 +40,15 @@ class Page:
     size: int
 
 
-def of_chunks(some: Sequence[Chunk]) -> list[Page]:
-    """Chunks of one kind as pages. Raises pa.ArrowException, ValueError or TypeError for what Arrow cannot hold."""
+def of_chunks(some: Sequence[Chunk], most: int = MOST_BYTES) -> list[Page]:
+    """Chunks of one kind as pages of up to `most` bytes, or a row.
+
+    Raises pa.ArrowException, ValueError or TypeError for what Arrow cannot hold.
+    """
     if some[0].kind.is_even:
-        return list(_of_columns(chunks.joined(some)))
+        return list(_of_columns(chunks.joined(some), most))
     batch = rows.to_batch(chunks.whole(some))
-    step = _rows_of_page(batch.nbytes, batch.num_rows)
+    step = _rows_of_page(batch.nbytes, batch.num_rows, most)
     version = some[0].kind.facts.version
     return [of_batch(version, batch.slice(at, step)) for at in range(0, batch.num_rows, step)]
 
@@ -59,11 +62,11 @@ def of_batch(pipeline_version: str, batch: pa.RecordBatch) -> Page:
     return Page(pipeline_version, described, len(times), int(times.min()), int(times.max()), body, message.size)
 
 
-def _of_columns(columns: Columns) -> Iterator[Page]:
+def _of_columns(columns: Columns, most: int) -> Iterator[Page]:
     kind, times, elapsed, values = columns
     arrays = [times, elapsed, *map(np.asarray, values)]
     lengths = [length for array in arrays for length in array.shape[1:]]
-    step = _rows_of_page(sum(array.nbytes for array in arrays), len(times))
+    step = _rows_of_page(sum(array.nbytes for array in arrays), len(times), most)
     for at in range(0, len(times), step):
         some = times[at : at + step]
         head = struct.pack(f"<{1 + len(lengths)}I", len(some), *lengths)
@@ -72,8 +75,8 @@ def _of_columns(columns: Columns) -> Iterator[Page]:
         yield Page(kind.facts.version, kind.described, len(some), int(some.min()), int(some.max()), body, len(told))
 
 
-def _rows_of_page(size: int, count: int) -> int:
-    return max(1, min(MOST_ROWS, MOST_BYTES * count // max(1, size)))
+def _rows_of_page(size: int, count: int, most: int) -> int:
+    return max(1, min(MOST_ROWS, most * count // max(1, size)))
 
 
 def batch_of(described: bytes, body: bytes, size: int) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ from opsengine.store import sync_folder
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Told = tuple[str, bytes]  # pipeline version and description: what pages of one kind share
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -46,6 +49,7 @@ SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
 LARGE_CAP, LARGE_PAGE = 2**27, 2**14
 JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
+PAGE_PART = 32  # of the cap
 QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
 UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, struct.error)  # a page that was damaged
@@ -193,6 +197,11 @@ class LogStore:
         return min(QUEUE_BYTES, self._cap // QUEUE_PART)
 
     @property
+    def page_bytes(self) -> int:
+        """What a page should hold at most, so that the cap has room for many."""
+        return min(logpages.MOST_BYTES, self._cap // PAGE_PART)
+
+    @property
     def owner(self) -> str | None:
         """Id of the edge that this epoch is shipped as, None before the first join."""
         return self._owner
@@ -226,12 +235,13 @@ class LogStore:
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks.
 
-        Where descriptions go too, that is in transactions before: SQLite's journal has no room for many at once.
+        Of more than a quarter of the cap the newest pages are kept. Where descriptions go too, that is in transactions
+        before: SQLite's journal has no room for many at once.
         """
-        incoming = self._incoming(pages)
+        kinds, incoming = self._fitting(pages)
         self._empty_journal(incoming)
         with self._lock:
-            return self._in_room(incoming, lambda: self._append(pages, lost))
+            return self._in_room(incoming, lambda: self._append(pages, kinds, lost))
 
     def _in_room(self, incoming: int, change: Callable[[], T]) -> T:
         """Make a change that takes so many bytes once there is room for it. With the lock held."""
@@ -389,13 +399,13 @@ class LogStore:
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
         return Gap(at, end, moment, moment, "no_longer_stored")
 
-    def _append(self, pages: Sequence[Page], lost: Lost | None) -> int:
+    def _append(self, pages: Sequence[Page], kinds: Sequence[Told | None], lost: Lost | None) -> int:
         last = self._position().last
         # Pages of one kind follow each other. Each call of SQLite gives up Python's lock, for which this thread and
         # those that answer then queue.
-        for told, alike in groupby(pages, self._told):
+        for told, alike in groupby(zip(kinds, pages, strict=True), itemgetter(0)):
             kind = self._kinds.id_of(*told) if told else None
-            for page in alike:
+            for _, page in alike:
                 last = self._insert(page, kind, last)
         if lost and lost.count:
             self._note_gap(last + 1, last + lost.count, lost.time_min, lost.time_max, lost.reason)
@@ -403,20 +413,25 @@ class LogStore:
         self._set("last", last)
         return last
 
-    def _told(self, page: Page) -> tuple[str, bytes] | None:
-        """What tells of a page's kind; None where there is no room for such a page."""
-        size = len(page.body) + self._kinds.size(len(page.described))
-        return (page.pipeline_version, page.described) if 4 * size <= self._cap else None
+    def _fitting(self, pages: Sequence[Page]) -> tuple[list[Told | None], int]:
+        """What tells of each page's kind, None where there is no room for the page; and the bytes of the others.
 
-    def _incoming(self, pages: Sequence[Page]) -> int:
-        """Bytes that pages take at most: where none of their kinds is described yet."""
-        size = 0
-        for told, alike in groupby(pages, self._told):
-            if told:
-                # To describe a kind changes an index page anywhere, which goes through SQLite's journal.
-                size += self._kinds.size(len(told[1])) + self._page_bytes
-                size += sum(len(page.body) + ROW_BYTES for page in alike)
-        return size
+        These are at most: where none of their kinds is described yet.
+        """
+        kinds: list[Told | None] = []
+        taken, described, before = 0, 0, None
+        for page in reversed(pages):
+            told, size = (page.pipeline_version, page.described), len(page.body) + ROW_BYTES
+            is_new = told != before
+            if is_new:
+                size += self._kinds.size(len(page.described))
+            if 4 * (taken + size) > self._cap:
+                kinds.append(None)
+                continue
+            kinds.append(told)
+            taken, described, before = taken + size, described + is_new, told
+        # To describe a kind changes an index page anywhere, which goes through SQLite's journal.
+        return kinds[::-1], taken + described * self._page_bytes
 
     def _insert(self, page: Page, kind: int | None, last: int) -> int:
         first, last = last + 1, last + page.count
@@ -459,7 +474,7 @@ class LogStore:
     def _excess(self, incoming: int) -> int:
         """Bytes that are to go before `incoming` ones fit."""
         # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = _journal_room(self._cap) + len(self._beside) * self.queue_bytes
+        reserve = max(_journal_room(self._cap), incoming) + len(self._beside) * self.queue_bytes
         return self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
 
     def _note_gap(self, first: int, last: int, low: int, high: int, reason: str) -> None:

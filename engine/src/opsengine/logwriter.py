@@ -200,7 +200,7 @@ class LogWriter:
         position = self._store.position
         missing = self._counter.read(position.epoch) - position.last
         found = self._journal.read(self._epoch, position.last)
-        pages, unfit = _pages(found)
+        pages, unfit = _pages(found, self._store.page_bytes)
         missing -= sum(page.count for page in pages)
         lost = None
         for chunk in unfit:
@@ -259,7 +259,7 @@ class LogWriter:
             if not queued and lost is None:
                 self._written.notify_all()
                 return
-            pages, unfit = _pages(queued)
+            pages, unfit = _pages(queued, self._store.page_bytes)
             for chunk in unfit:
                 lost = _added(lost, chunk, "not_storable")
             try:
@@ -307,8 +307,10 @@ def _both(one: Lost | None, other: Lost | None) -> Lost | None:
     return Lost(one.count + other.count, *times, one.reason)
 
 
-def _pages(queued: Iterable[Chunk]) -> tuple[list[Page], list[Chunk]]:
-    """Chunks as pages, grouped by what fits into one, in order within each; and those that Arrow cannot hold."""
+def _pages(queued: Iterable[Chunk], most: int) -> tuple[list[Page], list[Chunk]]:
+    """Chunks as pages of up to `most` bytes, grouped by what fits into one, in order within each; and those that Arrow
+    cannot hold.
+    """
     groups: dict[Kind, list[Chunk]] = {}
     for chunk in queued:
         groups.setdefault(chunk.kind, []).append(chunk)
@@ -316,7 +318,7 @@ def _pages(queued: Iterable[Chunk]) -> tuple[list[Page], list[Chunk]]:
     unfit: list[Chunk] = []
     for kind, group in groups.items():
         try:
-            pages += logpages.of_chunks(group)
+            pages += logpages.of_chunks(group, most)
         except (pa.ArrowException, ValueError, TypeError):
             logger.exception("results cannot be logged", extra={"pipeline_version": kind.facts.version})
             unfit += group

@@ -115,7 +115,8 @@ def _array(value: Any) -> Any:
 def main(folder: str, module: str, class_name: str, memory_mib: str, descriptor: str) -> None:
     """Load the class, say so, then answer until the engine closes the socket."""
     logging.basicConfig(level=logging.INFO)
-    os.dup2(2, 1)  # what the step prints goes to the engine's log
+    os.dup2(2, 1)  # what the step prints goes to the engine's log, line by line: in the end the process is killed
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is the interpreter's own
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     connection = socket.socket(fileno=int(descriptor))
     sys.path[:0] = [folder, os.path.join(folder, "vendor")]

@@ -27,6 +27,7 @@ TENSORS: dict[str, np.dtype[np.generic]] = {
     "tensor(bool)": np.dtype(np.bool_),
     "tensor(string)": np.dtype("O"),
 }
+TAKEN = "tensors of float16 to float64, whole numbers, bool or text"
 # Faults that onnxruntime finds in what it was given, as opposed to faults in the model.
 CALLER_FAULTS = (ort.capi.onnxruntime_pybind11_state.InvalidArgument,)
 MODEL_FAULTS = (
@@ -166,7 +167,7 @@ class OnnxModel:
 def _input(model: str, node: ort.NodeArg) -> Input:
     if node.type not in TENSORS:
         raise PipelineError(
-            f"Model {model} has an input {node.name} of type {node.type}: this engine takes tensors only."
+            f"Model {model} has an input {node.name} of type {node.type}: cast it in the model, engines take {TAKEN}."
         )
     if not node.shape:
         raise PipelineError(f"Model {model} has an input {node.name} without a row axis: give it a shape like [N, 18].")
@@ -177,8 +178,8 @@ def _input(model: str, node: ort.NodeArg) -> Input:
 def _output(model: str, node: ort.NodeArg) -> Output:
     if node.type not in TENSORS:
         raise PipelineError(
-            f"Model {model} has an output {node.name} of type {node.type}: "
-            "convert it to give tensors (scikit-learn: zipmap=False)."
+            f"Model {model} has an output {node.name} of type {node.type}: convert it, engines give {TAKEN} "
+            "(scikit-learn: zipmap=False)."
         )
     lengths = [length if isinstance(length, int) and length > 0 else None for length in node.shape]
     return Output(str(node.name), TENSORS[node.type], tuple(lengths[1:]) if lengths else None)

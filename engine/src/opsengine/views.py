@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from opsengine import metrics
+from opsengine.errors import FINAL_CODES
 from opsengine.report import Brief
 
 Reply = tuple[int, str, bytes]
@@ -127,7 +128,9 @@ def _pipelines(told: Facts) -> Iterator[Row]:
         )
     else:
         yield "Serves", "Nothing.", "bad"
-    is_same = serving and wanted["digest"] in (None, serving["digest"])
+    known = wanted["digest"]
+    # Without a digest it is a PIPELINE_URL, which is served unless something is under way or went wrong with it.
+    is_same = serving and (known == serving["digest"] or (known is None and update["state"] == "idle"))
     yield "Should serve", "The same." if is_same else f"{wanted['location']} ({wanted['digest'] or 'any digest'}).", ""
     words = {
         "idle": ("No update is under way.", ""),
@@ -164,7 +167,9 @@ def _lapse(contact: Facts) -> Row:
     hours = contact["hours_left"]
     if hours is None:
         return "Session", "Not joined yet.", ""
-    when = _when(contact["lapses_at"])
+    when, refusal = _when(contact["lapses_at"]), contact["refusal"]
+    if refusal and refusal["code"] in FINAL_CODES and refusal["at"] > (contact["last"] or 0):
+        return "Session", "Ended by the ops center: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     if hours <= 0:
         return "Session", f"Lapsed at {when}: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     text = f"Lapses at {when}, in {hours:.0f} hours, unless the ops center is reached before."

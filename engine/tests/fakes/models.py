@@ -28,11 +28,11 @@ def add_two(a="a", b="b"):
     return _model([helper.make_node("Add", [a, b], ["sum"])], inputs, [value("sum", FLOAT, ["N", 1])])
 
 
-def echo_text():
+def echo_text(*shape):
     """The very text that came in."""
     value = helper.make_tensor_value_info
-    node = helper.make_node("Identity", ["word"], ["said"])
-    return _model([node], [value("word", TensorProto.STRING, ["N"])], [value("said", TensorProto.STRING, ["N"])])
+    node, rows = helper.make_node("Identity", ["word"], ["said"]), ["N", *shape]
+    return _model([node], [value("word", TensorProto.STRING, rows)], [value("said", TensorProto.STRING, rows)])
 
 
 def class_and_scores():
