@@ -27,7 +27,7 @@ wrk.headers["Content-Type"], wrk.headers["Accept"] = "%s", "%s"
 wrk.body = io.open("%s", "rb"):read("*a")
 """
 OURS = ("json", "lean", "arrow in", "arrow")  # the engine: what comes in and goes out
-VARIANTS = (("--batching",), ("--slots=1",), ("--workers=1",), ("--no-log",))  # of the engine, each a server of its own
+VARIANTS = (("--batching",), ("--slots=1",), ("--no-log",))  # of the engine, each a server of its own
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # reference: at 16 connections, how many times a peer's requests a second the engine should answer (json, lean at 1000).
 TARGETS = {
@@ -156,18 +156,13 @@ class Rig:
 
 
 def costs(facts: dict[str, dict[str, float]], found: dict[str, Any]) -> str:
-    """Memory and start of each server; what the log, the second slot and a worker do to the requests a second."""
+    """Memory and start of each server; what the log and the second slot do to the requests a second."""
     lines = [
         f"{server:14}{fact['idle']:>8.0f} MiB PSS, {fact['pss']:.0f} after the load{fact['start']:>8.1f} s start"
         for server, fact in facts.items()
     ]
-    compared = (
-        ("json", "json no log", "log on/off"),
-        ("json", "json slots=1", "2 slots/1"),
-        ("json workers=1", "json", "a worker/none"),
-    )
-    for name, base, what in compared:
-        cells = [(found.get(f"{name} b{n} c{c}"), found.get(f"{base} b{n} c{c}")) for n, c in CASES]
+    for name, what in (("json no log", "log on/off"), ("json slots=1", "2 slots/1")):
+        cells = [(found.get(f"json b{n} c{c}"), found.get(f"{name} b{n} c{c}")) for n, c in CASES]
         texts = [f"x{one['rps'] / other['rps']:.2f}" for one, other in cells if one and other]
         if texts:
             lines.append(f"{what:20}" + "".join(f"{text:>20}" for text in texts))
@@ -179,7 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.engine", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
-    variants = "batching, 1 slot, a worker, and no log"
+    variants = "batching, 1 slot, and no log"
     parser.add_argument("--variants", action=argparse.BooleanOptionalAction, default=True, help=variants)
     parser.add_argument("--peers", default="all", help="all, none, or names with commas")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """The engine as it serves, on a model from a file, and a constant answer from the same HTTP server.
 
-python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--workers N] [--batching] [--no-log]
+python -m bench.engine.serve MODEL FOLDER PORT [--slots N] [--batching] [--no-log]
 """
 
 import argparse
@@ -25,7 +25,6 @@ from opsengine.server import Lane, Server
 from opsengine.store import ContentStore
 from opsengine.traffic import Traffic
 from opsengine.views import Views
-from opsengine.workers import DEPTH, Workers
 
 CONSTANT = orjson.dumps([{"time": 1, "out": {"variable": [718013.7]}}])
 LARGEST_BODY = 64 * 2**20
@@ -68,7 +67,6 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("port", type=int)
     parser.add_argument("--slots", type=int, default=SLOTS, help="long requests that run at once")
-    parser.add_argument("--workers", type=int, default=0, help="processes that answer requests of many rows too")
     parser.add_argument("--batching", action="store_true", help="the model's rows may run with those of other callers")
     parser.add_argument("--no-log", action="store_true", help="answer without logging")
     chosen = parser.parse_args()
@@ -84,19 +82,14 @@ def main() -> None:
     log_store = LogStore(Path(folder) / "logs" / "rows.sqlite", 256 * 2**20)
     writer = LogWriter(log_store, Path(folder) / "logs" / "taken")
     writer.start()
-    gate, metrics = (
-        Gate(chosen.slots + DEPTH * chosen.workers, QUEUE, BODIES * LARGEST_BODY),
-        Metrics(lambda: ("house",)),
-    )
+    gate, metrics = Gate(chosen.slots, QUEUE, BODIES * LARGEST_BODY), Metrics(lambda: ("house",))
     log = (lambda result: None) if chosen.no_log else writer.take
     plane = DataPlane(Recorder(log, metrics.result, LARGEST_FIELD), LARGEST_BODY)
     plane.swap(pipeline.load(digest, store, 1, "bench"))
     traffic = Traffic(plane, gate, metrics, lambda digest, fine: None)
     app = Constant(plane, traffic, (log_store, writer), Views(dict, metrics.render), LARGEST_BODY)
 
-    limits = {"max_body": LARGEST_BODY, "log_field_limit": LARGEST_FIELD, "log_format": "text", "debug": False}
-    workers = Workers(chosen.workers, plane, limits)
-    server = Server(app, "127.0.0.1", chosen.port, chosen.slots, QUEUE, workers)
+    server = Server(app, "127.0.0.1", chosen.port, chosen.slots, QUEUE)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server.start()

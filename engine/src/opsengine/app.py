@@ -13,12 +13,10 @@ from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.messages import Reply, Request
-from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.server import Lane
 from opsengine.traffic import Traffic
 from opsengine.views import Views
-from opsengine.workers import Told
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +87,7 @@ class App:
     def lane(self, request: Request) -> Lane:
         """Where a request is to run."""
         route = self._routes.get(request.path)
-        if route and route[1]:
-            return route[1]
-        lane = self._traffic.lane(request)
-        request.is_shared = request.is_shared and _is_inference(request)
-        return lane
+        return (route[1] if route else None) or self._traffic.lane(request)
 
     def respond(self, request: Request) -> Reply:
         """Answer; faults become JSON bodies that the public SDK can show."""
@@ -109,28 +103,6 @@ class App:
         except Exception:
             logger.exception("a request failed")
             return self.fault(RequestError("The engine failed on this request: see its log.", 500))
-
-    def hand(self, request: Request) -> Told:
-        """What a worker has to know of an inference."""
-        return {
-            "content_type": request.content_type,
-            "as_arrow": encode.ARROW_TYPE in request.accept,
-            "query": request.query,
-            "pipeline": None if request.path == "/infer" else request.path.removeprefix(NAMED),
-        }
-
-    def take(self, request: Request, pipeline: LoadedPipeline, told: Told, body: bytes) -> Reply | None:
-        """What a worker with this pipeline answered, logged and counted; None where it could not."""
-        if "again" in told:
-            return None
-        status, seconds, worked = told["status"], told["seconds"], told["worked"]
-        if status != 200:
-            self._traffic.took(request, pipeline, status, seconds, worked)
-            return self.fault(RequestError(told["error"], status, tuple((n, v) for n, v in told["headers"])))
-        record, answer = body[: told["record"]], body[told["record"] :]
-        self._traffic.took(request, pipeline, status, seconds, worked, self._writer.take_packed(record))
-        as_arrow = encode.ARROW_TYPE in request.accept
-        return Reply(200, encode.ARROW_TYPE if as_arrow else encode.JSON_TYPE, answer)
 
     def respond_together(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer inferences of one turn of the loop, those that ask alike in one run."""
@@ -237,12 +209,6 @@ class App:
         if warnings := self._views.brief().faults:
             return Reply(200, JSON, orjson.dumps({"status": "ready", "warnings": warnings}))
         return Reply(200, JSON, b'{"status":"ready"}')
-
-
-def _is_inference(request: Request) -> bool:
-    name = request.path.removeprefix(NAMED)
-    is_named = name != request.path and name != "" and "/" not in name
-    return request.method == "POST" and (is_named or request.path == "/infer")
 
 
 def _listed(name: str, version: str | None, status: str) -> dict[str, str | None]:

@@ -35,7 +35,6 @@ Serve a published pipeline on this machine. Everything is set by the environment
   ENGINE_HOST, ENGINE_PORT where to listen (default 0.0.0.0, 8080)
   MAX_BODY                 largest request body (default 64Mi)
   MAX_QUEUE                requests that may wait; more are refused with 429 (default 64)
-  ENGINE_WORKERS           processes beside the engine's own that answer requests of many rows too (default 0)
   CHECKIN_SECONDS          time between check-ins (default: as the ops center says)
   LOG_FORMAT               text or json (default text)
   DEBUG                    true: more log lines

@@ -26,7 +26,6 @@ from opsengine.steps import Stage
 from opsengine.traffic import Traffic
 from opsengine.updater import Updater
 from opsengine.views import Views
-from opsengine.workers import DEPTH, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,7 @@ class Engine:
         self._log_store = LogStore(folder / "logs" / "rows.sqlite", settings.storage_bytes)
         self._writer = LogWriter(self._log_store, folder / "logs" / "taken")
         log = (self._log_store, self._writer)
-        slots = SLOTS + DEPTH * settings.workers
-        gate = Gate(slots, settings.max_queue, BODIES * settings.max_body)
+        gate = Gate(SLOTS, settings.max_queue, BODIES * settings.max_body)
         metrics = Metrics(self._models)
         self._plane = DataPlane(
             Recorder(self._writer.take, metrics.result, settings.log_field_limit), settings.max_body
@@ -60,14 +58,7 @@ class Engine:
         traffic = Traffic(self._plane, gate, metrics, lambda digest, fine: self._updater.observe(digest, fine))
         self._agent = Agent(settings, self._plane, center, log, self._fail, lambda: traffic.is_pressed)
         self._updater = Updater(settings, self._plane, folder, self._agent.poke)
-        limits = {
-            "max_body": settings.max_body,
-            "log_field_limit": settings.log_field_limit,
-            "log_format": settings.log_format,
-            "debug": settings.debug,
-        }
-        workers = Workers(settings.workers, self._plane, limits)
-        self._reporter = Reporter(settings, self._plane, self._updater, self._agent.contact, center, log, gate, workers)
+        self._reporter = Reporter(settings, self._plane, self._updater, self._agent.contact, center, log, gate)
         metrics.add(self._reporter.facts)
         app = App(
             self._plane,
@@ -76,7 +67,7 @@ class Engine:
             Views(self._reporter.facts, metrics.render, self._reporter.brief),
             settings.max_body,
         )
-        self._server = Server(app, settings.host, settings.port, SLOTS, settings.max_queue, workers)
+        self._server = Server(app, settings.host, settings.port, SLOTS, settings.max_queue)
 
     def _models(self) -> tuple[str, ...]:
         """What the times of a request are told of: the model that answers in each step, or `checks`."""

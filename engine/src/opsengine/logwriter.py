@@ -102,20 +102,8 @@ class LogWriter:
                 return
             results, self._taking = self._taking, []
             for chunk in chunks.pack(results):
-                self._keep(chunk, _journaled(chunk))
+                self._keep(chunk)
             self._counter.write(self._epoch, self._taken)
-        self._wake()
-
-    def take_packed(self, record: bytes) -> Chunk:
-        """Take and settle a chunk in bytes, which is returned. Raises ValueError where they are none."""
-        chunk = chunks.unpacked(record)
-        with self._lock:
-            self._keep(chunk, [record])
-            self._counter.write(self._epoch, self._taken)
-        self._wake()
-        return chunk
-
-    def _wake(self) -> None:
         if self._bytes > self._limit // 2:
             self._hurry.set()
         if not self._waiting.is_set():
@@ -126,8 +114,9 @@ class LogWriter:
         self.take(result)
         self.settle()
 
-    def _keep(self, chunk: Chunk, body: list[bytes] | None) -> None:
+    def _keep(self, chunk: Chunk) -> None:
         """Number a chunk, then queue and journal it, or count it as lost. With the lock held."""
+        body = _journaled(chunk)
         size = chunk.size if body is None else journal.size_of(body)
         first, count = self._taken + 1, chunk.count
         self._taken += count

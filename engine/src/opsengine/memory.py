@@ -5,7 +5,6 @@ keeps a heap a thread and Arrow a pool of its own, each as large as its busiest 
 """
 
 import ctypes
-import gc
 import logging
 import sys
 import threading
@@ -22,9 +21,6 @@ logger = logging.getLogger(__name__)
 # request: by default the system takes them back each time, and clears them anew. What is free goes back in `Keeper`.
 OPTIONS = {"M_ARENA_MAX": (-8, 1), "M_TRIM_THRESHOLD": (-1, 2**26), "M_MMAP_THRESHOLD": (-3, 2**25)}
 TRIM_SECONDS = 10.0  # a trim of a busy heap takes a few milliseconds
-# Results that wait for the log are many and hold no cycles: with Python's (700, 10, 10) a third of a small request went
-# into looking for cycles among them.
-COLLECT = (50_000, 20, 50)
 
 
 class WithoutPandas(MetaPathFinder):
@@ -54,13 +50,6 @@ def be_frugal() -> None:
     for name, (option, value) in OPTIONS.items():
         if mallopt is not None and not mallopt(option, value):
             logger.debug("the C library does not take %s", name)
-
-
-def collect_seldom() -> None:
-    """Look for cycles seldom, and never again in what is here now. To be called when all that stays is loaded."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
 
 
 def give_back() -> None:

@@ -37,7 +37,6 @@ class Request:
     has_place: bool = False  # among those that run or wait, by the gate: not while its body is coming
     unsent: int = 0  # bytes of answers that callers had not taken when this was asked
     meets: bool = False  # it may wait in its thread for others, to be run with them
-    is_shared: bool = False  # a worker may answer it
     keep_alive: bool = True
     reply: Reply | None = None  # known before the body was read
     pieces: list[bytes] = field(default_factory=list)

@@ -4,7 +4,7 @@ What a request changes is counted as it happens. What has a state (queue, log, s
 facts as `/status.json` when somebody asks.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -56,26 +56,22 @@ class Metrics:
 
     def result(self, result: Result) -> None:
         """Count what an answered request made, or several that ran as one."""
-        self.made(result.facts, result.count, result.elapsed, len(result.shares) or 1)
-
-    def made(self, facts: Facts, count: int, elapsed: Sequence[int], requests: int = 1) -> None:
-        """Count rows of a pipeline. `elapsed`: ns of reading the request, and of each step."""
-        known, made, steps = self._steps
-        if known is not facts and known != facts:  # a worker's are equal
-            _, made, steps = self._steps = self._children(facts, len(elapsed) - 1)
-        made.inc(count)
-        for child, spent in zip(steps, elapsed[1:], strict=True):
-            child.observe(spent * NANOSECONDS, requests)
+        facts, made, steps = self._steps
+        if facts is not result.facts:
+            facts, made, steps = self._steps = self._children(result)
+        made.inc(result.count)
+        for child, elapsed in zip(steps, result.elapsed[1:], strict=True):
+            child.observe(elapsed * NANOSECONDS, len(result.shares) or 1)
 
     def render(self) -> bytes:
         """The metrics as text."""
         return generate_latest(self._registry)
 
-    def _children(self, facts: Facts, count: int) -> tuple[Facts, Any, tuple[Any, ...]]:
-        pipeline, names = facts.pipeline, self._models()
-        steps = (names[at] if at < len(names) else str(at + 1) for at in range(count))
+    def _children(self, result: Result) -> tuple[Facts, Any, tuple[Any, ...]]:
+        pipeline, names = result.facts.pipeline, self._models()
+        steps = (names[at] if at < len(names) else str(at + 1) for at in range(len(result.elapsed) - 1))
         told = tuple(self._model_seconds.labels(pipeline, name) for name in steps)
-        return facts, self._rows.labels(pipeline), told
+        return result.facts, self._rows.labels(pipeline), told
 
 
 class StateCollector(Collector):
@@ -118,7 +114,6 @@ def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         "last_contact_timestamp_seconds": ("When the ops center answered last.", _seconds(contact["last"])),
         "clock_offset_seconds": ("The ops center's clock minus this one.", _seconds(offset)),
         "disk_free_bytes": ("Free on the disk of PERSIST_DIR.", told["disk"]["free"]),
-        "workers": ("Processes that answer beside the engine's own.", told["engine"]["workers"]["serving"]),
         "memory_bytes": ("Memory in use.", memory["used"]),
         "memory_limit_bytes": ("Memory that may be used.", memory["limit"]),
         "start_timestamp_seconds": ("When the engine started.", _seconds(told["engine"]["started_at"])),
@@ -128,7 +123,6 @@ def _gauges(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 def _counters(told: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     return {
         "errors_total": ("Inference requests that were refused or failed.", told["traffic"]["errors"]),
-        "workers_requests_total": ("Inference requests that workers answered.", told["engine"]["workers"]["answered"]),
         "refused_total": ("Requests refused with 429.", told["traffic"]["refused"]),
         "log_shed_rows_total": ("Log rows given up in this epoch, each told as a gap.", told["logs"]["shed"]),
     }

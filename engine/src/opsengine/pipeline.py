@@ -3,13 +3,12 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 
-from opsengine import connections, definition, gathering, providers, steps, validations
+from opsengine import connections, definition, gathering, steps, validations
 from opsengine.batching import Batcher
 from opsengine.connections import Signature, Tensor
 from opsengine.decode import Batch
@@ -73,16 +72,6 @@ def _path(layer: Mapping[str, Any]) -> str:
     return str(layer.get("annotations", {}).get(PATH_ANNOTATION, ""))
 
 
-class Source(NamedTuple):
-    """What a pipeline was loaded from, as another process can load it too: `lent` are files beside the store's own."""
-
-    digest: str
-    root: str
-    lent: dict[str, str]
-    cpus: int
-    partition: str
-
-
 class LoadedPipeline:
     """A pipeline in memory, warm. It never changes, so a request that holds it runs wholly on it."""
 
@@ -90,7 +79,6 @@ class LoadedPipeline:
         self, artifact: Artifact, definition: Definition, store: ContentStore, cpus: int, partition: str
     ) -> None:
         self.digest = artifact.digest
-        self.source = Source(artifact.digest, str(store.root), store.lent, cpus, partition)
         self.definition = definition
         self.since = int(time.time() * 1000)
         models = {entry.version: _load(entry, artifact, store, cpus) for entry in definition.models}
@@ -120,9 +108,6 @@ class LoadedPipeline:
         self._reads_values = any(isinstance(part, Checks) for part in self._parts)
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
-        # Other processes may hold it too, but where that takes an accelerator's memory, or callers are to meet.
-        self.is_on_cpu = not any(providers.wants(entry.accel) for entry in definition.models)
-        self.may_be_held_again = self.is_steady and self.is_on_cpu and not self.gathers
 
     def down(self) -> frozenset[str]:
         """Versions of the models that cannot answer now: Python steps whose process ended."""
@@ -245,11 +230,3 @@ def load(digest: str, store: ContentStore, cpus: int, partition: str) -> LoadedP
     except OSError as error:
         raise RegistryError(f"The local copy of {digest} is not complete: {error.strerror}.") from error
     return LoadedPipeline(artifact, found, store, cpus, partition)
-
-
-def load_again(source: Source) -> LoadedPipeline:
-    """Load what another process has loaded. Raises PipelineError or RegistryError."""
-    store = ContentStore(Path(source.root))
-    for digest, path in source.lent.items():
-        store.lend(digest, Path(path))
-    return load(source.digest, store, source.cpus, source.partition)

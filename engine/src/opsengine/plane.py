@@ -58,10 +58,10 @@ class DataPlane:
             result = self._run(self._pipeline(pipeline), body, content_type, meets)
             answer = encode.answer_arrow(result, selection) if as_arrow else encode.answer_json(result, selection)
         except Exception:
-            self.count(errors=1)
+            self._count(errors=1)
             raise
         self._record(result)
-        self.count(rows=result.count)
+        self._count(rows=result.count)
         return answer
 
     def infer_together(
@@ -91,7 +91,7 @@ class DataPlane:
         else:
             answers = encode.answers_json(result, selection)
         self._record(result)
-        self.count(requests=len(bodies), rows=result.count)
+        self._count(requests=len(bodies), rows=result.count)
         return answers
 
     def _pipeline(self, name: str | None) -> LoadedPipeline:
@@ -107,8 +107,7 @@ class DataPlane:
         batch = decode.read(body, decode.kind_of(content_type, body), self._max_body)
         return pipeline.answer(batch, began, meets=meets)
 
-    def count(self, requests: int = 1, rows: int = 0, errors: int = 0) -> None:
-        """Count requests, the rows that they were answered with, and those that were not."""
+    def _count(self, requests: int = 1, rows: int = 0, errors: int = 0) -> None:
         with self._counting:
             self.counters.requests += requests
             self.counters.rows += rows

@@ -15,7 +15,6 @@ from opsengine.logwriter import LogWriter
 from opsengine.plane import DataPlane
 from opsengine.settings import Settings
 from opsengine.updater import Updater, Wanted
-from opsengine.workers import Workers
 
 HOUR_MS = 3_600_000
 LOCK = "lock"  # of PERSIST_DIR: there while an engine runs
@@ -63,7 +62,6 @@ class Reporter:
         center: Center | None,
         log: tuple[LogStore, LogWriter],
         gate: Gate,
-        workers: Workers,
     ) -> None:
         self._settings = settings
         self._plane = plane
@@ -72,7 +70,6 @@ class Reporter:
         self._center = center
         self._log_store, self._writer = log
         self._gate = gate
-        self._workers = workers
         self._started_at = int(time.time() * 1000)
 
     def checkin(self) -> dict[str, object]:
@@ -100,7 +97,6 @@ class Reporter:
                 "started_at": self._started_at,
                 "uptime_seconds": (now - self._started_at) // 1000,
                 "cpus": self._settings.cpus,
-                "workers": {"serving": self._workers.serving, "answered": self._workers.answered},
                 "memory": {"used": machine.memory_used(), "limit": machine.memory_limit()},
             },
             "edge": self._edge(),

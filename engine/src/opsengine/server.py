@@ -8,6 +8,7 @@ seen to take long goes to the threads.
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import sys
@@ -21,14 +22,10 @@ from typing import Protocol
 
 import uvloop
 
-from opsengine import memory
 from opsengine.errors import RequestError, SettingsError, StateError
 from opsengine.gate import MOST_UNSENT
 from opsengine.http1 import Connection
 from opsengine.messages import Reply, Request
-from opsengine.pipeline import LoadedPipeline
-from opsengine.sharing import Sharing, Task
-from opsengine.workers import Told, Worker, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +38,9 @@ LATE_SECONDS = 0.5  # that the end of this may come late, where the loop has muc
 # A request that waits for a thread which writes the log gets its turn after this long. With Python's 5 ms the slowest
 # hundredth of small requests took two to three times as long (bench/engine, log on).
 SWITCH_SECONDS = 0.0005
+# Results that wait for the log are many and hold no cycles: with Python's (700, 10, 10) a third of a small request went
+# into looking for cycles among them.
+COLLECT = (50_000, 20, 50)
 
 
 class Lane(Enum):
@@ -78,14 +78,6 @@ class Application(Protocol):
         """Answer. Raises nothing."""
         ...
 
-    def hand(self, request: Request) -> Told:
-        """What a worker has to know of a request that it may answer (`request.is_shared`)."""
-        ...
-
-    def take(self, request: Request, pipeline: LoadedPipeline, told: Told, body: bytes) -> Reply | None:
-        """What a worker with this pipeline answered; None where `respond` has to."""
-        ...
-
     def respond_together(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer several at once, in their order. Raises nothing."""
         ...
@@ -108,11 +100,6 @@ class Crew:
         self._started = 0
         self._open = 0
 
-    @property
-    def is_free(self) -> bool:
-        """Whether a thread would begin at once."""
-        return self._open < self._size
-
     def submit(self, work: Callable[[], None]) -> None:
         """Do it as soon as a thread is free. From the loop's thread only, like `done`."""
         self._open += 1
@@ -133,9 +120,7 @@ class Crew:
 class Server:
     """Serves an application on one address; `slots` long requests run at once, and `queue` more may wait."""
 
-    def __init__(
-        self, app: Application, host: str, port: int, slots: int, queue: int, workers: Workers | None = None
-    ) -> None:
+    def __init__(self, app: Application, host: str, port: int, slots: int, queue: int) -> None:
         self._app = app
         self._socket = bound(host, port)
         self._crews = {
@@ -143,14 +128,13 @@ class Server:
             Lane.MEET: Crew("batch", slots + queue),
             Lane.SIDE: Crew("side", 2),
         }
-        self._sharing = Sharing(self, workers) if workers else None
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._connections: set[Connection] = set()
         self._stalled: dict[Connection, int] = {}  # bytes of answers that were not taken when each was last looked at
         self._unsent = 0  # the sum of these: what was taken since is still in it
         self._listener: asyncio.AbstractServer | None = None
-        self._asked: list[Task] = []  # in this turn of the loop, to run together
+        self._asked: list[tuple[Callable[[Reply], None], Request]] = []  # in this turn of the loop, to run together
         self._answers: list[tuple[Callable[[Reply], None], Reply]] = []  # made in this turn
         self._is_turning = False  # there are some
         self.largest_body = app.largest_body
@@ -159,7 +143,9 @@ class Server:
     def start(self) -> None:
         """Listen and serve."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        memory.collect_seldom()
+        gc.collect()
+        gc.freeze()  # what is here now stays
+        gc.set_threshold(*COLLECT)
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -222,64 +208,28 @@ class Server:
     def handle(self, request: Request, answer: Callable[[Reply], None]) -> bool:
         """Run it here, or have a thread run it. Whether it is answered in the next turn of the loop."""
         lane = self._app.lane(request)
-        if request.is_shared and self._sharing is not None and self._sharing.is_on:
-            self._sharing.add(Task(request, answer), is_quick=lane is Lane.HERE)
-            return True
         crew = self._crews.get(lane)
         if crew is not None:
             crew.submit(partial(self._work, crew, request, answer))
             return False
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._answer)
         if lane is Lane.HERE:
-            self.run_here(Task(request, answer))
+            self._answers.append((answer, self._app.respond(request)))
+            self.leave(request)
         else:
-            self._turn()
-            self._asked.append(Task(request, answer))
+            self._asked.append((answer, request))
             if len(self._asked) == MOST_TOGETHER:
                 self._run_together()
         return True
 
-    # What tasks that are shared with workers need.
-
-    def run_here(self, task: Task) -> None:
-        """Run it in the loop."""
-        self._ran(task, self._app.respond(task.request))
-
-    def run_in_thread(self, task: Task) -> bool:
-        """Have a thread run it, if one is free."""
-        crew = self._crews[Lane.MODEL]
-        if not crew.is_free:
-            return False
-        crew.submit(partial(self._work, crew, *task))
-        return True
-
-    def told(self, task: Task) -> Told:
-        """What a worker has to know of it."""
-        return self._app.hand(task.request)
-
-    def ran(self, task: Task, line: Worker, told: Told, body: bytes) -> bool:
-        """A worker answered it; False where that was no answer."""
-        reply = self._app.take(task.request, line.pipeline, told, body)
-        if reply is not None:
-            self._ran(task, reply)
-        return reply is not None
-
-    # What becomes of it.
-
-    def _turn(self) -> None:
-        """There is something to answer at the end of this turn of the loop."""
-        if not self._is_turning:
-            self._is_turning = True
-            self._loop.call_soon(self._answer)
-
-    def _ran(self, task: Task, reply: Reply) -> None:
-        self._turn()
-        self._answers.append((task.answer, reply))
-        self.leave(task.request)
-
     def _run_together(self) -> None:
         asked, self._asked = self._asked, []
-        for task, reply in zip(asked, self._app.respond_together([task.request for task in asked]), strict=True):
-            self._ran(task, reply)
+        replies = self._app.respond_together([request for _, request in asked])
+        for (answer, request), reply in zip(asked, replies, strict=True):
+            self._answers.append((answer, reply))
+            self.leave(request)
 
     def _answer(self) -> None:
         """What was asked in one turn is answered together: the log is then written once, before all these answers."""
@@ -298,16 +248,12 @@ class Server:
     def _worked(self, crew: Crew, answer: Callable[[Reply], None], reply: Reply) -> None:
         crew.done()
         answer(reply)
-        if self._sharing is not None:
-            self._sharing.go_on()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._listen())
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
-            if self._sharing is not None:
-                self._sharing.start(self._loop)
             self._loop.run_forever()
         except Exception:  # the last that this thread can say
             logger.exception("the HTTP server ended")
@@ -329,8 +275,6 @@ class Server:
             for connection in tuple(self._connections):
                 connection.drain()
             await asyncio.sleep(0.01)
-        if self._sharing is not None:
-            self._sharing.stop()
         return not any(connection.is_busy for connection in self._connections)
 
     def _sweep(self) -> None:

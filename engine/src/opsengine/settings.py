@@ -49,7 +49,6 @@ class Settings:
     pipeline_dir: Path | None = None
     pipeline_digest: str | None = None  # of what is in pipeline_dir
     max_queue: int = 64
-    workers: int = 0
     log_field_limit: int = 64 * 2**10
     log_format: str = "text"
     signing_key: evidence.PublicKey | None = None
@@ -109,7 +108,6 @@ def read(environ: Mapping[str, str], *, serves: bool = True) -> Settings:
         pipeline_dir=Path(folder) if folder else None,
         pipeline_digest=held,
         max_queue=env.whole("MAX_QUEUE", defaults.max_queue, low=0, high=512),
-        workers=env.whole("ENGINE_WORKERS", defaults.workers, low=0, high=64),
         log_field_limit=env.size("LOG_FIELD_LIMIT", defaults.log_field_limit, low=SMALLEST_FIELD),
         log_format=env.choice("LOG_FORMAT", ("text", "json")),
         signing_key=key,

@@ -28,7 +28,6 @@ class ContentStore:
     """Blobs under `<root>/blobs/sha256/`, unfinished ones under `<root>/partial/` from where a pull goes on."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
         self.unpacked = root / "python"  # where Python steps are unpacked
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
@@ -45,11 +44,6 @@ class ContentStore:
     def lend(self, digest: str, path: Path) -> None:
         """Show a file that lies elsewhere as the blob of this digest, which the caller has checked."""
         self._lent[digest] = path
-
-    @property
-    def lent(self) -> dict[str, str]:
-        """The files that were lent, by digest."""
-        return {digest: str(path) for digest, path in self._lent.items()}
 
     def has(self, digest: str) -> bool:
         """Whether the whole blob is here."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsengine import batching
-from opsengine.chunks import Chunk
 from opsengine.errors import RequestError
 from opsengine.gate import Gate
 from opsengine.messages import Request
@@ -17,12 +16,8 @@ from opsengine.server import Lane
 NOT_LOADED = 503
 # What took less, over the last requests of its size, runs in the loop: handing it over costs about a tenth of that.
 QUICK_SECONDS = 0.001
-# Longer than others keep the core: the request itself waits for something, which the loop must not.
-STUCK_SECONDS = 0.02
 # Of a larger body the rows take the time, not the way through the steps, which requests that run as one have in common.
 SMALL_BODY = 2**13
-# A larger one is copied for longer, and held by two processes; its rows take a thread long enough.
-LARGEST_SHARED = 2**22
 WEIGHT = 0.1  # of the last request in the time that its size is expected to take
 PRESSED = 0.7  # share of the time that is spent on inferences, from which on other work is to wait
 
@@ -76,12 +71,8 @@ class Traffic:
         known = self._seconds.get(len(request.body).bit_length(), 1.0)
         is_quick = current.is_steady and known < QUICK_SECONDS
         request.meets = current.gathers and not is_quick
-        size = len(request.body)
-        if is_quick and size <= SMALL_BODY:
-            return Lane.TOGETHER
-        request.is_shared = current.may_be_held_again and size <= LARGEST_SHARED
         if is_quick:
-            return Lane.HERE
+            return Lane.TOGETHER if len(request.body) <= SMALL_BODY else Lane.HERE
         return Lane.MEET if request.meets else Lane.MODEL
 
     @property
@@ -93,7 +84,7 @@ class Traffic:
 
     def infer(self, request: Request, selection: Selection | None, pipeline: str | None, *, as_arrow: bool) -> bytes:
         """Answer a request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
-        began, worked = time.perf_counter(), time.thread_time()
+        began = time.perf_counter()
         current = self._plane.current
         status = 500
         try:
@@ -112,9 +103,8 @@ class Traffic:
         finally:
             seconds = time.perf_counter() - began - batching.waited()
             self._spent += seconds
-            worked = _worked(current, worked, seconds)
-            if status == 200 or worked >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
-                self._expect(len(request.body).bit_length(), worked)
+            if status == 200 or seconds >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
+                self._expect(len(request.body).bit_length(), seconds)
             self._count(current, status, seconds)
         return answer
 
@@ -122,7 +112,7 @@ class Traffic:
         self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None, *, as_arrow: bool
     ) -> list[bytes] | None:
         """Answer requests that ask alike in one run; None where that cannot be. Raises RequestError, all unanswered."""
-        began, worked = time.perf_counter(), time.thread_time()
+        began = time.perf_counter()
         current = self._plane.current
         bodies = [request.body for request in requests]
         answers = self._plane.infer_together(
@@ -130,31 +120,11 @@ class Traffic:
         )
         if answers is not None:
             seconds, count = time.perf_counter() - began, len(bodies)
-            worked = _worked(current, worked, seconds)
             self._spent += seconds
             for size in {len(body).bit_length() for body in bodies}:
-                self._expect(size, worked / count)
+                self._expect(size, seconds / count)
             self._count(current, 200, seconds, count)
         return answers
-
-    def took(
-        self,
-        request: Request,
-        pipeline: LoadedPipeline,
-        status: int,
-        seconds: float,
-        worked: float,
-        chunk: Chunk | None = None,
-    ) -> None:
-        """A worker with this pipeline answered: `chunk` is what it made, None where it refused."""
-        self._spent += seconds
-        if chunk is None:
-            self._plane.count(errors=1)
-        else:
-            self._expect(len(request.body).bit_length(), worked)
-            self._metrics.made(chunk.kind.facts, chunk.count, chunk.elapsed[0])
-            self._plane.count(rows=chunk.count)
-        self._count(pipeline, status, seconds)
 
     def _expect(self, size: int, seconds: float) -> None:
         """Only an estimate: threads that write it at the same time do no harm."""
@@ -165,9 +135,3 @@ class Traffic:
         self._metrics.request(current.facts.pipeline if current else "", status, seconds, count)
         if current and (status == 200 or (status >= 500 and status != NOT_LOADED)):
             self._observe(current.digest, status == 200)
-
-
-def _worked(current: LoadedPipeline | None, since: float, seconds: float) -> float:
-    """Seconds that a request took of its core: that other programs had it meanwhile says nothing of the next one."""
-    is_of_core = current is not None and current.is_on_cpu and seconds < STUCK_SECONDS
-    return time.thread_time() - since if is_of_core else seconds
