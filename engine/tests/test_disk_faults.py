@@ -71,7 +71,7 @@ def test_readiness_is_told_while_the_log_is_being_written(tmp_path):
     (tmp_path / LOCK).touch()
     settings = SimpleNamespace(persist_dir=tmp_path, pipeline_url="r.io/ml/p:1")
     updater = SimpleNamespace(failure=None)
-    reporter = Reporter(settings, None, updater, Contact(held="It is off."), None, (store, writer), None, None)
+    reporter = Reporter(settings, None, updater, Contact(held="It is off."), None, (store, writer), None)
     told = []
     with store._lock:
         asking = threading.Thread(target=lambda: told.append(reporter.brief()))

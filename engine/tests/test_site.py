@@ -129,13 +129,7 @@ def test_page_warns_of_what_needs_a_hand():
 def _facts(**changes):
     return {
         "now": 1_763_683_200_000,
-        "engine": {
-            "version": "1",
-            "started_at": 1,
-            "uptime_seconds": 5,
-            "workers": {"serving": 0, "answered": 0},
-            "memory": {"used": 1, "limit": 2},
-        },
+        "engine": {"version": "1", "uptime_seconds": 5, "memory": {"used": 1, "limit": 2}, "started_at": 1},
         "edge": {"name": "e", "id": "1", "center": "c"},
         "serving": {"pipeline": "p", "pipeline_version": "v", "digest": "d", "since": 1_763_683_100_000},
         "wanted": {"location": "l", "digest": "d"},

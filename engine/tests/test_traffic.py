@@ -64,8 +64,10 @@ def test_large_body_that_is_quick_runs_in_the_loop_by_itself(made, monkeypatch):
 
 def test_one_slow_request_sends_the_next_ones_to_the_threads(made, monkeypatch):
     traffic, plane = made
-    for _ in range(50):
+    assert traffic.lane(REQUEST) is Lane.MODEL
+    for _ in range(100):
         ask(traffic)
+    assert traffic.lane(REQUEST) is Lane.TOGETHER
     whole = plane.infer
     monkeypatch.setattr(plane, "infer", lambda *args, **more: time.sleep(0.1) or whole(*args, **more))
     ask(traffic)
@@ -74,8 +76,10 @@ def test_one_slow_request_sends_the_next_ones_to_the_threads(made, monkeypatch):
 
 def test_new_pipeline_is_timed_anew(made, load_pipeline):
     traffic, plane = made
-    for _ in range(50):
+    assert traffic.lane(REQUEST) is Lane.MODEL
+    for _ in range(100):
         ask(traffic)
+    assert traffic.lane(REQUEST) is Lane.TOGETHER
     plane.swap(load_pipeline(("by-nine", "m2", models.scale(9.0), ["tensor"]), name="other"))
     assert traffic.lane(REQUEST) is Lane.MODEL
 
@@ -149,3 +153,19 @@ def test_durations_of_many_threads_are_all_counted():
         list(pool.map(lambda n: [series.observe(n / 1000) for _ in range(500)], range(16)))
     (family,) = durations.collect()
     assert {s.value for s in family.samples if s.name == "made_seconds_count"} == {8000}
+
+
+def test_core_that_others_had_meanwhile_sends_nothing_to_the_threads(made, monkeypatch):
+    traffic, plane = made
+    assert traffic.lane(REQUEST) is Lane.MODEL
+    for _ in range(100):
+        ask(traffic)
+    whole = plane.infer
+    monkeypatch.setattr(plane, "infer", lambda *args, **more: time.sleep(0.005) or whole(*args, **more))
+    for _ in range(50):
+        ask(traffic)
+    assert traffic.lane(REQUEST) is Lane.TOGETHER
+    plane.current.is_on_cpu = False  # an accelerator takes no core's time
+    for _ in range(50):
+        ask(traffic)
+    assert traffic.lane(REQUEST) is Lane.MODEL

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from opsengine import connections, definition, gathering, steps, validations
+from opsengine import connections, definition, gathering, providers, steps, validations
 from opsengine.batching import Batcher
 from opsengine.connections import Signature, Tensor
 from opsengine.decode import Batch
@@ -108,6 +108,7 @@ class LoadedPipeline:
         self._reads_values = any(isinstance(part, Checks) for part in self._parts)
         # What a Python step did in a millisecond a thousand times may hang the next time.
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
+        self.is_on_cpu = not any(providers.wants(entry.accel) for entry in definition.models)
 
     def down(self) -> frozenset[str]:
         """Versions of the models that cannot answer now: Python steps whose process ended."""

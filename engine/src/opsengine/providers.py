@@ -19,6 +19,11 @@ WANTED = {
 logger = logging.getLogger(__name__)
 
 
+def wants(accel: str) -> bool:
+    """Whether a model is made for an accelerator."""
+    return accel.lower() in WANTED
+
+
 def choose(accel: str, model: str, available: Sequence[str]) -> list[str]:
     """Providers for a model, the CPU always last: without the accelerator it runs there, and the log says so."""
     wanted = WANTED.get(accel.lower(), ())
