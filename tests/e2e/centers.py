@@ -26,6 +26,8 @@ from opscenter import lifetime
 from scripts.services import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+# For tests of what pages do in a browser, which is the same in both shapes: the second one would double their minutes.
+EMBEDDED = pytest.mark.parametrize("center", ["embedded"], indirect=True, scope="session")
 READY_SECONDS = 60
 ADMIN_EMAIL = "admin@example.com"
 

@@ -6,8 +6,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browsing import add_edge, add_three_edges
+from tests.e2e.centers import EMBEDDED
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, EMBEDDED]
 
 # The middle of what has the focus belongs to it, or to what it is in or labels: nothing lies above it.
 COVERED = """() => {

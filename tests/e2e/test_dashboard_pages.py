@@ -11,9 +11,9 @@ from playwright.sync_api import Page, expect
 from examples.center import Engine, wait_for
 from scripts import crawl
 from tests.e2e.browsing import RECORDS, add_edge, add_three_edges
-from tests.e2e.centers import RunningCenter
+from tests.e2e.centers import EMBEDDED, RunningCenter
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, EMBEDDED]
 
 AXE = Path(__file__).resolve().parents[2] / "node_modules/axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -6,8 +6,9 @@ import pytest
 from playwright.sync_api import JSHandle, Page, expect
 
 from tests.e2e.browsing import weighted_sum
+from tests.e2e.centers import EMBEDDED
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, EMBEDDED]
 
 TRANSFER = """(content) => {
     const held = new DataTransfer();

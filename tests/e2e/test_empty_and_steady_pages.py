@@ -11,10 +11,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, Response, Route, 
 from examples.center import Engine, wait_for
 from scripts import crawl
 from tests.e2e.browsing import RECORDS, add_edge, newest
-from tests.e2e.centers import ROOT, RunningCenter
+from tests.e2e.centers import EMBEDDED, ROOT, RunningCenter
 from tests.e2e.test_dashboard_pages import CONSOLE, SCHEMES, axe, complaints_of  # noqa: F401
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, EMBEDDED]
 
 STEADY = 0.05  # of the layout, over everything that happens on a page; 0.1 is what is called good
 # A shift within half a second of an input counts as its effect, so what people do by themselves is not held against us.

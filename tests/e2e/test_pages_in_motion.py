@@ -16,12 +16,12 @@ from playwright.sync_api import Page, expect
 from examples.center import wait_for
 from rollouts.windows import DAYS
 from tests.e2e.browsing import weighted_sum
-from tests.e2e.centers import RunningCenter
+from tests.e2e.centers import EMBEDDED, RunningCenter
 from tests.e2e.test_dashboard_pages import axe  # noqa: F401
 from tests.e2e.test_empty_and_steady_pages import complaints_in_both, in_center
 from tests.e2e.test_killed_processes import Site
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, EMBEDDED]
 
 WALL = {"width": 3840, "height": 2160}
 PHONE = {"width": 360, "height": 740}
