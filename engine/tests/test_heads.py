@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.tests.conftest import in_a_loop
 from engine.tests.test_http1 import Door, Wire, infer, opened
-from opsengine import heads
+from opsengine import heads, kept
 from opsengine.http1 import Connection
 
 
@@ -129,9 +129,9 @@ def test_line_closes_behind_a_known_head_while_the_engine_ends():
 
 def test_number_of_known_heads_is_bounded(known):
     connection, _ = opened(Listener())
-    for number in range(3 * heads.MOST):
+    for number in range(3 * kept.MOST):
         connection.data_received(infer(b"[1]", f"X-Request-Id: {number}"))
-        assert 0 < len(known) <= heads.MOST
+        assert 0 < len(known) <= kept.MOST
 
 
 REQUESTS = (

@@ -6,9 +6,10 @@ come on, so what they say is kept, of plain ones: HTTP/1.1, with the body's size
 
 from typing import NamedTuple
 
+from opsengine.kept import Kept
+
 END = b"\r\n\r\n"
 LONGEST = 2**12  # bytes of a head that is kept
-MOST = 256
 
 
 class Head(NamedTuple):
@@ -23,7 +24,7 @@ class Head(NamedTuple):
     size: int
 
 
-_known: dict[bytes, Head] = {}
+_known = Kept[bytes, Head]()
 
 
 def find(data: bytes) -> tuple[Head, bytes] | None:
@@ -37,6 +38,4 @@ def keep(data: bytes, head: Head) -> None:
     """Remember that all of `data` is one request with this head."""
     end = len(data) - head.size
     if end <= LONGEST and data.find(END) + len(END) == end:
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[data[:end]] = head
+        _known.keep(data[:end], head, end)

@@ -86,7 +86,7 @@ class Traffic:
 
     def infer(self, request: Request, selection: Selection | None, pipeline: str | None, *, as_arrow: bool) -> bytes:
         """Answer a request. `pipeline` is the name in the URL, if there is one. Raises RequestError."""
-        began, worked = time.perf_counter(), time.thread_time()
+        began, began_work = time.perf_counter(), time.thread_time()
         current = self._plane.current
         status = 500
         try:
@@ -105,7 +105,7 @@ class Traffic:
         finally:
             seconds = time.perf_counter() - began - batching.waited()
             self._spent += seconds
-            worked = _worked(current, worked, seconds)
+            worked = _worked(current, began_work, seconds)
             if status == 200 or worked >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
                 self._expect(len(request.body).bit_length(), worked)
             self._count(current, status, seconds)
@@ -115,7 +115,7 @@ class Traffic:
         self, requests: Sequence[Request], selection: Selection | None, pipeline: str | None, *, as_arrow: bool
     ) -> list[bytes] | None:
         """Answer requests that ask alike in one run; None where that cannot be. Raises RequestError, all unanswered."""
-        began, worked = time.perf_counter(), time.thread_time()
+        began, began_work = time.perf_counter(), time.thread_time()
         current = self._plane.current
         bodies = [request.body for request in requests]
         answers = self._plane.infer_together(
@@ -123,7 +123,7 @@ class Traffic:
         )
         if answers is not None:
             seconds, count = time.perf_counter() - began, len(bodies)
-            worked = _worked(current, worked, seconds)
+            worked = _worked(current, began_work, seconds)
             self._spent += seconds
             for size in {len(body).bit_length() for body in bodies}:
                 self._expect(size, worked / count)
