@@ -28,7 +28,7 @@ class Listener(Door):
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """None is known at first."""
-    monkeypatch.setattr(heads, "_known", {})
+    monkeypatch.setattr(heads, "_known", kept.Kept())
     return heads._known
 
 

@@ -3,6 +3,7 @@
     EngineError
     ├── SettingsError            a wrong environment: the start stops with exit code 2
     ├── StateError               PERSIST_DIR cannot be used
+    ├── DamagedPage              a page of the log that cannot be read
     ├── PipelineError            an artifact that this engine cannot serve
     ├── RequestError             a caller's fault; `status` is the HTTP status
     ├── RegistryError            the registry refused or holds something else: trying again does not help
@@ -43,6 +44,10 @@ class StateError(EngineError):
 
 class InUse(StateError):
     """Another process holds PERSIST_DIR."""
+
+
+class DamagedPage(EngineError, ValueError):
+    """What is stored of a page of the log is none."""
 
 
 class PipelineError(EngineError):

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from opsengine import chunks, rows
 from opsengine.chunks import Chunk, Columns
+from opsengine.errors import DamagedPage
 from opsengine.fields import Array
 
 COLUMNS_CODEC, BATCH_CODEC = "lz4", "zstd"
@@ -80,7 +81,14 @@ def _rows_of_page(size: int, count: int, most: int) -> int:
 
 
 def batch_of(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
-    """The rows of a page. Raises pa.ArrowException or ValueError where the body is damaged."""
+    """The rows of a page. Raises DamagedPage."""
+    try:
+        return _read(described, body, size)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, struct.error) as error:
+        raise DamagedPage(str(error)) from error
+
+
+def _read(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
     if described.startswith(BATCH_SCHEMA):
         message = pa.decompress(body, decompressed_size=size, codec=BATCH_CODEC)
         return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(described)))

@@ -8,7 +8,6 @@ one pipeline version; rows are numbered from 1 in each epoch (the uuid of the st
 import logging
 import os
 import sqlite3
-import struct
 import threading
 import time
 import uuid
@@ -23,7 +22,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from opsengine import journal, logkinds, logpages
-from opsengine.errors import StateError
+from opsengine.errors import DamagedPage, StateError
 from opsengine.logpages import Page
 from opsengine.store import sync_folder
 
@@ -52,7 +51,6 @@ QUEUE_BYTES = 64 * 2**20
 PAGE_PART = 32  # of the cap
 QUEUE_PART = 16  # of the cap: one sixteenth
 FAR = 2**60  # beyond any row number
-UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, struct.error)  # a page that was damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +335,7 @@ class LogStore:
                 for body, size, schema in cursor:
                     try:
                         whole = logpages.batch_of(schema, body, size)
-                    except UNREADABLE:  # told as a gap when it is its turn to be sent
+                    except DamagedPage:  # told as a gap when it is its turn to be sent
                         continue
                     batch = _within(whole, start, end)
                     batch = batch.slice(max(0, batch.num_rows - limit))
@@ -367,14 +365,14 @@ class LogStore:
         )
         batches: list[pa.RecordBatch] = []
         version, wanted, expected = "", None, at
-        damaged: tuple[int, Exception] | None = None
+        damaged: tuple[int, DamagedPage] | None = None
         with closing(self._db.execute(query, (at, at + max_rows))) as cursor:
             for first, last, body, size, kind, schema, page_version in cursor:
                 if first > expected or wanted not in (None, kind):
                     break
                 try:
                     batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
-                except UNREADABLE as error:
+                except DamagedPage as error:
                     damaged = None if batches else (last, error)
                     break
                 version, wanted = page_version, kind
@@ -384,7 +382,7 @@ class LogStore:
             return self._give_up_page(at, *damaged)
         return Shipment(at, version, tuple(batches)) if batches else None
 
-    def _give_up_page(self, at: int, last: int, error: Exception) -> Gap:
+    def _give_up_page(self, at: int, last: int, error: DamagedPage) -> Gap:
         """The rows behind a page that cannot be read must not wait for ever."""
         logger.error("Rows %d to %d of the log are damaged (%s): told as a gap", at, last, error)
         moment = int(time.time() * 1000)
