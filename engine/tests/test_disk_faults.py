@@ -73,7 +73,7 @@ def test_readiness_is_told_while_the_log_is_being_written(tmp_path):
     updater = SimpleNamespace(failure=None)
     reporter = Reporter(settings, None, updater, Contact(held="It is off."), None, (store, writer), None)
     told = []
-    with store._lock:
+    with store._file.lock:
         asking = threading.Thread(target=lambda: told.append(reporter.brief()))
         asking.start()
         asking.join(20)

@@ -19,7 +19,8 @@ import pytest
 from engine.tests.conftest import eventually
 from opsengine import app, chunks, journal, logpages
 from opsengine import logwriter as writing
-from opsengine.logstore import JOURNAL_RESERVE, Gap, LogStore, Lost, Shipment
+from opsengine.logfile import JOURNAL_ROOM, LogFile
+from opsengine.logstore import Gap, LogStore, Lost, Shipment
 from opsengine.logwriter import LogWriter
 from opsengine.messages import Request
 from opsengine.rows import Answering, Facts, Result, from_batch, of_result, to_batch
@@ -228,7 +229,7 @@ def test_columns_that_come_again_are_described_again(make):
         for _ in range(50):
             last = store.append([noisy_page(noise)])
         store.acknowledge(last)
-        left = store._db.execute("SELECT count(*) FROM kind").fetchone()[0]
+        left = store._file.db.execute("SELECT count(*) FROM kind").fetchone()[0]
         assert left < 200, "or they would not have to be described again"
 
 
@@ -252,7 +253,7 @@ def test_descriptions_that_an_engine_before_left_behind_go_and_cost_no_rows(make
 
 def test_a_kill_while_descriptions_go_leaves_all_pages_with_theirs(make, tmp_path, monkeypatch):
     store, folder, found = make(2**20), tmp_path / "logs", []
-    committed = store._committed
+    committed = store._file.committed
 
     @contextmanager
     def killed_behind():
@@ -261,7 +262,7 @@ def test_a_kill_while_descriptions_go_leaves_all_pages_with_theirs(make, tmp_pat
         shutil.copytree(folder, tmp_path / "copy", dirs_exist_ok=True)
         found.append(kinds(tmp_path / "copy" / "rows.sqlite"))
 
-    monkeypatch.setattr(store, "_committed", killed_behind)
+    monkeypatch.setattr(store._file, "committed", killed_behind)
     for start in range(0, 1000, 50):
         store.append(new_columns(start, 50))
     assert len(found) > 30 and min(after - before for before, after in pairwise(found)) < 0, "in several steps"
@@ -280,9 +281,9 @@ def test_a_description_that_is_too_long_is_a_gap_and_costs_no_other_rows(log):
 def test_to_find_what_is_sent_next_takes_no_longer_behind_many_pages(log):
     def steps():
         counted = []
-        log._db.set_progress_handler(lambda: counted.append(1), 1)
+        log._file.db.set_progress_handler(lambda: counted.append(1), 1)
         assert log.next(1) is not None
-        log._db.set_progress_handler(None, 1)
+        log._file.db.set_progress_handler(None, 1)
         return len(counted)
 
     log.append([page(1), page(2)])
@@ -413,9 +414,9 @@ def test_cap_that_is_lowered_holds_for_a_log_that_is_there(make, tmp_path):
 
 def damage(store, table="page"):
     """Have the first piece of a table be nothing that SQLite knows, as a disk may that fails."""
-    size = store._value("PRAGMA page_size")
-    root = store._value(f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
-    path = store._path
+    size = store._file.value("PRAGMA page_size")
+    root = store._file.value(f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'")
+    path = store._file.path
     store.close()
     with path.open("r+b") as file:
         file.seek((root - 1) * size)
@@ -441,7 +442,7 @@ def test_damage_that_is_found_later_does_not_stop_the_log(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("where", "fault"),
-    [((LogStore, "_open"), sqlite3.OperationalError("disk I/O error")), ((Path, "replace"), OSError("disk I/O error"))],
+    [((LogFile, "_open"), sqlite3.OperationalError("disk I/O error")), ((Path, "replace"), OSError("disk I/O error"))],
     ids=["new file", "old file"],
 )
 def test_damaged_log_on_a_disk_that_takes_no_new_one_is_told_and_tried_again(make, tmp_path, monkeypatch, where, fault):
@@ -469,7 +470,7 @@ def test_page_that_is_damaged_is_told_as_a_gap(log):
     log.append([page(1, 2)])
     log.append([page(3, 4)])
     log.append([page(5)])
-    log._db.execute("UPDATE page SET body = x'00ff00ff' WHERE first = 3")
+    log._file.db.execute("UPDATE page SET body = x'00ff00ff' WHERE first = 3")
     assert values(log.next(10)) == [1, 2]
     log.acknowledge(2)
     lost = log.next(10)
@@ -733,7 +734,7 @@ def test_failing_disk_delays_rows_and_loses_none(log, make_writer, monkeypatch):
 
 @pytest.mark.parametrize("cap", [2**20, 2**25, 2**27])
 def test_sqlites_own_journal_keeps_to_its_room(make, tmp_path, cap):
-    store, room = make(cap), min(cap // 4, JOURNAL_RESERVE)
+    store, room = make(cap), min(cap // 4, JOURNAL_ROOM)
     numbers = np.random.default_rng(1).normal(size=(100, room // 4000)).astype(np.float32)
     made = Result(FACTS, 1000, 100, {"x": numbers}, {"y": numbers[:, 0]}, (5, 7))
     sizes = []

@@ -5,9 +5,7 @@ room is needed. All pages are looked at to find them, so that is done for many a
 would make every write larger, for what only callers bring about that send ever new columns.
 """
 
-import sqlite3
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from opsengine.logfile import LogFile
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS kind (
@@ -18,16 +16,12 @@ ROW_BYTES = 64  # what SQLite keeps beside one, roughly
 
 
 class Kinds:
-    """The table. `page_bytes` is the size of SQLite's pages, `most_loose` of what may lie there for nothing.
+    """The table. The caller holds the file's lock."""
 
-    Not safe for several threads: the caller holds a lock.
-    """
-
-    def __init__(self, db: sqlite3.Connection, page_bytes: int, most_loose: int) -> None:
-        self._db = db
-        self._page_bytes = page_bytes
-        self._most_loose = most_loose
-        self._loose = most_loose + 1  # bytes that no page may be of any more; what the run before left is not known
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+        self._most_loose = file.journal_room // 2  # bytes that may lie there for nothing
+        self._loose = self._most_loose + 1  # bytes that no page may be of now; what the run before left is not known
 
     @property
     def are_loose(self) -> bool:
@@ -36,34 +30,35 @@ class Kinds:
 
     def size(self, length: int) -> int:
         """What a description of this length takes. A long one begins SQLite pages of its own."""
-        return COPIES * (length + ROW_BYTES + (self._page_bytes if 4 * length > self._page_bytes else 0))
+        page_bytes = self._file.page_bytes
+        return COPIES * (length + ROW_BYTES + (page_bytes if 4 * length > page_bytes else 0))
 
     def id_of(self, version: str, described: bytes) -> int:
         """The id of a kind, which is described now if it is not yet."""
         find, told = "SELECT id FROM kind WHERE version = ? AND schema = ?", (version, described)
-        known = self._db.execute(find, told).fetchone()
+        known = self._file.db.execute(find, told).fetchone()
         if known is None:
-            self._db.execute("INSERT INTO kind (version, schema) VALUES (?, ?)", told)
-            known = self._db.execute(find, told).fetchone()
+            self._file.db.execute("INSERT INTO kind (version, schema) VALUES (?, ?)", told)
+            known = self._file.db.execute(find, told).fetchone()
         return int(known[0])
 
     def loosen(self, length: int) -> None:
         """A page is deleted that had a description of this length: it may have been the last one."""
         self._loose += self.size(length)
 
-    def forget(self, committed: Callable[[], AbstractContextManager[None]], room: int) -> None:
+    def forget(self, room: int) -> None:
         """Delete those that no page is of.
 
         In steps that change `room` bytes: nearly each description stands in an index page of its own.
         """
-        unused, step = self._unused(), max(1, room // self._page_bytes)
+        unused, step = self._unused(), max(1, room // self._file.page_bytes)
         for at in range(0, len(unused), step):
-            with committed():
-                self._db.executemany("DELETE FROM kind WHERE id = ?", unused[at : at + step])
+            with self._file.committed():
+                self._file.db.executemany("DELETE FROM kind WHERE id = ?", unused[at : at + step])
         self._loose = 0
 
     def _unused(self) -> list[tuple[int]]:
-        lengths = self._db.execute("SELECT length(schema) FROM kind").fetchall()
+        lengths = self._file.db.execute("SELECT length(schema) FROM kind").fetchall()
         if sum(self.size(length) for (length,) in lengths) <= self._most_loose:
             return []  # and no page need be looked at
-        return self._db.execute("SELECT id FROM kind WHERE id NOT IN (SELECT kind FROM page)").fetchall()
+        return self._file.db.execute("SELECT id FROM kind WHERE id NOT IN (SELECT kind FROM page)").fetchall()

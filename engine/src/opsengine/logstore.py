@@ -6,13 +6,11 @@ one pipeline version; rows are numbered from 1 in each epoch (the uuid of the st
 """
 
 import logging
-import os
 import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -22,9 +20,9 @@ from typing import TypeVar
 import pyarrow as pa
 
 from opsengine import journal, logkinds, logpages
-from opsengine.errors import DamagedPage, StateError
+from opsengine.errors import DamagedPage
+from opsengine.logfile import LogFile, size_of
 from opsengine.logpages import Page
-from opsengine.store import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +40,7 @@ CREATE TABLE IF NOT EXISTS gap (
     reason TEXT NOT NULL);
 """
 ROW_BYTES = 64  # what SQLite keeps beside a page's body, roughly
-BUSY_SECONDS = 10.0
 SLACK_PAGES = 16  # of SQLite's own: index pages, and what a deletion changes
-# Rows of a page of ours fill many of SQLite's own: with larger ones than its 4 KiB a write takes a third less CPU.
-LARGE_CAP, LARGE_PAGE = 2**27, 2**14
-JOURNAL_RESERVE = 8 * 2**20  # of a large cap; of a small one a quarter
 QUEUE_BYTES = 64 * 2**20
 PAGE_PART = 32  # of the cap
 QUEUE_PART = 16  # of the cap: one sixteenth
@@ -99,92 +93,46 @@ class Position:
 
 
 class LogStore:
-    """One process at a time; safe for several threads. `cap` is the size in bytes that the store may take."""
+    """One process at a time; safe for several threads. `cap` is the size in bytes that the store may take.
+
+    Raises StateError where its file cannot be opened.
+    """
 
     def __init__(self, path: Path, cap: int) -> None:
-        self._path = path
         self._cap = cap
-        self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._use(self._open(path, cap))
-        except sqlite3.DatabaseError as error:
-            if not path.exists() or isinstance(error, sqlite3.OperationalError):
-                raise StateError(
-                    f"The log store {path} cannot be opened ({error}): check the disk of PERSIST_DIR and its owner."
-                ) from error
-            # A damaged file must not stop inference: it is kept for a person to look at, and a new epoch begins.
-            _set_aside(path, error)
-            self._use(self._open(path, cap))
-        self._is_gone = self._is_set_aside = False  # a damaged file, and there is no new one yet
-        self._known = self._position()
-        self._owner: str | None = self._db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0]
-        self._journal = Path(f"{path}-wal")
         self._beside = journal.paths(path.parent)
-        if _size_of(path) > cap:
-            self._shrink()
+        self._owner: str | None = None
+        self._file = LogFile(path, cap, self._prepare)
+        self._kinds = logkinds.Kinds(self._file)
+        self._known = self._position()
+        self._owner = self._file.db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone()[0]
+        if self._file.is_over:
+            self._shorten()
 
-    @staticmethod
-    def _open(path: Path, cap: int) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            # This process's alone, so its index is kept in memory: a third file would need room on the disk, and at the
-            # start there may be none.
-            db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            if cap >= LARGE_CAP:  # holds for a new file only
-                db.execute(f"PRAGMA page_size={LARGE_PAGE}")
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")  # a commit returns when the rows are on the disk
-            # At half of its room the journal is brought into the file and written from its beginning again, not cut
-            # off: to take the blocks back and give them out anew was a third of what a write cost the kernel.
-            room, page_bytes = _journal_room(cap), int(db.execute("PRAGMA page_size").fetchone()[0])
-            db.execute(f"PRAGMA wal_autocheckpoint={room // 2 // page_bytes}")
-            db.execute(f"PRAGMA journal_size_limit={room}")
-            db.executescript(logkinds.TABLE + TABLES)
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(uuid.uuid4()),))
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('last', 0), ('acked', 0), ('shed', 0), ('owner', NULL)")
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.executescript(logkinds.TABLE + TABLES)
+        begun = {"epoch": str(uuid.uuid4()), "last": 0, "acked": 0, "shed": 0, "owner": self._owner}
+        db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", begun.items())
 
-    def _use(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._page_bytes = int(self._value("PRAGMA page_size"))
-        self._kinds = logkinds.Kinds(db, self._page_bytes, _journal_room(self._cap) // 2)
-
-    def _shrink(self) -> None:
-        """Give back what the file took under a larger cap: deleted rows alone do not make it shorter.
-
-        Into a new file beside it, which needs no more room than the new cap, and takes the name once it is whole.
-        """
-        smaller = Path(f"{self._path}.partial")
-        smaller.unlink(missing_ok=True)
-        try:
-            with self._lock:
+    def _shorten(self) -> None:
+        """Have the file take no more than a cap that was lowered. No more room than the new cap is needed meanwhile."""
+        with self._file.lock:
+            try:
                 self._in_room(0, lambda: None)
-            self._db.execute("VACUUM INTO ?", (str(smaller),))
-        except sqlite3.Error as error:
-            smaller.unlink(missing_ok=True)
-            logger.warning("The log store %s cannot be made smaller now (%s)", self._path, error)
-            return
-        self._db.close()  # brings its journal into the file, and deletes it
-        if not self._journal.exists():
-            with smaller.open("rb") as file:
-                os.fsync(file.fileno())
-            smaller.replace(self._path)
-            sync_folder(self._path.parent)
-        self._use(self._open(self._path, self._cap))
+                copy = self._file.shorter()
+            except (sqlite3.Error, OSError) as error:
+                logger.warning("The log store %s cannot be made smaller now (%s)", self._file.path, error)
+                return
+            self._file.become(copy)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
 
     @property
     def position(self) -> Position:
         """Epoch and counters; what was last known of them while the disk gives nothing back."""
-        with self._lock:
+        with self._file.lock:
             with suppress(sqlite3.Error):
                 self._known = self._position()
             return self._known
@@ -206,7 +154,7 @@ class LogStore:
 
     def set_owner(self, edge_id: str) -> None:
         """Ship this epoch as that edge."""
-        with self._transaction():
+        with self._file.transaction():
             self._set("owner", edge_id)
         self._owner = edge_id
 
@@ -215,20 +163,11 @@ class LogStore:
 
         Raises sqlite3.Error or OSError where the disk does not allow it: to be tried again.
         """
-        with self._lock:
-            self._is_gone = True
-            self._db.close()
-            if not self._is_set_aside:
-                _set_aside(self._path, error)
-                self._is_set_aside = True
-            self._use(self._open(self._path, self._cap))
-            self._is_set_aside = self._is_gone = False
-            self._set("owner", self._owner)
+        self._file.begin_again(error)
 
     def is_damaged(self, error: sqlite3.Error) -> bool:
         """Whether only a new file can help: what this one holds is no database any more."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
-        return self._is_gone or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return self._file.is_damaged(error)
 
     def append(self, pages: Sequence[Page], lost: Lost | None = None) -> int:
         """Append in one durable transaction; returns the new last number. Makes room first where the cap asks.
@@ -237,24 +176,24 @@ class LogStore:
         before: SQLite's journal has no room for many at once.
         """
         kinds, incoming = self._fitting(pages)
-        self._empty_journal(incoming)
-        with self._lock:
+        with self._file.lock:
+            self._file.cut_journal(incoming)
             return self._in_room(incoming, lambda: self._append(pages, kinds, lost))
 
     def _in_room(self, incoming: int, change: Callable[[], T]) -> T:
         """Make a change that takes so many bytes once there is room for it. With the lock held."""
         while True:
-            with self._committed():
+            with self._file.committed():
                 if self._make_room(incoming):
                     return change()
-            self._kinds.forget(self._committed, _journal_room(self._cap) // 4)
+            self._kinds.forget(self._file.journal_room // 4)
 
     def next(self, max_rows: int) -> Shipment | Gap | None:
         """What to send next: a gap, or up to `max_rows` rows after the acknowledged ones; None when all is told."""
-        with self._transaction():
+        with self._file.transaction():
             position = self._position()
             at = position.acked + 1
-            gap = self._row(
+            gap = self._file.row(
                 "SELECT first, last, time_min, time_max, reason FROM gap WHERE last >= ? ORDER BY first LIMIT 1", at
             )
             if gap and gap[0] <= at:
@@ -269,26 +208,26 @@ class LogStore:
 
         A gap that the center never had to be told of was in flight after all: its rows are no longer counted as shed.
         """
-        with self._transaction():
+        with self._file.transaction():
             position = self._position()
             if acked <= position.acked:
                 return
             self._set("acked", acked)
-            gaps = self._db.execute("SELECT first, last FROM gap WHERE last <= ?", (acked,)).fetchall()
-            self._db.execute("DELETE FROM gap WHERE last <= ?", (acked,))
+            gaps = self._file.db.execute("SELECT first, last FROM gap WHERE last <= ?", (acked,)).fetchall()
+            self._file.db.execute("DELETE FROM gap WHERE last <= ?", (acked,))
             arrived = sum(last - first + 1 for first, last in gaps if told is None or last != told.last)
             if arrived:
                 self._set("shed", max(0, position.shed - arrived))
 
     def resync(self, expected: int) -> None:
         """The center expects row `expected`: go back, or on, to it. What is no longer here is told as a gap then."""
-        with self._transaction():
+        with self._file.transaction():
             self._set("acked", expected - 1)
 
     def give_up(self, first: int, last: int, reason: str) -> None:
         """Rows that the center will not take: told as a gap, still readable here."""
-        with self._transaction():
-            span = self._row(
+        with self._file.transaction():
+            span = self._file.row(
                 "SELECT min(time_min), max(time_max) FROM page WHERE last >= ? AND first <= ?", first, last
             )
             low, high = (int(span[0]), int(span[1])) if span and span[0] is not None else (0, 0)
@@ -300,18 +239,18 @@ class LogStore:
         For a center that knows other numbers: one that meets this edge under a new identity, or one that has rows which
         a store put back from an old copy has not. Rows up to `known` are at the center already and are not sent again.
         """
-        with self._transaction():
+        with self._file.transaction():
             position = self._position()
             shift = min(position.last, max(position.acked, known))
             for table in ("page", "gap"):
                 # By way of far negative numbers, so that no update meets a number that is still in use.
-                self._db.execute(f"UPDATE {table} SET first = ? - first, last = last - ?", (shift - FAR, shift))
-                self._db.execute(f"UPDATE {table} SET first = ? - first", (-FAR,))
-            self._db.execute("DELETE FROM gap WHERE last <= 0")
-            self._db.execute("UPDATE gap SET first = 1 WHERE first <= 0")
+                self._file.db.execute(f"UPDATE {table} SET first = ? - first, last = last - ?", (shift - FAR, shift))
+                self._file.db.execute(f"UPDATE {table} SET first = ? - first", (-FAR,))
+            self._file.db.execute("DELETE FROM gap WHERE last <= 0")
+            self._file.db.execute("UPDATE gap SET first = 1 WHERE first <= 0")
             self._set("last", position.last - shift)
             self._set("acked", 0)
-            self._set("shed", self._value("SELECT coalesce(sum(last - first + 1), 0) FROM gap"))
+            self._set("shed", self._file.value("SELECT coalesce(sum(last - first + 1), 0) FROM gap"))
             self._set("epoch", str(uuid.uuid4()))
             if owner is not None:
                 self._set("owner", owner)
@@ -325,13 +264,13 @@ class LogStore:
         Fewer where they take `room` bytes in memory: the page that reaches it is the last.
         """
         found: list[pa.RecordBatch] = []
-        with self._lock:
+        with self._file.lock:
             query = (
                 "SELECT p.body, p.size, k.schema FROM page p JOIN kind k ON k.id = p.kind"
                 " WHERE p.time_max >= ? AND p.time_min < ? ORDER BY p.first DESC"
             )
             low, high = start if start is not None else -(2**62), end if end is not None else 2**62
-            with closing(self._db.execute(query, (low, high))) as cursor:
+            with closing(self._file.db.execute(query, (low, high))) as cursor:
                 for body, size, schema in cursor:
                     try:
                         whole = logpages.batch_of(schema, body, size)
@@ -349,12 +288,8 @@ class LogStore:
     @property
     def used(self) -> int:
         """Bytes in use on the disk, the journals included."""
-        with self._lock:
-            try:
-                inside = self._used()
-            except sqlite3.Error:  # the disk gives nothing back
-                inside = _size_of(self._path)
-            return inside + sum(map(_size_of, (self._journal, *self._beside)))
+        with self._file.lock:
+            return self._file.taken + sum(map(size_of, self._beside))
 
     def _shipment(self, at: int, max_rows: int) -> Shipment | Gap | None:
         query = (
@@ -366,7 +301,7 @@ class LogStore:
         batches: list[pa.RecordBatch] = []
         version, wanted, expected = "", None, at
         damaged: tuple[int, DamagedPage] | None = None
-        with closing(self._db.execute(query, (at, at + max_rows))) as cursor:
+        with closing(self._file.db.execute(query, (at, at + max_rows))) as cursor:
             for first, last, body, size, kind, schema, page_version in cursor:
                 if first > expected or wanted not in (None, kind):
                     break
@@ -391,7 +326,7 @@ class LogStore:
 
     def _hole(self, at: int, stop: int) -> Gap:
         """Rows without a page or a gap: sent once and deleted, and asked for again by a center that lost them."""
-        after = self._row(
+        after = self._file.row(
             "SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop
         )
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
@@ -429,7 +364,7 @@ class LogStore:
             kinds.append(told)
             taken, described, before = taken + size, described + is_new, told
         # To describe a kind changes an index page anywhere, which goes through SQLite's journal.
-        return kinds[::-1], taken + described * self._page_bytes
+        return kinds[::-1], taken + described * self._file.page_bytes
 
     def _insert(self, page: Page, kind: int | None, last: int) -> int:
         first, last = last + 1, last + page.count
@@ -437,7 +372,7 @@ class LogStore:
             self._note_gap(first, last, page.time_min, page.time_max, "storage_limit")
         else:
             row = (first, last, page.time_min, page.time_max, kind, page.size, page.body)
-            self._db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._file.db.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return last
 
     def _make_room(self, incoming: int) -> bool:
@@ -454,7 +389,7 @@ class LogStore:
             "SELECT p.first, p.last, p.time_min, p.time_max, length(p.body), p.kind, length(k.schema)"
             " FROM page p JOIN kind k ON k.id = p.kind ORDER BY p.first"
         )
-        with closing(self._db.execute(query)) as cursor:
+        with closing(self._file.db.execute(query)) as cursor:
             for first, last, low, high, length, kind, described in cursor:
                 if excess <= 0 or self._kinds.are_loose:
                     break
@@ -464,7 +399,7 @@ class LogStore:
                     self._kinds.loosen(described)
                     before = kind
         for first, last, low, high in doomed:
-            self._db.execute("DELETE FROM page WHERE first = ?", (first,))
+            self._file.db.execute("DELETE FROM page WHERE first = ?", (first,))
             if last > acked:
                 self._note_gap(max(first, acked + 1), last, low, high, "storage_limit")
         return excess <= 0 or not self._kinds.are_loose
@@ -472,76 +407,25 @@ class LogStore:
     def _excess(self, incoming: int) -> int:
         """Bytes that are to go before `incoming` ones fit."""
         # What is deleted makes room in the file, which does not shrink; the journal comes on top of it.
-        reserve = max(_journal_room(self._cap), incoming) + len(self._beside) * self.queue_bytes
-        return self._used() + incoming + SLACK_PAGES * self._page_bytes - (self._cap - reserve)
+        reserve = max(self._file.journal_room, incoming) + len(self._beside) * self.queue_bytes
+        return self._file.used + incoming + SLACK_PAGES * self._file.page_bytes - (self._cap - reserve)
 
     def _note_gap(self, first: int, last: int, low: int, high: int, reason: str) -> None:
         """Record a gap, as one with the gap before it where they touch, so that long outages do not pile records up."""
-        before = self._row("SELECT first, last FROM gap WHERE last = ? AND reason = ?", first - 1, reason)
+        before = self._file.row("SELECT first, last FROM gap WHERE last = ? AND reason = ?", first - 1, reason)
         if before:
             change = "UPDATE gap SET last = ?, time_min = min(time_min, ?), time_max = max(time_max, ?) WHERE first = ?"
-            self._db.execute(change, (last, low, high, before[0]))
+            self._file.db.execute(change, (last, low, high, before[0]))
         else:
-            self._db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
+            self._file.db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
         self._set("shed", self._position().shed + last - first + 1)
 
-    def _empty_journal(self, incoming: int) -> None:
-        """Bring the journal into the file and cut it off before it grows too large: it counts into the cap."""
-        with self._lock:
-            if _size_of(self._journal) + incoming > _journal_room(self._cap):
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _used(self) -> int:
-        return (int(self._value("PRAGMA page_count")) - int(self._value("PRAGMA freelist_count"))) * self._page_bytes
-
     def _position(self) -> Position:
-        values = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
+        values = dict(self._file.db.execute("SELECT name, value FROM meta").fetchall())
         return Position(str(values["epoch"]), int(values["last"]), int(values["acked"]), int(values["shed"]))
 
     def _set(self, name: str, value: object) -> None:
-        self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
-
-    def _value(self, query: str) -> int:
-        return int(self._db.execute(query).fetchone()[0])
-
-    def _row(self, query: str, *values: object) -> tuple[int, ...] | None:
-        row: tuple[int, ...] | None = self._db.execute(query, values).fetchone()
-        return row
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock, self._committed():
-            yield
-
-    @contextmanager
-    def _committed(self) -> Iterator[None]:
-        """With the lock held."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full, but not always
-                self._db.execute("ROLLBACK")
-            raise
-
-
-def _set_aside(path: Path, error: sqlite3.Error) -> None:
-    for part in (path, Path(f"{path}-wal")):  # an old journal must not be replayed into the new file
-        if part.exists():
-            part.replace(f"{part}.damaged")
-    logger.error("The log store %s is damaged (%s): kept as .damaged, a new one is begun", path, error)
-
-
-def _journal_room(cap: int) -> int:
-    return min(cap // 4, JOURNAL_RESERVE)
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+        self._file.db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
 def _within(batch: pa.RecordBatch, start: int | None, end: int | None) -> pa.RecordBatch:
