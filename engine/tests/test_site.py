@@ -80,7 +80,7 @@ def test_status_tells_the_hour_of_the_lapse_by_the_centers_clock(start_engine, r
     assert 29.5 < told["contact"]["hours_left"] <= 30
     assert abs(told["clock"]["offset_ms"] - center.clock_ahead_ms) < 5000
     page = engine.call("GET", "/status")[2].decode()
-    assert "in 30 hours, unless the ops center is reached before" in page
+    assert "in 30 h, unless the ops center is reached before" in page
     assert "3 days behind the ops center" in page
 
 
@@ -124,6 +124,16 @@ def test_page_warns_of_what_needs_a_hand():
     assert told["Log fault"][1] == told["Update"][1] == told["Session"][1] == "bad"
     assert told["Disk"][1] == "warn" and told["Rows given up"][0].startswith("1,200")
     assert "a new EDGE_BUNDLE is needed" in told["Session"][0]
+
+
+def test_numbers_fit_their_words_also_where_they_are_one():
+    facts = _facts()
+    facts["contact"]["hours_left"] = 1.0
+    facts["logs"]["backlog"] = facts["traffic"]["refused"] = facts["traffic"]["errors"] = 1
+    for edge in (facts["edge"], None):
+        told = {head: text for head, text, _ in views.sentences(facts | {"edge": edge})}
+        assert not re.search(r"\b1 (rows|requests|errors|hours|were)\b", " ".join(told.values()))
+    assert told["Requests"] == "1 since the start (rows: 1, errors: 1). Refused because too many waited: 1."
 
 
 def _facts(**changes):

@@ -172,7 +172,7 @@ def _lapse(contact: Facts) -> Row:
         return "Session", "Ended by the ops center: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     if hours <= 0:
         return "Session", f"Lapsed at {when}: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
-    text = f"Lapses at {when}, in {hours:.0f} hours, unless the ops center is reached before."
+    text = f"Lapses at {when}, in {hours:.0f} h, unless the ops center is reached before."
     return "Session", text, "warn" if hours < SOON_HOURS else "ok"
 
 
@@ -180,9 +180,9 @@ def _logs(told: Facts) -> Iterator[Row]:
     logs = told["logs"]
     used = f"{_size(logs['bytes'])} of {_size(logs['limit'])} are in use."
     if told["edge"]:
-        waiting = f"{logs['backlog']:,} rows wait to be sent. " if logs["backlog"] else "All rows are sent. "
+        waiting = f"Rows that wait to be sent: {logs['backlog']:,}. " if logs["backlog"] else "All rows are sent. "
     else:
-        waiting = f"{logs['last']:,} rows were written. "
+        waiting = f"Rows written: {logs['last']:,}. "
     yield "Inference log", waiting + used, ""
     if logs["shed"]:
         yield "Rows given up", f"{logs['shed']:,}, each counted and told to the ops center as a gap.", "warn"
@@ -199,9 +199,9 @@ def _machine(told: Facts) -> Iterator[Row]:
     is_low = disk["free"] < LOW_DISK * disk["total"]
     yield "Disk", f"{_size(disk['free'])} of {_size(disk['total'])} are free.", "warn" if is_low else ""
     yield "Memory", f"{_size(memory['used'])} in use, {_size(memory['limit'])} may be.", ""
-    text = f"{traffic['requests']:,} requests, {traffic['rows']:,} rows, {traffic['errors']:,} errors since the start."
+    text = f"{traffic['requests']:,} since the start (rows: {traffic['rows']:,}, errors: {traffic['errors']:,})."
     if traffic["refused"]:
-        text += f" {traffic['refused']:,} were refused because too many waited."
+        text += f" Refused because too many waited: {traffic['refused']:,}."
     yield "Requests", text, ""
     yield "Running for", f"{_ago(told['engine']['uptime_seconds'] * 1000)}.", ""
 
