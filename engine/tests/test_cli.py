@@ -12,6 +12,7 @@ from engine.tests.conftest import ROOT, eventually, free_port
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, V2, start_joined
+from engine.tests.test_python_step import zipped
 from engine.tests.test_updates import wish
 from opsengine import health, local
 
@@ -110,6 +111,16 @@ def test_status_asks_the_running_engine(run, start_engine, registry, center):
     assert code == 0 and out.startswith("Serving.\n") and "Identity: Edge edge-1, id" in out
     code, out, _ = run("status", "--json", ENGINE_PORT=engine.port)
     assert code == 0 and orjson.loads(out)["serving"]["pipeline"] == "scale"
+
+
+def test_status_tells_of_a_python_step_whose_process_ended(run, start_engine, registry):
+    step = ("prepare", "p1", zipped(), ["tensor"], {"framework": "python", "runtime": "python"})
+    engine = start_engine(PIPELINE_URL=publish(registry, "prepared", V1, [step])[0]).ready()
+    assert "Model prepare: Version p1. Status Running.\n" in run("status", ENGINE_PORT=engine.port)[1]
+    engine.post("/infer", [{"tensor": [666, 1]}])
+    out = run("status", ENGINE_PORT=engine.port)[1]
+    assert out.startswith("Serving, but with status Error: model prepare.\n")
+    assert "Model prepare: Version p1. Status Error: its process ended (exit code 7). The next request" in out
 
 
 def test_engine_that_listens_on_one_address_only_is_found_there(run, start_engine, location, monkeypatch):

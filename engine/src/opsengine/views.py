@@ -12,7 +12,7 @@ import orjson
 
 from opsengine import metrics
 from opsengine.errors import FINAL_CODES
-from opsengine.report import Brief
+from opsengine.report import ERROR, RUNNING, Brief
 
 Reply = tuple[int, str, bytes]
 Facts = dict[str, Any]
@@ -36,7 +36,8 @@ dl{margin:0;background:var(--card);border:1px solid var(--line);border-radius:.5
 div.row{padding:.75rem 1rem;border-bottom:1px solid var(--line)}
 div.row:last-child{border-bottom:0}
 dt{color:var(--soft);font-size:.85rem}
-dd{margin:0;overflow-wrap:anywhere}
+dd{margin:0}
+dt,dd{overflow-wrap:anywhere}
 .ok{color:var(--ok)}.warn{color:var(--warn);font-weight:600}.bad{color:var(--bad);font-weight:600}
 footer{color:var(--soft);font-size:.85rem;margin:1rem 0}
 a{color:inherit}
@@ -89,6 +90,8 @@ def headline(told: Facts) -> tuple[str, str]:
     if told["serving"] is None:
         why = f" {told['update']['error']}" if told["update"]["error"] else ""
         return f"Not serving: no pipeline is loaded yet.{why}", "bad"
+    if down := _down(told):
+        return f"Serving, but with status {ERROR}: {', '.join(down)}.", "warn"
     if told["logs"]["fault"] or told["disk"].get("fault"):
         return "Serving, but inferences cannot be logged.", "warn"
     if told["logs"]["held"]:
@@ -117,17 +120,21 @@ def _identity(edge: Facts | None) -> Row:
     return "Identity", f"Edge {edge['name']}{known}. Its ops center is {edge['center']}.", ""
 
 
+def _down(told: Facts) -> list[str]:
+    """The models that cannot answer."""
+    return [f"model {model['name']}" for model in told["models"] if model["fault"]]
+
+
 def _pipelines(told: Facts) -> Iterator[Row]:
     serving, wanted, update = told["serving"], told["wanted"], told["update"]
     if serving:
         what = f"Pipeline {serving['pipeline']}, version {serving['pipeline_version']}"
-        yield (
-            "Serves",
-            f"{what} ({serving['digest']}), since {_when(serving['since'])}.",
-            "ok",
-        )
+        status, state = (ERROR, "bad") if _down(told) else (RUNNING, "ok")
+        yield "Serves", f"{what} ({serving['digest']}), since {_when(serving['since'])}. Status {status}.", state
     else:
         yield "Serves", "Nothing.", "bad"
+    for model in told["models"]:
+        yield _model(model, is_loaded=serving is not None)
     known = wanted["digest"]
     # Without a digest it is a PIPELINE_URL, which is served unless something is under way or went wrong with it.
     is_same = serving and (known == serving["digest"] or (known is None and update["state"] == "idle"))
@@ -139,6 +146,14 @@ def _pipelines(told: Facts) -> Iterator[Row]:
         "failed": (f"Failed: {update['error']}", "bad"),
     }
     yield "Update", *words[update["state"]]
+
+
+def _model(model: Facts, *, is_loaded: bool) -> Row:
+    text = f"Version {model['version']}. Status {model['status']}"
+    if not model["fault"]:
+        return f"Model {model['name']}", f"{text}.", "ok"
+    again = " The next request starts it again." if is_loaded else ""
+    return f"Model {model['name']}", f"{text}: {model['fault']}.{again}", "bad"
 
 
 def _contact(told: Facts) -> Iterator[Row]:
