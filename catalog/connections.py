@@ -82,8 +82,8 @@ def _check_model(stage: Stage, model: Signature, flowing: tuple[int, tuple[Tenso
     if model.tensor_fields and len(model.tensor_fields) != len(model.inputs):
         raise UnusableDefinition(
             _(
-                "Step %(step)s: model %(model)s has %(inputs)s inputs, but its tensor_fields name %(named)s: "
-                "configure it again."
+                "Step %(step)s: model %(model)s has another number of inputs (%(inputs)s) than of tensor_fields "
+                "(%(named)s): configure it again."
             )
             % {
                 "step": stage.number,

@@ -118,10 +118,35 @@ def test_pipeline_batches_as_its_config_says(infer, data):
     assert [row["out"] for row in batched] == [row["out"] for row in alone]
 
 
+ROWS = '"max_rows" of "batching" is a whole number from 2 to 100000.'
+WAIT = '"max_wait_us" of "batching" is a whole number from 0 to 1000000 (microseconds).'
+
+
 @pytest.mark.parametrize(
-    ("limits", "batch"), [({"max_rows": 1, "max_wait_us": 0}, "N"), ({"max_rows": 8, "max_wait_us": 0}, 1)]
+    ("limits", "said"),
+    [
+        ({"max_rows": 8}, WAIT),
+        ({"max_wait_us": 0}, ROWS),
+        ({}, ROWS),
+        ({"max_rows": 1, "max_wait_us": 0}, ROWS),
+        ({"max_rows": "8", "max_wait_us": 0}, ROWS),
+        ({"max_rows": 8.0, "max_wait_us": 0}, ROWS),
+        ({"max_rows": 8, "max_wait_us": None}, WAIT),
+        ({"max_rows": 8, "max_wait_us": True}, WAIT),
+        ({"max_rows": 8, "max_wait_us": 1_000_001}, WAIT),
+        ([8, 0], '"batching" is {"max_rows", "max_wait_us"}, or null.'),
+        (8, '"batching" is {"max_rows", "max_wait_us"}, or null.'),
+    ],
 )
-def test_batching_that_cannot_be_is_refused(load_pipeline, limits, batch):
-    part = ("by-two", "m1", models.scale(2.0, batch=batch), None, {"config": {"batching": limits}})
-    with pytest.raises(PipelineError, match="batch"):
+def test_batching_that_cannot_be_is_refused_by_model_and_field(load_pipeline, limits, said):
+    part = ("by-two", "m1", models.scale(2.0), None, {"config": {"batching": limits}})
+    with pytest.raises(PipelineError) as refused:
+        load_pipeline(part)
+    assert str(refused.value) == f"Model by-two: {said}"
+
+
+def test_model_of_fixed_rows_cannot_be_batched(load_pipeline):
+    limits = {"max_rows": 8, "max_wait_us": 0}
+    part = ("by-two", "m1", models.scale(2.0, batch=1), None, {"config": {"batching": limits}})
+    with pytest.raises(PipelineError, match="fixed number of rows"):
         load_pipeline(part)

@@ -12,6 +12,7 @@ from engine.tests.conftest import ROOT, eventually, free_port
 from engine.tests.fakes import models
 from engine.tests.fakes.registry import publish
 from engine.tests.test_main_job import V1, V2, start_joined
+from engine.tests.test_python_step import zipped
 from engine.tests.test_updates import wish
 from opsengine import health, local
 
@@ -90,7 +91,7 @@ def test_verify_finds_what_is_damaged(run, location, registry, tmp_path):
     path.write_bytes(b"rot")
     code, out, err = run("verify")
     assert code == 1 and f"{model}: its content is damaged." in err
-    assert f"publish {location[1]}: 1 of its files are damaged or missing" in err
+    assert f"publish {location[1]}: damaged or missing files: 1 (the engine fetches them again)." in err
     assert path.read_bytes() == b"rot"  # only looked at
 
 
@@ -110,6 +111,16 @@ def test_status_asks_the_running_engine(run, start_engine, registry, center):
     assert code == 0 and out.startswith("Serving.\n") and "Identity: Edge edge-1, id" in out
     code, out, _ = run("status", "--json", ENGINE_PORT=engine.port)
     assert code == 0 and orjson.loads(out)["serving"]["pipeline"] == "scale"
+
+
+def test_status_tells_of_a_python_step_whose_process_ended(run, start_engine, registry):
+    step = ("prepare", "p1", zipped(), ["tensor"], {"framework": "python", "runtime": "python"})
+    engine = start_engine(PIPELINE_URL=publish(registry, "prepared", V1, [step])[0]).ready()
+    assert "Model prepare: Version p1. Status Running.\n" in run("status", ENGINE_PORT=engine.port)[1]
+    engine.post("/infer", [{"tensor": [666, 1]}])
+    out = run("status", ENGINE_PORT=engine.port)[1]
+    assert out.startswith("Serving, but with status Error: model prepare.\n")
+    assert "Model prepare: Version p1. Status Error: its process ended (exit code 7). The next request" in out
 
 
 def test_engine_that_listens_on_one_address_only_is_found_there(run, start_engine, location, monkeypatch):
@@ -132,7 +143,8 @@ def test_status_of_an_engine_that_is_down_reads_what_it_left(run, start_engine, 
     engine.stop()
     code, out, _ = run("status", ENGINE_PORT=port)
     assert code == 3 and f"No engine answers on port {port}." in out
-    assert "Edge edge-1, id" in out and "Served last: " in out and "3 log rows wait to be sent, 0 were given up." in out
+    assert "Edge edge-1, id" in out and "Served last: " in out
+    assert "Log rows that wait to be sent: 3, given up: 0." in out
 
 
 @pytest.mark.parametrize("name", ["serve", "join", "status", "pull", "verify", "version"])

@@ -233,22 +233,25 @@ def test_process_that_was_killed_while_idle_costs_no_request(make_model):
     process = model._held[0].process
     process.kill()
     process.wait(60)
-    assert not model.is_running
+    assert model.fault == "its process ended (exit code -9)"
     assert run(model, 3) == [[9.0, 9.0]]
-    assert model.is_running
+    assert model.fault is None
 
 
 def test_server_outlives_its_python_step(registry, start_engine):
     parts = [("prepare", "p1", zipped(), ["tensor"], {"framework": "python", "runtime": "python"})]
     location, _ = publish(registry, "prepared", "3b49fba8-94d8-4fca-aecc-c75257fd16c6", parts)
     engine = start_engine(PIPELINE_URL=location, OCI_REGISTRY=f"http://{registry.host}").ready()
-    for deadly, status in ((666, 500), (667, 504), (666, 500)):
+    died, late = "its process ended (exit code 7)", "it did not answer within 1 s"
+    for deadly, status, why in ((666, 500, died), (667, 504, late), (666, 500, died)):
         assert engine.post("/infer", [{"tensor": [deadly, 1]}])[0] == status
         assert engine.get("/healthz")[0] == 200
         assert statuses(engine) == ("Error", "Error")
+        assert f"Status Error: {why}. The next request starts it again." in engine.call("GET", "/status")[2].decode()
         answered, rows = engine.post("/infer", [{"tensor": [1.0, 2.0]}])
         assert (answered, rows[0]["out"]) == (200, {"y": [3.0, 6.0]})
         assert statuses(engine) == ("Running", "Running")
+        assert "Status Error" not in engine.call("GET", "/status")[2].decode()
     assert engine.stop() == 0
     assert list((engine.folder / "persist" / "store" / "python").iterdir()) == []
 

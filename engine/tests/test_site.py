@@ -80,7 +80,7 @@ def test_status_tells_the_hour_of_the_lapse_by_the_centers_clock(start_engine, r
     assert 29.5 < told["contact"]["hours_left"] <= 30
     assert abs(told["clock"]["offset_ms"] - center.clock_ahead_ms) < 5000
     page = engine.call("GET", "/status")[2].decode()
-    assert "in 30 hours, unless the ops center is reached before" in page
+    assert "in 30 h, unless the ops center is reached before" in page
     assert "3 days behind the ops center" in page
 
 
@@ -126,12 +126,36 @@ def test_page_warns_of_what_needs_a_hand():
     assert "a new EDGE_BUNDLE is needed" in told["Session"][0]
 
 
+def test_page_lists_models_with_their_status_and_why_one_cannot_answer():
+    dead = {"name": "prepare", "version": "p1", "status": "Error", "fault": "its process ended (exit code 7)"}
+    facts = _facts(models=[dead, *_facts()["models"]])
+    assert views.headline(facts) == ("Serving, but with status Error: model prepare.", "warn")
+    told = {head: (text, state) for head, text, state in views.sentences(facts)}
+    assert told["Serves"][0].endswith("Status Error.") and told["Serves"][1] == "bad"
+    why = "Version p1. Status Error: its process ended (exit code 7). The next request starts it again."
+    assert (told["Model prepare"], told["Model m"]) == ((why, "bad"), ("Version v. Status Running.", "ok"))
+    lost = {"serving": None, "models": [dead | {"fault": "its pipeline could not be brought in"}]}
+    told = {head: text for head, text, _ in views.sentences(_facts(**lost))}
+    assert told["Model prepare"] == "Version p1. Status Error: its pipeline could not be brought in."
+
+
+def test_numbers_fit_their_words_also_where_they_are_one():
+    facts = _facts()
+    facts["contact"]["hours_left"] = 1.0
+    facts["logs"]["backlog"] = facts["traffic"]["refused"] = facts["traffic"]["errors"] = 1
+    for edge in (facts["edge"], None):
+        told = {head: text for head, text, _ in views.sentences(facts | {"edge": edge})}
+        assert not re.search(r"\b1 (rows|requests|errors|hours|were)\b", " ".join(told.values()))
+    assert told["Requests"] == "1 since the start (rows: 1, errors: 1). Refused because too many waited: 1."
+
+
 def _facts(**changes):
     return {
         "now": 1_763_683_200_000,
         "engine": {"version": "1", "uptime_seconds": 5, "memory": {"used": 1, "limit": 2}, "started_at": 1},
         "edge": {"name": "e", "id": "1", "center": "c"},
         "serving": {"pipeline": "p", "pipeline_version": "v", "digest": "d", "since": 1_763_683_100_000},
+        "models": [{"name": "m", "version": "v", "status": "Running", "fault": None}],
         "wanted": {"location": "l", "digest": "d"},
         "update": {"state": "idle", "error": None},
         "contact": {"last": 1_763_683_100_000, "lapses_at": 1_764_288_000_000, "hours_left": 160.0, "problem": None,

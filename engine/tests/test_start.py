@@ -101,7 +101,11 @@ def test_models_of_a_pipeline_that_cannot_be_served_yet_are_listed_with_their_er
     engine = start_engine(PIPELINE_URL=url)
     (model,) = eventually(lambda: _listed(engine, "models"), 60)
     assert (model["name"], model["version"], model["status"]) == ("by-2", "m1", "Error")
-    assert "make room" in engine.get("/status.json")[1]["update"]["error"]
+    told = engine.get("/status.json")[1]
+    assert "make room" in told["update"]["error"]
+    assert told["models"] == [
+        {"name": "by-2", "version": "m1", "status": "Error", "fault": "its pipeline could not be brought in"}
+    ]
     registry.tags[tag] = digest
     engine.ready(60)
     assert _listed(engine, "models") == [{**model, "status": "Running"}]

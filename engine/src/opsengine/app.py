@@ -7,13 +7,14 @@ from functools import partial
 
 import orjson
 
-from opsengine import encode, locations, rows, selection
+from opsengine import encode, locations, report, rows, selection
 from opsengine.errors import RegistryError, RequestError
 from opsengine.gate import MOST_UNSENT, UNTAKEN, refusal
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
 from opsengine.messages import Reply, Request
 from opsengine.plane import DataPlane
+from opsengine.report import ERROR, RUNNING
 from opsengine.server import Lane
 from opsengine.traffic import Traffic
 from opsengine.views import Views
@@ -28,7 +29,6 @@ FLUSH_SECONDS = 5.0
 JSON = "application/json"
 PLAIN = "identity"
 NAMED = "/pipelines/"
-RUNNING, ERROR = "Running", "Error"  # the documented values of `status`
 
 
 class App:
@@ -174,14 +174,9 @@ class App:
 
     def _models(self, request: Request) -> Reply:
         current = self._plane.current
-        if current:
-            models, down = current.definition.models, current.down()
-        else:  # as far as the store knows what should be served
-            models = self._views.brief().models
-            down = frozenset(model.version for model in models)
         told = [
-            {"name": m.name, "sha": m.sha, "status": ERROR if m.version in down else RUNNING, "version": m.version}
-            for m in models
+            {"name": one.entry.name, "sha": one.entry.sha, "status": one.status, "version": one.entry.version}
+            for one in report.models(current, () if current else self._views.brief().models)
         ]
         return Reply(200, JSON, orjson.dumps({"models": told}))
 

@@ -68,8 +68,8 @@ def check(parts: Sequence[Part], models: Mapping[str, Signature]) -> None:
 def _check_model(stage: Stage, model: Signature, flowing: tuple[int, tuple[Tensor, ...]] | None) -> None:
     if model.tensor_fields and len(model.tensor_fields) != len(model.inputs):
         raise PipelineError(
-            f"Step {stage.number}: model {model.name} has {len(model.inputs)} inputs, "
-            f"but its tensor_fields name {len(model.tensor_fields)}: configure it again."
+            f"Step {stage.number}: model {model.name} has another number of inputs ({len(model.inputs)}) "
+            f"than of tensor_fields ({len(model.tensor_fields)}): configure it again."
         )
     if flowing is None:
         return

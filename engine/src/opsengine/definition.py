@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -97,16 +97,20 @@ def _model(entry: Mapping[str, Any]) -> ModelEntry:
     )
 
 
-def _batching(name: str, told: Mapping[str, Any] | None) -> Batching | None:
+def _batching(name: str, told: object) -> Batching | None:
     if told is None:
         return None
-    rows, wait = told["max_rows"], told["max_wait_us"]
-    if not (_is_whole(rows, 2, LARGEST_BATCH) and _is_whole(wait, 0, LONGEST_WAIT)):
+    if not isinstance(told, dict):
+        raise PipelineError(f'Model {name}: "batching" is {{"max_rows", "max_wait_us"}}, or null.')
+    rows, wait = told.get("max_rows"), told.get("max_wait_us")
+    if not _is_whole(rows, 2, LARGEST_BATCH):
+        raise PipelineError(f'Model {name}: "max_rows" of "batching" is a whole number from 2 to {LARGEST_BATCH}.')
+    if not _is_whole(wait, 0, LONGEST_WAIT):
         raise PipelineError(
-            f"Model {name}: batching takes max_rows from 2 to {LARGEST_BATCH} and max_wait_us from 0 to {LONGEST_WAIT}."
+            f'Model {name}: "max_wait_us" of "batching" is a whole number from 0 to {LONGEST_WAIT} (microseconds).'
         )
     return Batching(rows, wait)
 
 
-def _is_whole(value: object, least: int, most: int) -> bool:
+def _is_whole(value: object, least: int, most: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -135,7 +135,7 @@ def _fault(publish: str, store: ContentStore, proofs: Proofs, faulty: dict[str, 
         if closed := sum(faulty.get(digest, False) for digest in needed):
             return f"{closed} of its files cannot be read by user {os.geteuid()}"
         if lost := sum(digest in faulty or not store.has(digest) for digest in needed):
-            return f"{lost} of its files are damaged or missing: the engine fetches them again"
+            return f"damaged or missing files: {lost} (the engine fetches them again)"
         return None if proofs.has(publish, strict=True) else "it has no signature that holds, and one is required"
     except PermissionError as error:
         return privileges.refusal(error)
@@ -188,7 +188,7 @@ def _log(path: Path) -> list[str]:
         if os.geteuid() not in (0, owner):
             raise PermissionError(errno.EACCES, str(error), str(path)) from error
         return [f"The inference log cannot be read ({error})."]
-    return [f"{values['last'] - values['acked']} log rows wait to be sent, {values['shed']} were given up."]
+    return [f"Log rows that wait to be sent: {values['last'] - values['acked']}, given up: {values['shed']}."]
 
 
 @contextmanager

@@ -197,7 +197,7 @@ class LogWriter:
             missing -= chunk.count
         if missing > 0:
             now = int(time.time() * 1000)
-            logger.warning("%d answered rows were lost when the engine was cut off: told as a gap", missing)
+            logger.warning("Answered rows lost when the engine was cut off: %d; told as a gap", missing)
             lost = _both(lost, Lost(missing, now, now, "cut_off"))
         try:
             self._done = self._store.append(pages, lost) if pages or lost else position.last

@@ -110,9 +110,9 @@ class LoadedPipeline:
         self.is_steady = all(entry.runtime != "python" for entry in definition.models)
         self.is_on_cpu = not any(providers.wants(entry.accel) for entry in definition.models)
 
-    def down(self) -> frozenset[str]:
-        """Versions of the models that cannot answer now: Python steps whose process ended."""
-        return frozenset(version for version, model in self._models.items() if not model.is_running)
+    def down(self) -> dict[str, str]:
+        """Versions of the models that cannot answer now, and why: Python steps whose process ended."""
+        return {version: fault for version, model in self._models.items() if (fault := model.fault)}
 
     def answer(self, batch: Batch, began: int, *, meets: bool = False, shares: tuple[int, ...] = ()) -> Result:
         """Run the pipeline on a request that began at `began` (perf_counter_ns). Raises RequestError.

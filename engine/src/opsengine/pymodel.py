@@ -107,7 +107,12 @@ class _Worker:
     def _gone(self) -> _Died:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
-        return _Died(f"its process ended (exit code {self.process.returncode})")
+        return _Died(self.end)
+
+    @property
+    def end(self) -> str:
+        """How the process ended."""
+        return f"its process ended (exit code {self.process.returncode})"
 
     def close(self) -> None:
         """End the process."""
@@ -134,13 +139,16 @@ class PythonModel:
         self._folder = folder
         self._turn = threading.Lock()
         self._held: list[_Worker] = []
+        self._failed = "its process was not started yet"
         weakref.finalize(self, _clean_up, self._held, folder)
 
     @property
-    def is_running(self) -> bool:
-        """Whether its process lives. One that ended is started again by the next request."""
+    def fault(self) -> str | None:
+        """Why it has no process, None while it has one. One that ended is started again by the next request."""
         held = self._held[:1]  # a copy: another thread may be ending it
-        return bool(held) and held[0].process.poll() is None
+        if not held:
+            return self._failed
+        return None if held[0].process.poll() is None else held[0].end
 
     def warm(self) -> None:
         """Start the process and load the class. Raises PipelineError if that fails."""
@@ -165,6 +173,7 @@ class PythonModel:
             worker.ready()
             header, body = worker.call(columns)
         except (_Died, PipelineError) as error:
+            self._failed = str(error)
             self._end()
             logger.error("Python model %s: %s; it is started again", self.name, error)
             status = error.status if isinstance(error, _Died) else 500
@@ -174,7 +183,7 @@ class PythonModel:
         return self._outputs(header, body, count)
 
     def _worker(self) -> _Worker:
-        if not self.is_running:  # not started yet, or killed since: the system does that where memory is short
+        if self.fault is not None:  # not started yet, or killed since: the system does that where memory is short
             self._end()
             self._held.append(_Worker(self._manifest, self._folder))
         return self._held[0]

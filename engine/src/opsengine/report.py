@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from opsengine.definition import ModelEntry
 from opsengine.gate import Gate
 from opsengine.logstore import LogStore
 from opsengine.logwriter import LogWriter
+from opsengine.pipeline import LoadedPipeline
 from opsengine.plane import DataPlane
 from opsengine.settings import Settings
 from opsengine.updater import Updater, Wanted
 
 HOUR_MS = 3_600_000
 LOCK = "lock"  # of PERSIST_DIR: there while an engine runs
+RUNNING, ERROR = "Running", "Error"  # the documented values of `status`
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,27 @@ class Brief:
     faults: tuple[str, ...] = ()
     location: str | None = None
     models: tuple[ModelEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model and why it cannot answer now, None where it can."""
+
+    entry: ModelEntry
+    fault: str | None
+
+    @property
+    def status(self) -> str:
+        """As `/models` tells it."""
+        return ERROR if self.fault else RUNNING
+
+
+def models(current: LoadedPipeline | None, failed: Sequence[ModelEntry]) -> list[ModelState]:
+    """The models that are served; while nothing is, those of the pipeline that could not be brought in."""
+    if current is None:
+        return [ModelState(entry, "its pipeline could not be brought in") for entry in failed]
+    down = current.down()
+    return [ModelState(entry, down.get(entry.version)) for entry in current.definition.models]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +125,7 @@ class Reporter:
             },
             "edge": self._edge(),
             "serving": self._serving(),
+            "models": self._models(),
             "wanted": asdict(wanted),
             "update": self._update(),
             "contact": {
@@ -152,6 +177,12 @@ class Reporter:
             "pipeline_version": current.facts.version,
             "since": current.since,
         }
+
+    def _models(self) -> list[dict[str, object]]:
+        return [
+            {"name": one.entry.name, "version": one.entry.version, "status": one.status, "fault": one.fault}
+            for one in models(self._plane.current, self.brief().models)
+        ]
 
     def _update(self) -> dict[str, object]:
         failure = self._updater.failure

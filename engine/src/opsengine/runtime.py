@@ -76,8 +76,8 @@ class Model(Protocol):
     outputs: tuple[Output, ...]
 
     @property
-    def is_running(self) -> bool:
-        """Whether it can answer now without being started first."""
+    def fault(self) -> str | None:
+        """Why it cannot answer now without being started first, None where it can."""
         ...
 
     def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
@@ -112,9 +112,9 @@ class OnnxModel:
         self._batch = next((node.batch for node in self.inputs if node.batch), None)
 
     @property
-    def is_running(self) -> bool:
-        """Always: it is part of this process."""
-        return True
+    def fault(self) -> str | None:
+        """None: it is part of this process."""
+        return None
 
     def run(self, columns: Mapping[str, Array]) -> dict[str, Field]:
         """Outputs by name, one row for each row of `columns` (by input name, of the inputs' shapes).

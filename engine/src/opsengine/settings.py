@@ -242,7 +242,7 @@ class _Environment:
             raise SettingsError(f"{name} is {value!r}: give a number with a unit Ki, Mi, Gi or Ti, for example 512Mi.")
         size = int(float(match[1]) * UNITS[match[2]])
         if size < low:
-            least = f"{low // 2**10} Ki" if low >= UNITS["Ki"] else f"{low} bytes"
+            least = f"{low // 2**10} Ki" if low >= UNITS["Ki"] else f"{low} B"
             raise SettingsError(f"{name} is {value!r}: it must be at least {least}.")
         if size > LARGEST_SIZE:
             raise SettingsError(f"{name} is {value!r}: it must be at most {LARGEST_SIZE // 2**40} Ti.")

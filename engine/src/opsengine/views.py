@@ -12,7 +12,7 @@ import orjson
 
 from opsengine import metrics
 from opsengine.errors import FINAL_CODES
-from opsengine.report import Brief
+from opsengine.report import ERROR, RUNNING, Brief
 
 Reply = tuple[int, str, bytes]
 Facts = dict[str, Any]
@@ -36,7 +36,8 @@ dl{margin:0;background:var(--card);border:1px solid var(--line);border-radius:.5
 div.row{padding:.75rem 1rem;border-bottom:1px solid var(--line)}
 div.row:last-child{border-bottom:0}
 dt{color:var(--soft);font-size:.85rem}
-dd{margin:0;overflow-wrap:anywhere}
+dd{margin:0}
+dt,dd{overflow-wrap:anywhere}
 .ok{color:var(--ok)}.warn{color:var(--warn);font-weight:600}.bad{color:var(--bad);font-weight:600}
 footer{color:var(--soft);font-size:.85rem;margin:1rem 0}
 a{color:inherit}
@@ -89,6 +90,8 @@ def headline(told: Facts) -> tuple[str, str]:
     if told["serving"] is None:
         why = f" {told['update']['error']}" if told["update"]["error"] else ""
         return f"Not serving: no pipeline is loaded yet.{why}", "bad"
+    if down := _down(told):
+        return f"Serving, but with status {ERROR}: {', '.join(down)}.", "warn"
     if told["logs"]["fault"] or told["disk"].get("fault"):
         return "Serving, but inferences cannot be logged.", "warn"
     if told["logs"]["held"]:
@@ -117,17 +120,21 @@ def _identity(edge: Facts | None) -> Row:
     return "Identity", f"Edge {edge['name']}{known}. Its ops center is {edge['center']}.", ""
 
 
+def _down(told: Facts) -> list[str]:
+    """The models that cannot answer."""
+    return [f"model {model['name']}" for model in told["models"] if model["fault"]]
+
+
 def _pipelines(told: Facts) -> Iterator[Row]:
     serving, wanted, update = told["serving"], told["wanted"], told["update"]
     if serving:
         what = f"Pipeline {serving['pipeline']}, version {serving['pipeline_version']}"
-        yield (
-            "Serves",
-            f"{what} ({serving['digest']}), since {_when(serving['since'])}.",
-            "ok",
-        )
+        status, state = (ERROR, "bad") if _down(told) else (RUNNING, "ok")
+        yield "Serves", f"{what} ({serving['digest']}), since {_when(serving['since'])}. Status {status}.", state
     else:
         yield "Serves", "Nothing.", "bad"
+    for model in told["models"]:
+        yield _model(model, is_loaded=serving is not None)
     known = wanted["digest"]
     # Without a digest it is a PIPELINE_URL, which is served unless something is under way or went wrong with it.
     is_same = serving and (known == serving["digest"] or (known is None and update["state"] == "idle"))
@@ -139,6 +146,14 @@ def _pipelines(told: Facts) -> Iterator[Row]:
         "failed": (f"Failed: {update['error']}", "bad"),
     }
     yield "Update", *words[update["state"]]
+
+
+def _model(model: Facts, *, is_loaded: bool) -> Row:
+    text = f"Version {model['version']}. Status {model['status']}"
+    if not model["fault"]:
+        return f"Model {model['name']}", f"{text}.", "ok"
+    again = " The next request starts it again." if is_loaded else ""
+    return f"Model {model['name']}", f"{text}: {model['fault']}.{again}", "bad"
 
 
 def _contact(told: Facts) -> Iterator[Row]:
@@ -172,7 +187,7 @@ def _lapse(contact: Facts) -> Row:
         return "Session", "Ended by the ops center: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
     if hours <= 0:
         return "Session", f"Lapsed at {when}: a new EDGE_BUNDLE is needed. Inference goes on.", "bad"
-    text = f"Lapses at {when}, in {hours:.0f} hours, unless the ops center is reached before."
+    text = f"Lapses at {when}, in {hours:.0f} h, unless the ops center is reached before."
     return "Session", text, "warn" if hours < SOON_HOURS else "ok"
 
 
@@ -180,9 +195,9 @@ def _logs(told: Facts) -> Iterator[Row]:
     logs = told["logs"]
     used = f"{_size(logs['bytes'])} of {_size(logs['limit'])} are in use."
     if told["edge"]:
-        waiting = f"{logs['backlog']:,} rows wait to be sent. " if logs["backlog"] else "All rows are sent. "
+        waiting = f"Rows that wait to be sent: {logs['backlog']:,}. " if logs["backlog"] else "All rows are sent. "
     else:
-        waiting = f"{logs['last']:,} rows were written. "
+        waiting = f"Rows written: {logs['last']:,}. "
     yield "Inference log", waiting + used, ""
     if logs["shed"]:
         yield "Rows given up", f"{logs['shed']:,}, each counted and told to the ops center as a gap.", "warn"
@@ -199,9 +214,9 @@ def _machine(told: Facts) -> Iterator[Row]:
     is_low = disk["free"] < LOW_DISK * disk["total"]
     yield "Disk", f"{_size(disk['free'])} of {_size(disk['total'])} are free.", "warn" if is_low else ""
     yield "Memory", f"{_size(memory['used'])} in use, {_size(memory['limit'])} may be.", ""
-    text = f"{traffic['requests']:,} requests, {traffic['rows']:,} rows, {traffic['errors']:,} errors since the start."
+    text = f"{traffic['requests']:,} since the start (rows: {traffic['rows']:,}, errors: {traffic['errors']:,})."
     if traffic["refused"]:
-        text += f" {traffic['refused']:,} were refused because too many waited."
+        text += f" Refused because too many waited: {traffic['refused']:,}."
     yield "Requests", text, ""
     yield "Running for", f"{_ago(told['engine']['uptime_seconds'] * 1000)}.", ""
 
