@@ -266,14 +266,14 @@ class LogStore:
         found: list[pa.RecordBatch] = []
         with self._file.lock:
             query = (
-                "SELECT p.body, p.size, k.schema FROM page p JOIN kind k ON k.id = p.kind"
+                "SELECT p.body, p.size, p.last - p.first + 1, k.schema FROM page p JOIN kind k ON k.id = p.kind"
                 " WHERE p.time_max >= ? AND p.time_min < ? ORDER BY p.first DESC"
             )
             low, high = start if start is not None else -(2**62), end if end is not None else 2**62
             with closing(self._file.db.execute(query, (low, high))) as cursor:
-                for body, size, schema in cursor:
+                for body, size, count, schema in cursor:
                     try:
-                        whole = logpages.batch_of(schema, body, size)
+                        whole = logpages.batch_of(schema, body, size, count)
                     except DamagedPage:  # told as a gap when it is its turn to be sent
                         continue
                     batch = _within(whole, start, end)
@@ -306,10 +306,11 @@ class LogStore:
                 if first > expected or wanted not in (None, kind):
                     break
                 try:
-                    batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
+                    whole = logpages.batch_of(schema, body, size, last - first + 1)
                 except DamagedPage as error:
                     damaged = None if batches else (last, error)
                     break
+                batch = whole.slice(expected - first, at + max_rows - expected)
                 version, wanted = page_version, kind
                 batches.append(batch)
                 expected += batch.num_rows
