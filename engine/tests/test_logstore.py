@@ -119,7 +119,7 @@ def test_lost_rows_become_a_gap(log):
     log.append([page(6)])
     log.acknowledge(2)
     gap = log.next(10)
-    assert gap == Gap(3, 5, 500, 600, "queue_full")
+    assert gap == Gap(3, 5, 500, 600, "queue_full", log.position.epoch)
     assert log.position.shed == 3
     log.acknowledge(5, gap)
     assert values(log.next(10)) == [6]
@@ -273,7 +273,7 @@ def test_a_description_that_is_too_long_is_a_gap_and_costs_no_other_rows(log):
     log.append([page(3), page(4, **{"long" * 2**20: np.zeros(1)}), page(5)])
     assert values(log.next(10)) == [1, 2, 3]
     log.acknowledge(3)
-    assert log.next(10) == Gap(4, 4, 1000, 1000, "storage_limit")
+    assert log.next(10) == Gap(4, 4, 1000, 1000, "storage_limit", log.position.epoch)
     log.acknowledge(4)
     assert values(log.next(10)) == [5]
 
@@ -307,7 +307,7 @@ def test_given_up_rows_are_told_but_still_readable(log):
     log.give_up(2, 3, "refused_invalid_page")
     assert values(log.next(10)) == [1]
     log.acknowledge(1)
-    assert log.next(10) == Gap(2, 3, 1000, 1000, "refused_invalid_page")
+    assert log.next(10) == Gap(2, 3, 1000, 1000, "refused_invalid_page", log.position.epoch)
     log.acknowledge(3)
     assert values(log.next(10)) == [4]
     assert sum(batch.num_rows for batch in log.newest(100)) == 4
@@ -343,7 +343,7 @@ def test_new_epoch_renumbers_what_was_not_acknowledged(log):
     assert (log.position.last, log.position.acked, log.position.shed, log.owner) == (5, 0, 2, "edge-b")
     assert (log.next(10).first, values(log.next(10))) == (1, [3])
     log.acknowledge(1)
-    assert log.next(10) == Gap(2, 3, 5, 6, "queue_full")
+    assert log.next(10) == Gap(2, 3, 5, 6, "queue_full", log.position.epoch)
     log.acknowledge(3)
     assert (log.next(10).first, values(log.next(10))) == (4, [6, 7])
     assert sum(batch.num_rows for batch in log.newest(100)) == 5
