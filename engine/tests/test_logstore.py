@@ -19,6 +19,7 @@ import pytest
 from engine.tests.conftest import eventually
 from opsengine import app, chunks, journal, logpages
 from opsengine import logwriter as writing
+from opsengine.errors import StateError
 from opsengine.logfile import JOURNAL_ROOM, LogFile
 from opsengine.logstore import Gap, LogStore, Lost, Shipment
 from opsengine.logwriter import LogWriter
@@ -388,6 +389,22 @@ def test_damaged_file_does_not_stop_the_engine(make, tmp_path):
     store = make()
     assert store.append([page(1)]) == 1
     assert path.with_name("rows.sqlite.damaged").exists()
+
+
+def test_damaged_file_on_a_disk_that_takes_no_new_one_is_told_in_a_sentence(make, tmp_path, monkeypatch):
+    path = tmp_path / "logs" / "rows.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database at all" * 1000)
+    whole = LogFile._open
+
+    def full(file):
+        if not path.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        whole(file)
+
+    monkeypatch.setattr(LogFile, "_open", full)
+    with pytest.raises(StateError, match=r"cannot be opened \(database or disk is full\): check the disk"):
+        make()
 
 
 def test_cap_that_is_lowered_holds_for_a_log_that_is_there(make, tmp_path):
