@@ -694,6 +694,25 @@ def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, t
     assert log.position.last == 2
 
 
+def test_write_that_takes_longer_than_the_end_waits_keeps_its_files(log, tmp_path, monkeypatch, caplog):
+    writing_now, ending, append = threading.Event(), threading.Event(), log.append
+
+    def slow(*given):
+        writing_now.set()
+        ending.wait(10)
+        return append(*given)
+
+    monkeypatch.setattr(log, "append", slow)
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.start()
+    writer.put(result(1))
+    assert writing_now.wait(10)
+    writer.stop(0.01)
+    ending.set()
+    writer._thread.join(10)
+    assert (log.position.last, caplog.text) == (1, "")
+
+
 def test_a_new_epoch_takes_the_journal_along(log, tmp_path):
     writer = LogWriter(log, tmp_path / "taken")
     writer.put(result(1, 2))

@@ -145,6 +145,8 @@ class LogWriter:
         self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        if self._thread.is_alive():  # on a slow disk; a file that is opened next would have its descriptors
+            return
         with self._lock:
             self._counter.close()
             self._journal.close()
