@@ -150,7 +150,7 @@ def judge_log(made):
     """Raise Harm unless the log can hold all results, and tells all their rows."""
     for result in made:
         pages = logpages.of_chunks(list(chunks.pack([result])))
-        told = [rows.from_batch(logpages.batch_of(page.described, page.body, page.size)) for page in pages]
+        told = [rows.from_batch(logpages.batch_of(page.described, page.body, page.size, page.count)) for page in pages]
         if sum(len(orjson.loads(b"[%b]" % encode.log_json(one, None))) for one in told) != result.count:
             raise Harm("the log tells another number of rows than were answered")
 

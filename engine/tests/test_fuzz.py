@@ -62,7 +62,7 @@ def test_no_request_to_a_pipeline_of_all_kinds_of_steps_is_a_500(load_pipeline):
     assert set(statuses) <= {200, 400, 413, 415} and statuses[200] > 100
     for result in logged:  # what was answered can be logged, and read again
         (page,) = logpages.of_chunks(list(chunks.pack([result])))
-        batch = logpages.batch_of(page.described, page.body, page.size)
+        batch = logpages.batch_of(page.described, page.body, page.size, page.count)
         assert len(orjson.loads(b"[%b]" % encode.log_json(log_rows.from_batch(batch), None))) == result.count
 
 

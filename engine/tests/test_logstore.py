@@ -19,6 +19,7 @@ import pytest
 from engine.tests.conftest import eventually
 from opsengine import app, chunks, journal, logpages
 from opsengine import logwriter as writing
+from opsengine.errors import StateError
 from opsengine.logfile import JOURNAL_ROOM, LogFile
 from opsengine.logstore import Gap, LogStore, Lost, Shipment
 from opsengine.logwriter import LogWriter
@@ -119,7 +120,7 @@ def test_lost_rows_become_a_gap(log):
     log.append([page(6)])
     log.acknowledge(2)
     gap = log.next(10)
-    assert gap == Gap(3, 5, 500, 600, "queue_full")
+    assert gap == Gap(3, 5, 500, 600, "queue_full", log.position.epoch)
     assert log.position.shed == 3
     log.acknowledge(5, gap)
     assert values(log.next(10)) == [6]
@@ -273,7 +274,7 @@ def test_a_description_that_is_too_long_is_a_gap_and_costs_no_other_rows(log):
     log.append([page(3), page(4, **{"long" * 2**20: np.zeros(1)}), page(5)])
     assert values(log.next(10)) == [1, 2, 3]
     log.acknowledge(3)
-    assert log.next(10) == Gap(4, 4, 1000, 1000, "storage_limit")
+    assert log.next(10) == Gap(4, 4, 1000, 1000, "storage_limit", log.position.epoch)
     log.acknowledge(4)
     assert values(log.next(10)) == [5]
 
@@ -307,7 +308,7 @@ def test_given_up_rows_are_told_but_still_readable(log):
     log.give_up(2, 3, "refused_invalid_page")
     assert values(log.next(10)) == [1]
     log.acknowledge(1)
-    assert log.next(10) == Gap(2, 3, 1000, 1000, "refused_invalid_page")
+    assert log.next(10) == Gap(2, 3, 1000, 1000, "refused_invalid_page", log.position.epoch)
     log.acknowledge(3)
     assert values(log.next(10)) == [4]
     assert sum(batch.num_rows for batch in log.newest(100)) == 4
@@ -343,7 +344,7 @@ def test_new_epoch_renumbers_what_was_not_acknowledged(log):
     assert (log.position.last, log.position.acked, log.position.shed, log.owner) == (5, 0, 2, "edge-b")
     assert (log.next(10).first, values(log.next(10))) == (1, [3])
     log.acknowledge(1)
-    assert log.next(10) == Gap(2, 3, 5, 6, "queue_full")
+    assert log.next(10) == Gap(2, 3, 5, 6, "queue_full", log.position.epoch)
     log.acknowledge(3)
     assert (log.next(10).first, values(log.next(10))) == (4, [6, 7])
     assert sum(batch.num_rows for batch in log.newest(100)) == 5
@@ -388,6 +389,22 @@ def test_damaged_file_does_not_stop_the_engine(make, tmp_path):
     store = make()
     assert store.append([page(1)]) == 1
     assert path.with_name("rows.sqlite.damaged").exists()
+
+
+def test_damaged_file_on_a_disk_that_takes_no_new_one_is_told_in_a_sentence(make, tmp_path, monkeypatch):
+    path = tmp_path / "logs" / "rows.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database at all" * 1000)
+    whole = LogFile._open
+
+    def full(file):
+        if not path.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        whole(file)
+
+    monkeypatch.setattr(LogFile, "_open", full)
+    with pytest.raises(StateError, match=r"cannot be opened \(database or disk is full\): check the disk"):
+        make()
 
 
 def test_cap_that_is_lowered_holds_for_a_log_that_is_there(make, tmp_path):
@@ -675,6 +692,25 @@ def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, t
     timer.start()
     writer.stop()
     assert log.position.last == 2
+
+
+def test_write_that_takes_longer_than_the_end_waits_keeps_its_files(log, tmp_path, monkeypatch, caplog):
+    writing_now, ending, append = threading.Event(), threading.Event(), log.append
+
+    def slow(*given):
+        writing_now.set()
+        ending.wait(10)
+        return append(*given)
+
+    monkeypatch.setattr(log, "append", slow)
+    writer = LogWriter(log, tmp_path / "taken")
+    writer.start()
+    writer.put(result(1))
+    assert writing_now.wait(10)
+    writer.stop(0.01)
+    ending.set()
+    writer._thread.join(10)
+    assert (log.position.last, caplog.text) == (1, "")
 
 
 def test_a_new_epoch_takes_the_journal_along(log, tmp_path):

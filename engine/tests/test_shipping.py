@@ -7,12 +7,13 @@ import pytest
 
 from engine.tests.fakes.center import Refuse
 from engine.tests.fakes.http import Reply
-from engine.tests.test_logstore import one_page, page, result
+from engine.tests.test_logstore import one_page, page, result, values
 from opsengine import bundle, transport
 from opsengine import shipper as shipping
 from opsengine.center import Center
 from opsengine.errors import CenterRefused, CenterUnavailable
 from opsengine.identity import Identity
+from opsengine.logfile import LogFile
 from opsengine.logstore import LogStore, Lost
 from opsengine.logwriter import LogWriter
 from opsengine.shipper import Shipper
@@ -111,6 +112,62 @@ def test_log_put_back_from_a_copy_begins_a_new_epoch_and_loses_nothing(center, l
     log.append([page(5)])
     ship_all(shipper)
     assert [row["out"]["y"] for row in center.rows[log.position.epoch].values()] == [3, 4, 5]
+
+
+def begun_anew(writer):
+    """The writer met damage that only a new file can help."""
+    writer.begin_again(sqlite3.DatabaseError("database disk image is malformed"), writer.epoch)
+
+
+@pytest.mark.parametrize("refusal", [None, Refuse("page_too_large", limit=1000)], ids=["taken", "refused"])
+def test_answer_that_comes_when_the_log_was_begun_anew_tells_nothing_of_the_new_one(
+    center, log, make_shipper, monkeypatch, refusal
+):
+    log.append([page(1)])
+    shipper = make_shipper()
+    center.refuse["/edge/v1/logs"] = [refusal] if refusal else []
+    send = shipper._center.send_page
+
+    def send_slowly(*given, **told):
+        begun_anew(shipper._writer)
+        log.append([page(2), page(3)])
+        return send(*given, **told)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(shipper._center, "send_page", send_slowly)
+        shipper.ship_once()
+    assert (log.position.acked, values(log.next(10))) == (0, [2, 3])
+
+
+def test_damage_that_both_threads_meet_begins_the_log_anew_once(log, make_shipper, monkeypatch):
+    shipper = make_shipper()
+    before = log.position.epoch
+
+    def meet_damage(_):
+        begun_anew(shipper._writer)
+        log.append([page(1, 2)])
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr(log, "next", meet_damage)
+    shipper._turn()
+    assert log.position.epoch != before and log.position.last == 2
+
+
+def test_log_that_could_be_begun_anew_in_the_end_is_no_longer_told_as_a_fault(log, make_shipper, monkeypatch):
+    """Whoever met the damage: there may be no rows to write for long."""
+    writer = make_shipper()._writer
+
+    def refuse(_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LogFile, "_open", refuse)
+        begun_anew(writer)
+        assert "disk I/O error" in writer.fault
+    begun_anew(writer)
+    assert writer.fault is None
 
 
 def test_expired_token_is_renewed_once(center, log, make_shipper):

@@ -98,6 +98,17 @@ def test_pipeline_that_gathers_lets_all_meet(made):
     assert traffic.lane(REQUEST) is Lane.MEET
 
 
+def test_run_in_the_thread_of_another_counts_for_those_that_met(made, monkeypatch):
+    traffic, plane = made
+    plane.current.gathers = True
+    whole = plane.infer
+    monkeypatch.setattr(plane, "infer", lambda *args, **more: time.sleep(0.002) or whole(*args, **more))
+    for _ in range(50):
+        request = Request("POST", "/infer", body=BODY)
+        assert traffic.lane(request) is Lane.MEET
+        traffic.infer(request, None, None, as_arrow=False)
+
+
 def test_refused_requests_are_counted_and_leave_no_trace(made):
     traffic, _ = made
     for _ in range(3):

@@ -83,7 +83,7 @@ def asked(plane_and_log, body, kind):
         return None
     (result,) = logged
     (page,) = logpages.of_chunks(list(chunks.pack([result, result])))
-    batch = logpages.batch_of(page.described, page.body, page.size)
+    batch = logpages.batch_of(page.described, page.body, page.size, page.count)
     assert batch.num_rows == 2 * len(answer)
     orjson.loads(b"[" + encode.log_json(rows.from_batch(batch), None) + b"]")
     pa.ipc.open_file(encode.answer_arrow(result, None)).read_all().validate(full=True)

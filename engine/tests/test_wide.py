@@ -27,7 +27,7 @@ def answer(names):
     encode.answer_json(made, parse("dataset[]=*"))
     encode.answer_arrow(made, parse("dataset[]=out"))
     for page in logpages.of_chunks(list(chunks.pack([made]))):
-        logpages.batch_of(page.described, page.body, page.size)
+        logpages.batch_of(page.described, page.body, page.size, page.count)
 
 
 def test_time_of_an_answer_grows_with_its_columns_only():

@@ -42,13 +42,19 @@ class LogFile:
         self._is_gone = self._is_set_aside = False  # a damaged file, and there is no new one yet
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._open_or_begin()
+        except sqlite3.Error as error:
+            raise StateError(
+                f"The log store {path} cannot be opened ({error}): check the disk of PERSIST_DIR and its owner."
+            ) from error
+
+    def _open_or_begin(self) -> None:
+        """A damaged file must not stop inference: it is kept for a person to look at, and a new one begins."""
+        try:
             self._open()
         except sqlite3.DatabaseError as error:
-            if not path.exists() or isinstance(error, sqlite3.OperationalError):
-                raise StateError(
-                    f"The log store {path} cannot be opened ({error}): check the disk of PERSIST_DIR and its owner."
-                ) from error
-            # A damaged file must not stop inference: it is kept for a person to look at, and a new one begins.
+            if not self.path.exists() or isinstance(error, sqlite3.OperationalError):
+                raise
             self._set_aside(error)
             self._open()
 

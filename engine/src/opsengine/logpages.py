@@ -26,6 +26,10 @@ COLUMNS_CODEC, BATCH_CODEC = "lz4", "zstd"
 BATCH_SCHEMA = b"\xff\xff\xff\xff"  # an Arrow IPC message begins so, and no JSON does
 MOST_BYTES = 4 * 2**20  # of a page, before compression: well below the 10 MiB of a wire page
 MOST_ROWS = 1000
+# What Arrow, numpy and JSON say of bytes that are none of theirs.
+FAULTS = (
+    pa.ArrowException, OSError, EOFError, ValueError, TypeError, LookupError, OverflowError, SyntaxError, struct.error
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,23 @@ def _rows_of_page(size: int, count: int, most: int) -> int:
     return max(1, min(MOST_ROWS, most * count // max(1, size)))
 
 
-def batch_of(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
-    """The rows of a page. Raises DamagedPage."""
+def batch_of(described: bytes, body: bytes, size: int, count: int) -> pa.RecordBatch:
+    """The `count` rows of a page. Raises DamagedPage."""
     try:
-        return _read(described, body, size)
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, struct.error) as error:
+        batch = _read(described, body, size)
+    except FAULTS as error:
         raise DamagedPage(str(error)) from error
+    if batch.num_rows != count:
+        raise DamagedPage(f"{batch.num_rows} rows instead of {count}")
+    return batch
 
 
 def _read(described: bytes, body: bytes, size: int) -> pa.RecordBatch:
     if described.startswith(BATCH_SCHEMA):
         message = pa.decompress(body, decompressed_size=size, codec=BATCH_CODEC)
-        return pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(described)))
+        batch = pa.ipc.read_record_batch(message, pa.ipc.read_schema(pa.py_buffer(described)))
+        batch.validate(full=True)  # places of texts and lists that are not there end the process, when they are used
+        return batch
     told = pa.decompress(body, decompressed_size=size, codec=COLUMNS_CODEC)
     kind = chunks.kind_again(described)
     forms = [("<i8", 0), ("<i8", 1), *((column.form, len(column.shape)) for column in kind.columns)]

@@ -66,6 +66,7 @@ class Gap:
     time_min: int
     time_max: int
     reason: str
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Shipment:
     first: int
     pipeline_version: str
     batches: tuple[pa.RecordBatch, ...]
+    epoch: str
 
     @property
     def count(self) -> int:
@@ -197,11 +199,12 @@ class LogStore:
                 "SELECT first, last, time_min, time_max, reason FROM gap WHERE last >= ? ORDER BY first LIMIT 1", at
             )
             if gap and gap[0] <= at:
-                return Gap(at, gap[1], gap[2], gap[3], str(gap[4]))
+                return Gap(at, gap[1], gap[2], gap[3], str(gap[4]), position.epoch)
             stop = gap[0] - 1 if gap else position.last
             if at > stop:
                 return None
-            return self._shipment(at, min(max_rows, stop - at + 1)) or self._hole(at, stop)
+            found = self._shipment(at, min(max_rows, stop - at + 1), position.epoch)
+            return found or self._hole(at, stop, position.epoch)
 
     def acknowledge(self, acked: int, told: Gap | None = None) -> None:
         """The center has, or was told of, all rows up to `acked`; `told` is the gap it was just told of.
@@ -266,14 +269,14 @@ class LogStore:
         found: list[pa.RecordBatch] = []
         with self._file.lock:
             query = (
-                "SELECT p.body, p.size, k.schema FROM page p JOIN kind k ON k.id = p.kind"
+                "SELECT p.body, p.size, p.last - p.first + 1, k.schema FROM page p JOIN kind k ON k.id = p.kind"
                 " WHERE p.time_max >= ? AND p.time_min < ? ORDER BY p.first DESC"
             )
             low, high = start if start is not None else -(2**62), end if end is not None else 2**62
             with closing(self._file.db.execute(query, (low, high))) as cursor:
-                for body, size, schema in cursor:
+                for body, size, count, schema in cursor:
                     try:
-                        whole = logpages.batch_of(schema, body, size)
+                        whole = logpages.batch_of(schema, body, size, count)
                     except DamagedPage:  # told as a gap when it is its turn to be sent
                         continue
                     batch = _within(whole, start, end)
@@ -291,7 +294,7 @@ class LogStore:
         with self._file.lock:
             return self._file.taken + sum(map(size_of, self._beside))
 
-    def _shipment(self, at: int, max_rows: int) -> Shipment | Gap | None:
+    def _shipment(self, at: int, max_rows: int, epoch: str) -> Shipment | Gap | None:
         query = (
             "SELECT p.first, p.last, p.body, p.size, p.kind, k.schema, k.version"
             " FROM page p JOIN kind k ON k.id = p.kind"
@@ -306,31 +309,32 @@ class LogStore:
                 if first > expected or wanted not in (None, kind):
                     break
                 try:
-                    batch = logpages.batch_of(schema, body, size).slice(expected - first, at + max_rows - expected)
+                    whole = logpages.batch_of(schema, body, size, last - first + 1)
                 except DamagedPage as error:
                     damaged = None if batches else (last, error)
                     break
+                batch = whole.slice(expected - first, at + max_rows - expected)
                 version, wanted = page_version, kind
                 batches.append(batch)
                 expected += batch.num_rows
         if damaged:
-            return self._give_up_page(at, *damaged)
-        return Shipment(at, version, tuple(batches)) if batches else None
+            return self._give_up_page(at, *damaged, epoch)
+        return Shipment(at, version, tuple(batches), epoch) if batches else None
 
-    def _give_up_page(self, at: int, last: int, error: DamagedPage) -> Gap:
+    def _give_up_page(self, at: int, last: int, error: DamagedPage, epoch: str) -> Gap:
         """The rows behind a page that cannot be read must not wait for ever."""
         logger.error("Rows %d to %d of the log are damaged (%s): told as a gap", at, last, error)
         moment = int(time.time() * 1000)
         self._note_gap(at, last, moment, moment, "damaged")
-        return Gap(at, last, moment, moment, "damaged")
+        return Gap(at, last, moment, moment, "damaged", epoch)
 
-    def _hole(self, at: int, stop: int) -> Gap:
+    def _hole(self, at: int, stop: int, epoch: str) -> Gap:
         """Rows without a page or a gap: sent once and deleted, and asked for again by a center that lost them."""
         after = self._file.row(
             "SELECT first, time_min FROM page WHERE first > ? AND first <= ? ORDER BY first LIMIT 1", at, stop
         )
         end, moment = (after[0] - 1, after[1]) if after else (stop, int(time.time() * 1000))
-        return Gap(at, end, moment, moment, "no_longer_stored")
+        return Gap(at, end, moment, moment, "no_longer_stored", epoch)
 
     def _append(self, pages: Sequence[Page], kinds: Sequence[Told | None], lost: Lost | None) -> int:
         last = self._position().last

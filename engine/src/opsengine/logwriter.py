@@ -145,6 +145,8 @@ class LogWriter:
         self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        if self._thread.is_alive():  # on a slow disk; a file that is opened next would have its descriptors
+            return
         with self._lock:
             self._counter.close()
             self._journal.close()
@@ -155,14 +157,22 @@ class LogWriter:
             self._store.begin_epoch(known, owner)
             self._number_again()
 
-    def begin_again(self, error: sqlite3.Error) -> None:
-        """The store is damaged: begin a new one (LogStore.begin_again) with what is still here."""
+    @property
+    def epoch(self) -> bytes:
+        """What is taken now is of this epoch."""
+        return self._epoch
+
+    def begin_again(self, error: sqlite3.Error, epoch: bytes) -> None:
+        """The store was damaged in this epoch: begin a new one (LogStore.begin_again) with what is still here."""
         with self._written:
+            if epoch != self._epoch:  # another thread met the same damage, and the store is a new one already
+                return
             try:
                 self._store.begin_again(error)
             except (sqlite3.Error, OSError) as another:
                 self._note(another)
                 return
+            self.fault = None
             self._number_again()
 
     def _number_again(self) -> None:
@@ -257,7 +267,7 @@ class LogWriter:
                 self._note(error)
                 self._put_back(queued, unfit, lost)
                 if self._store.is_damaged(error):
-                    self.begin_again(error)
+                    self.begin_again(error, self._epoch)
                 return
             self.fault = None
             self._journal.forget_other(self._done)

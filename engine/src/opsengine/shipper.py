@@ -80,21 +80,22 @@ class Shipper:
         todo = self._store.next(self._max_rows)
         if todo is None:
             return False
-        epoch, began = self._store.position.epoch, time.monotonic()
+        began = time.monotonic()
         try:
             if isinstance(todo, Gap):
                 self._sent = max(self._sent, todo.last)
-                answer = self._center.send_gap(_gap_body(epoch, todo))
+                answer = self._center.send_gap(_gap_body(todo))
             else:
                 body = self._body(todo)
                 if body is None:
                     return True
                 self._sent = max(self._sent, todo.first + todo.count - 1)
                 answer = self._center.send_page(
-                    body, epoch=epoch, first=todo.first, pipeline_version=todo.pipeline_version
+                    body, epoch=todo.epoch, first=todo.first, pipeline_version=todo.pipeline_version
                 )
         except CenterRefused as refusal:
-            self._on_refusal(refusal, todo)
+            if not self._is_over(todo):
+                self._on_refusal(refusal, todo)
             return True
         except CenterUnavailable as error:
             if error.was_long and isinstance(todo, Shipment):  # a slow link may take half of it
@@ -104,8 +105,13 @@ class Shipper:
         self._tell_held(None)
         if time.monotonic() - began < QUICK_SECONDS:
             self._max_rows = min(self._page_rows, self._max_rows * 2)  # after a smaller one, find back to full pages
-        self._take_ack(answer.number("acked"), todo if isinstance(todo, Gap) else None)
+        if not self._is_over(todo):
+            self._take_ack(answer.number("acked"), todo if isinstance(todo, Gap) else None)
         return True
+
+    def _is_over(self, todo: Shipment | Gap) -> bool:
+        """Whether the log was begun anew while this was under way: the answer is of rows that are no longer there."""
+        return todo.epoch != self._store.position.epoch
 
     def _take_ack(self, acked: int | None, told: Gap | None) -> None:
         if acked is None:
@@ -193,6 +199,7 @@ class Shipper:
 
     def _turn(self) -> None:
         """Send one page, or wait for something to send. Raises CenterRefused when that is final."""
+        epoch = self._writer.epoch
         try:
             if self._is_busy():
                 self._stopping.wait(YIELD_SECONDS)
@@ -206,7 +213,7 @@ class Shipper:
         except Exception as error:  # a full disk that cannot take the acknowledgement, say: the page is then sent again
             logger.exception("shipping the inference log failed")
             if isinstance(error, sqlite3.Error) and self._store.is_damaged(error):
-                self._writer.begin_again(error)
+                self._writer.begin_again(error, epoch)
             self._stopping.wait(transport.pause(self._failures))
             self._failures += 1
             return
@@ -223,10 +230,10 @@ class Shipper:
         self._stopping.wait(max(wait, min(error.retry_after or 0.0, 3600.0)))
 
 
-def _gap_body(epoch: str, gap: Gap) -> dict[str, object]:
+def _gap_body(gap: Gap) -> dict[str, object]:
     """contract/gaps.request.json"""
     return {
-        "epoch": epoch,
+        "epoch": gap.epoch,
         "first": gap.first,
         "last": gap.last,
         "count": gap.last - gap.first + 1,

@@ -105,7 +105,8 @@ class Traffic:
         finally:
             seconds = time.perf_counter() - began - batching.waited()
             self._spent += seconds
-            worked = _worked(current, began_work, seconds)
+            # What met others may have run in the thread of one of them.
+            worked = seconds if request.meets else _worked(current, began_work, seconds)
             if status == 200 or worked >= QUICK_SECONDS:  # what is refused quickly says nothing of what will run
                 self._expect(len(request.body).bit_length(), worked)
             self._count(current, status, seconds)
