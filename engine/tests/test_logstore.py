@@ -314,6 +314,24 @@ def test_given_up_rows_are_told_but_still_readable(log):
     assert sum(batch.num_rows for batch in log.newest(100)) == 4
 
 
+def test_rows_that_were_given_up_are_counted_once_when_they_go_for_want_of_room(make):
+    store, noise = make(2**20), np.random.default_rng(1)
+    for _ in range(10):
+        store.append([noisy_page(noise)])
+    store.give_up(1, 250, "refused_invalid_page")
+    store.give_up(251, 350, "refused_too_large")
+    for _ in range(50):
+        last = store.append([noisy_page(noise)])
+    first, told = 1, []
+    while isinstance(gap := store.next(1), Gap):
+        told.append((gap.first, gap.last))
+        first = gap.last + 1
+        store.acknowledge(gap.last, gap)
+    assert [start for start, _ in told] == [1, *(end + 1 for _, end in told[:-1])]
+    kept = sum(batch.num_rows for batch in store.newest(10_000))
+    assert first - 1 == store.position.shed == last - kept
+
+
 def test_center_that_lost_rows_gets_them_again(log):
     log.append([page(1, 2), page(3, 4)])
     log.acknowledge(4)

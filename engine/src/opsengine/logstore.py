@@ -415,14 +415,31 @@ class LogStore:
         return self._file.used + incoming + SLACK_PAGES * self._file.page_bytes - (self._cap - reserve)
 
     def _note_gap(self, first: int, last: int, low: int, high: int, reason: str) -> None:
-        """Record a gap, as one with the gap before it where they touch, so that long outages do not pile records up."""
-        before = self._file.row("SELECT first, last FROM gap WHERE last = ? AND reason = ?", first - 1, reason)
+        """Record a gap, as one with the gap before it where they touch, so that long outages do not pile records up.
+
+        Rows that the center refused stay readable here, and may go for want of room later: a row is in one gap.
+        """
+        told = self._file.row(
+            "SELECT coalesce(sum(min(last, ?2) - max(first, ?1) + 1), 0),"
+            " coalesce(max(last) FILTER (WHERE first < ?1), 0) FROM gap WHERE first <= ?2 AND last >= ?1",
+            first,
+            last,
+        )
+        counted, until = told or (0, 0)
+        self._set("shed", self._position().shed + last - first + 1 - counted)
+        self._file.db.execute("DELETE FROM gap WHERE first >= ? AND last <= ?", (first, last))
+        self._file.db.execute(
+            "UPDATE OR REPLACE gap SET first = ? WHERE first BETWEEN ? AND ?", (last + 1, first, last)
+        )
+        first = max(first, until + 1)
+        if first > last:
+            return
+        before = self._file.row("SELECT first FROM gap WHERE last = ? AND reason = ?", first - 1, reason)
         if before:
             change = "UPDATE gap SET last = ?, time_min = min(time_min, ?), time_max = max(time_max, ?) WHERE first = ?"
             self._file.db.execute(change, (last, low, high, before[0]))
         else:
-            self._file.db.execute("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
-        self._set("shed", self._position().shed + last - first + 1)
+            self._file.db.execute("INSERT INTO gap VALUES (?, ?, ?, ?, ?)", (first, last, low, high, reason))
 
     def _position(self) -> Position:
         values = dict(self._file.db.execute("SELECT name, value FROM meta").fetchall())
