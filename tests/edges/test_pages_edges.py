@@ -261,6 +261,7 @@ def test_edge_page_says_what_to_do(
     page = browser(viewer).get(f"/edges/{make_edge().pk}").content.decode()
     assert "Never joined" in page
     assert "What to do:" in page
+    assert "1 CPU, 1Gi memory" in page
     assert "spiffe://" in page
     assert "Added" in page
 
