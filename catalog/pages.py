@@ -20,6 +20,7 @@ from common.errors import DomainError
 P = ParamSpec("P")
 Row = TypeVar("Row", bound=Model)
 PAGE_LENGTH = 50
+NEWEST = 30  # of a list that has a page of its own, where it is only a part of another page
 SESSION_KEY = "workspace"
 
 
@@ -68,6 +69,11 @@ def in_workspace(request: SignedInRequest, workspace: Workspace, **context: Any)
 def paged(request: HttpRequest, rows: QuerySet[Row]) -> Page[Row]:
     """The page of the rows that is asked for, so that a list takes as long with ten thousand as with fifty."""
     return Paginator(rows, PAGE_LENGTH).get_page(request.GET.get("page"))
+
+
+def newest(rows: QuerySet[Row]) -> Page[Row]:
+    """The first of the rows, for a page that leads to all of them."""
+    return Paginator(rows, NEWEST).page(1)
 
 
 def paged_by_id(

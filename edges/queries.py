@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from catalog import queries as catalog
 from catalog.models import Pipeline, PipelineVersion, Role, Workspace
@@ -354,7 +355,12 @@ def _lines(edge: Edge, state: EdgeState, found: Health, refusal: EdgeEvent | Non
         lines += health.sentences(found)
     if lost := sum(left.rows(acked(edge, epoch)) for epoch, left in left_behind(edge).items()):
         lines.append(
-            f"{lost:,} of its rows were not sent before it came with another log store: lost unless they come."
+            ngettext(
+                "%(rows)s of its rows was not sent before it came with another log store: lost unless it comes.",
+                "%(rows)s of its rows were not sent before it came with another log store: lost unless they come.",
+                lost,
+            )
+            % {"rows": f"{lost:,}"}
         )
     if refusal:
         cause = refusal.detail.get("message") or refusal.detail.get("code") or refusal.kind

@@ -16,6 +16,7 @@ urlpatterns = [
     path("workspaces/<int:pk>/edges/selected", fleet_views.selected, name="selected"),
     path("publishes/<int:pk>/edges", views.of_publish, name="of-publish"),
     path("edges/<uuid:pk>", views.edge, name="edge"),
+    path("edges/<uuid:pk>/events", views.events, name="events"),
     path("edges/<uuid:pk>/reissue", views.reissue, name="reissue"),
     path("edges/<uuid:pk>/ban", views.ban, name="ban"),
     path("edges/<uuid:pk>/unban", views.unban, name="unban"),

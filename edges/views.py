@@ -23,7 +23,6 @@ from edges.models import Edge
 from edges.states import State
 from publishing import queries as publishing
 
-PAGE_LENGTH = 50
 LAPSING_NAMED = 5
 NAMED = 10  # edges of a publish, before the rest are only counted
 LARGE_FLEET, SUMMARY_SECONDS = 1000, 5  # so long the page itself waits before it asks again
@@ -88,8 +87,17 @@ def edge(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Why an edge is as it is, and what happened to it."""
     edge = queries.edge_for(request.user, pk, removed=True)
     explanation = queries.explanation_of(edge, timezone.now())
-    context = _of_edge(request, edge, explanation=explanation, events=queries.events_of(edge)[:PAGE_LENGTH])
+    context = _of_edge(request, edge, explanation=explanation, events=pages.newest(queries.events_of(edge)))
     return render(request, "edges/edge.html", context)
+
+
+@require_safe
+@signed_in
+def events(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """Everything that happened to an edge, newest first; also after it was removed."""
+    edge = queries.edge_for(request.user, pk, removed=True)
+    page = pages.paged(request, queries.events_of(edge))
+    return render(request, "edges/events.html", _of_edge(request, edge, page=page))
 
 
 @never_cache

@@ -20,7 +20,6 @@ from rollouts.models import FORWARD, Bucket, Rollout, State
 
 PAGE_LENGTH = 20
 SHOWN_MEMBERS = 50
-SHOWN_EVENTS = 30
 # Named also while no edge is there: links that come and go every few seconds are hit by mistake.
 STEADY = (Bucket.WAITING, Bucket.IN_FLIGHT, Bucket.DONE, Bucket.FAILED, Bucket.OFFLINE)
 page_or_form = require_http_methods(["GET", "HEAD", "POST"])
@@ -85,7 +84,7 @@ def rollout(request: SignedInRequest, pk: int) -> HttpResponse:
         "days": _days(rollout),
         "progress": queries.progress_of(rollout),
         "steady": () if rollout.has_ended else STEADY,
-        "events": Paginator(queries.events_of(rollout), SHOWN_EVENTS).page(1),
+        "events": pages.newest(queries.events_of(rollout)),
         "is_forward": rollout.state in FORWARD,
         "can_pause": rollout.state in (State.PENDING, State.RUNNING),
         "can_resume": rollout.state == State.PAUSED,

@@ -261,8 +261,36 @@ def test_edge_page_says_what_to_do(
     page = browser(viewer).get(f"/edges/{make_edge().pk}").content.decode()
     assert "Never joined" in page
     assert "What to do:" in page
+    assert "1 CPU, 1Gi memory" in page
     assert "spiffe://" in page
     assert "Added" in page
+
+
+def test_edge_page_says_of_how_many_events_it_shows_the_newest_and_leads_to_all_of_them(
+    browser: Callable[..., Client],
+    statuses: Callable[..., dict[str, int]],
+    make_edge: Callable[..., Edge],
+    viewer: User,
+    owner: User,
+) -> None:
+    edge, client = make_edge(), browser(viewer)
+    url = f"/edges/{edge.pk}"
+    events = f"{url}/events"
+    assert f'href="{events}"' not in client.get(url).content.decode(), "all are shown"
+    for number in range(edge.events.count(), 60):
+        edge.events.create(kind="token_refused", detail={"reason": f"reason-{number:02}"})
+    text = client.get(url).content.decode()
+    assert "The newest 30 of 60." in text
+    assert f'href="{events}"' in text
+    assert "reason-30" in text
+    assert "reason-29" not in text
+
+    operations.remove_edge(actor=owner, edge=edge, reason="scrapped")
+    first, second = (client.get(events, {"page": page}).content.decode() for page in (1, 2))
+    assert "Page 1 of 2, 61 in all" in first
+    assert "scrapped" in first and "reason-59" in first and "reason-11" in first
+    assert "reason-10" in second and "Added" in second
+    assert statuses(events) == {"owner": 200, "member": 200, "viewer": 200, "stranger": 404}
 
 
 def test_list_needs_as_many_queries_for_many_edges_as_for_one(

@@ -61,6 +61,7 @@ PAGES = {
     "edges:selected": EDIT,
     "edges:of-publish": MOVED,
     "edges:edge": ALL,
+    "edges:events": ALL,
     "edges:reissue": EDIT,
     "edges:ban": EDIT,
     "edges:unban": POST_ONLY,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client, RequestFactory
@@ -13,6 +14,7 @@ from django.utils.translation import trans_real
 
 from catalog.models import Pipeline, User, Workspace
 from common.errors import DomainError
+from edges.models import Edge, EdgeEvent
 from opscenter import views
 from tests.drift.conftest import make_assay  # noqa: F401
 from tests.logs.conftest import device, make_device, make_publish  # noqa: F401
@@ -189,6 +191,27 @@ def test_no_page_that_is_empty_or_says_no_cannot_be_translated(
             found |= {f"{address}: {text}" for text in untranslated(page, names | {stranger.email})}
     found |= set(untranslated(views.server_error(RequestFactory().get("/")).content.decode(), names))
     found |= set(untranslated(Client(enforce_csrf_checks=True).post("/login").content.decode(), names))
+    assert not found, "\n".join(sorted(found))
+
+
+@pytest.mark.usefixtures("bracketed")
+def test_what_an_edge_lost_and_how_many_events_it_has_can_be_translated(
+    browser: Callable[..., Client],
+    viewer: User,
+    things: dict[str, Any],  # noqa: F811
+    names: set[str],
+) -> None:
+    edge = Edge.objects.get(pk=things["edges"])
+    lost = {"epoch": str(uuid4()), "last_sequence": 4000, "is_copy": False, "rows": 4000}
+    edge.events.create(kind=EdgeEvent.Kind.ROWS_LEFT_BEHIND, detail=lost)
+    for _number in range(60):
+        edge.events.create(kind=EdgeEvent.Kind.SERVING)
+    client, found = browser(viewer), set()
+    for address in (f"/edges/{edge.pk}", f"/edges/{edge.pk}/events"):
+        page = client.get(address).content.decode()
+        found |= {f"{address}: {text}" for text in untranslated(page, names)}
+        assert "The newest " in page or "Page " in page
+    assert "of its rows were not sent" in client.get(f"/edges/{edge.pk}").content.decode()
     assert not found, "\n".join(sorted(found))
 
 
