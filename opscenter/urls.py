@@ -23,6 +23,7 @@ api: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("favicon.ico", views.favicon),
     path("admin/login/", views.admin_login),  # one login page, with one throttle
     path("admin/logout/", LogoutView.as_view()),
     path("admin/", admin.site.urls),

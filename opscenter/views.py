@@ -9,8 +9,10 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 from catalog import pages, queries
@@ -44,6 +46,13 @@ def readyz(request: HttpRequest) -> JsonResponse:
             {"status": "unready", "reason": f"The database does not answer: {type(exc).__name__}."}, status=503
         )
     return JsonResponse({"status": "ready"})
+
+
+@require_safe
+@cache_control(public=True, max_age=3600)
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Where browsers look for the icon of what is no page, such as JSON: it stands where the pages say."""
+    return redirect(static("favicon.svg"))
 
 
 def login(request: HttpRequest) -> HttpResponseBase:

@@ -55,7 +55,7 @@ def window(chromium: Browser, center: centers.RunningCenter) -> Iterator[Page]:
     page = context.new_page()
     page.set_default_timeout(30_000)
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda said: complaints.append(f"{said.text} {said.location}") if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     log_in(page, center)
     yield page

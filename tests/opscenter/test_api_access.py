@@ -167,7 +167,7 @@ QUERIES = {
     ),
 }
 # The other programs' addresses: each kind is refused by its own rules, which its own tests know.
-KINDS = {"api/", "v1/", "edge/", "v2/", "admin/", "healthz", "readyz", "metrics"}
+KINDS = {"api/", "v1/", "edge/", "v2/", "admin/", "healthz", "readyz", "metrics", "favicon.ico"}
 DEVICES = {"edge-join", "edge-token", "edge-checkin", "edge-desired", "edge-jwks", "edge-logs", "edge-gaps"}
 REGISTRY = {"version", "upload-start", "upload", "blob", "manifest", "tag-list", "referrer-list", "nowhere"}
 
@@ -263,7 +263,7 @@ def test_no_address_of_the_center_is_of_no_kind() -> None:
     assert set(PROGRAMS) == KINDS
     assert {one.name for route, one in addresses() if route.startswith("edge/")} == DEVICES
     assert {one.name for route, one in addresses() if route.startswith("v2/")} == REGISTRY
-    assert {route for route, _ in addresses() if route.startswith(("healthz", "readyz", "metrics"))} <= KINDS
+    assert {route for route, _ in addresses() if route.startswith(("healthz", "readyz", "metrics", "favicon"))} <= KINDS
 
 
 def test_everybody_is_answered_as_listed_by_every_call(

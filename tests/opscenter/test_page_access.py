@@ -91,7 +91,7 @@ PAGES = {
 }
 # Answered by the tests of login, or the way of a person to a page that is listed.
 ELSEWHERE = {"home", "login", "logout"}
-PROGRAMS = ("api/", "edge/", "v2/", "admin/", "healthz", "readyz", "metrics", "v1/")
+PROGRAMS = ("api/", "edge/", "v2/", "admin/", "healthz", "readyz", "metrics", "v1/", "favicon.ico")
 # What viewers may send: they make exports of what they see, and open a workspace.
 VIEWERS_SEND = {"catalog:select-workspace", "logs:exports"}
 ANYBODY_SENDS = {"catalog:create-workspace"}  # everybody who is logged in may have a workspace

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.db import DatabaseError, connection
+from django.templatetags.static import static
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from catalog.models import Model, Pipeline, PipelineVersion, User, Workspace
 
-PROGRAMS = ("api/", "edge/", "v1/", "v2/", "admin/", "healthz", "readyz", "metrics")
+PROGRAMS = ("api/", "edge/", "v1/", "v2/", "admin/", "healthz", "readyz", "metrics", "favicon.ico")
 SOME = {"int": "1", "uuid": "11111111-1111-4111-8111-111111111111"}
 
 
@@ -52,6 +53,14 @@ def test_login_comes_back_to_the_page_that_was_asked_for(
     )
     assert answer.redirect_chain == [(wanted, 302)]
     assert "No models yet" in answer.content.decode()
+
+
+def test_browser_finds_the_icon_of_what_is_no_page(client: Client) -> None:
+    answer = client.get("/favicon.ico")
+    assert answer.status_code == 302
+    assert answer["Location"] == static("favicon.svg")
+    assert "max-age=3600" in answer["Cache-Control"]
+    assert not answer.cookies
 
 
 def test_login_does_not_lead_elsewhere(browser: Callable[..., Client], owner: User) -> None:
