@@ -692,19 +692,26 @@ def test_an_emptied_journal_keeps_some_of_its_room_only(log, tmp_path, monkeypat
     assert (tmp_path / "tail-0").stat().st_size == 1000
 
 
-def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, tmp_path, monkeypatch):
-    writing_now, ending, append = threading.Event(), threading.Event(), log.append
+@pytest.fixture
+def slow(log, tmp_path, monkeypatch):
+    """A writer in the middle of its first write, and what ends that."""
+    begun, ending, append = threading.Event(), threading.Event(), log.append
 
-    def slow(*given):
-        writing_now.set()
+    def waiting(*given):
+        begun.set()
         ending.wait(10)
         return append(*given)
 
-    monkeypatch.setattr(log, "append", slow)
+    monkeypatch.setattr(log, "append", waiting)
     writer = LogWriter(log, tmp_path / "taken")
     writer.start()
     writer.put(result(1))
-    assert writing_now.wait(10)
+    assert begun.wait(10)
+    return writer, ending
+
+
+def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, slow):
+    writer, ending = slow
     writer.put(result(2))
     timer = threading.Timer(0.3, ending.set)
     timer.start()
@@ -712,19 +719,8 @@ def test_rows_that_come_while_a_write_is_under_way_are_written_at_the_end(log, t
     assert log.position.last == 2
 
 
-def test_write_that_takes_longer_than_the_end_waits_keeps_its_files(log, tmp_path, monkeypatch, caplog):
-    writing_now, ending, append = threading.Event(), threading.Event(), log.append
-
-    def slow(*given):
-        writing_now.set()
-        ending.wait(10)
-        return append(*given)
-
-    monkeypatch.setattr(log, "append", slow)
-    writer = LogWriter(log, tmp_path / "taken")
-    writer.start()
-    writer.put(result(1))
-    assert writing_now.wait(10)
+def test_write_that_takes_longer_than_the_end_waits_keeps_its_files(log, slow, caplog):
+    writer, ending = slow
     writer.stop(0.01)
     ending.set()
     writer._thread.join(10)
