@@ -1,5 +1,6 @@
 """Requests of one turn of the loop that run as one: nobody can tell from an answer or the log that they did."""
 
+import re
 import socket
 import threading
 from contextlib import ExitStack
@@ -119,6 +120,16 @@ def body(*values, **more):
     return orjson.dumps([{"tensor": value, **more} for value in values])
 
 
+def long_body(numbers, name=b"tensor"):
+    """A body that is read as text."""
+    return b"[" + b",".join([b'{"%b":[%b]}' % (name, numbers)] * 100) + b"]"
+
+
+def texts_of_inputs(reply):
+    """The input of each row, as it stands in the answer."""
+    return re.findall(rb'"in":\{"tensor":([^}]*)\}', reply.body)
+
+
 @pytest.fixture
 def site(store):
     return lambda *args, **more: Site(store, *args, **more)
@@ -218,6 +229,21 @@ def test_halves_of_a_row_from_two_callers_do_not_become_one(site):
     made = site()
     answers, _ = made.together(b'[{"tensor": [1', body([1, 2]), b"2]}]")
     assert [status for status, _ in answers] == [400, 200, 400]
+
+
+@pytest.mark.parametrize("kind", ["plain", "chain", "shadow", "split"])
+@pytest.mark.parametrize("others", [[], [body([1, 2])], [long_body(b"1,2,3")], [long_body(b"1,2", b"x")]])
+def test_what_is_told_as_it_was_written_is_so_in_company(site, kind, others):
+    made = site(kind)
+    bodies = [long_body(b"1.50,-0"), *others, long_body(b"-0.0 , 1e2"), long_body(b"7,8")]
+    assert made.together(*bodies) == made.alone(*bodies)
+    if not others:
+        made.together(*bodies)
+        assert len(made.logged) == 1, "they ran together"
+    requests = [Request(body=one, **POST) for one in bodies]
+    met = [texts_of_inputs(reply) for reply in made.app.respond_together(requests)]
+    assert met == [texts_of_inputs(made.app.respond(request)) for request in requests]
+    assert (met[0][0], met[-2][0], met[-1][0]) == (b"[1.50,-0]", b"[-0.0 , 1e2]", b"[7,8]")
 
 
 def test_large_whole_numbers_lose_nothing_in_company(site):

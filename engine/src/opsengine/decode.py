@@ -60,7 +60,7 @@ def _media_type(content_type: str) -> str:
 def read(body: bytes, kind: str, limit: int) -> Batch:
     """Columns of a body; `limit` bounds what a compressed body may unpack to, in bytes. Raises RequestError."""
     if kind == JSON:
-        known = vectors.read(body) if len(body) >= vectors.LEAST_BODY else None
+        known = vector(body)
         if known is None:
             return of_records(records(body))
         return Batch(len(known.numbers), {known.name: known.numbers}, {known.name: known.sent})
@@ -72,6 +72,11 @@ def read(body: bytes, kind: str, limit: int) -> Batch:
     if not batch.columns:
         raise RequestError(BARE)
     return batch
+
+
+def vector(body: bytes) -> vectors.Column | None:
+    """The column of a body in JSON that is read as text; None for those that `records` reads."""
+    return vectors.read(body) if len(body) >= vectors.LEAST_BODY else None
 
 
 def records(body: bytes) -> list[Any]:

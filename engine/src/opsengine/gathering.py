@@ -5,7 +5,7 @@ that wait for the loop at the same moment go that way together, and none waits f
 still run for each alone. Whatever could make an answer differ from that to a single request is left to run one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from opsengine import decode, fields
 from opsengine.decode import Batch
 from opsengine.errors import RequestError
-from opsengine.fields import Field
+from opsengine.fields import Field, Written
 from opsengine.rows import Result
+from opsengine.vectors import Column
 
 
 def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple[int, ...]]:
@@ -33,7 +34,10 @@ def joined(bodies: Sequence[bytes], kind: str, limit: int) -> tuple[Batch, tuple
     return Batch(sum(shares), columns, {}), shares
 
 
-def _joined_records(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:
+def _joined_records(bodies: Sequence[bytes]) -> tuple[Batch, tuple[int, ...]]:
+    vectors = [decode.vector(body) for body in bodies]
+    if any(vector is not None for vector in vectors):
+        return _joined_vectors(vectors)
     rows: list[Any] = []
     shares: list[int] = []
     for body in bodies:
@@ -43,6 +47,16 @@ def _joined_records(bodies: Iterable[bytes]) -> tuple[Batch, tuple[int, ...]]:
         rows += own
         shares.append(len(own))
     return decode.of_records(rows), tuple(shares)
+
+
+def _joined_vectors(vectors: Sequence[Column | None]) -> tuple[Batch, tuple[int, ...]]:
+    alike = [vector for vector in vectors if vector is not None]
+    # The answer has the caller's own texts, 1.50 or -0, where it would have had them alone, and only there.
+    if len(alike) < len(vectors) or len({(name, numbers.shape[1]) for name, numbers, _ in alike}) > 1:
+        raise RequestError("The columns of these requests differ.")
+    name, numbers = alike[0].name, np.concatenate([vector.numbers for vector in alike])
+    sent = Written([text for vector in alike for text in vector.sent.texts])
+    return Batch(len(numbers), {name: numbers}, {name: sent}), tuple(len(vector.numbers) for vector in alike)
 
 
 def is_as_alone(result: Result) -> bool:
