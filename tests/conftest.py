@@ -151,6 +151,19 @@ def statuses(
     return ask
 
 
+def check_newest_events(client: Client, url: str, of: Any, kind: str) -> None:
+    """Fail unless the page of `of` at `url` says that it shows the newest 30 of 60 events, and leads to all of them."""
+    events = f"{url}/events"
+    assert f'href="{events}"' not in client.get(url).content.decode(), "all are shown"
+    for number in range(of.events.count(), 60):
+        of.events.create(kind=kind, detail={"reason": f"reason-{number:02}"})
+    text = client.get(url).content.decode()
+    assert "The newest 30 of 60." in text
+    assert f'href="{events}"' in text
+    assert "reason-30" in text
+    assert "reason-29" not in text
+
+
 @pytest.fixture
 def make_model_version(workspace: Workspace, owner: User) -> Callable[..., ModelVersion]:
     """A stored model version; its file holds `content`."""

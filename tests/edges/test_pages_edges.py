@@ -15,6 +15,7 @@ from edges import operations
 from edges.models import Edge, JoinToken
 from publishing import engine_config
 from publishing.models import Publish
+from tests.conftest import check_newest_events
 from tests.edges.conftest import join_token_in
 
 HTMX = {"HX-Request": "true"}
@@ -276,14 +277,7 @@ def test_edge_page_says_of_how_many_events_it_shows_the_newest_and_leads_to_all_
     edge, client = make_edge(), browser(viewer)
     url = f"/edges/{edge.pk}"
     events = f"{url}/events"
-    assert f'href="{events}"' not in client.get(url).content.decode(), "all are shown"
-    for number in range(edge.events.count(), 60):
-        edge.events.create(kind="token_refused", detail={"reason": f"reason-{number:02}"})
-    text = client.get(url).content.decode()
-    assert "The newest 30 of 60." in text
-    assert f'href="{events}"' in text
-    assert "reason-30" in text
-    assert "reason-29" not in text
+    check_newest_events(client, url, edge, "token_refused")
 
     operations.remove_edge(actor=owner, edge=edge, reason="scrapped")
     first, second = (client.get(events, {"page": page}).content.decode() for page in (1, 2))

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from catalog.models import Model, Pipeline, PipelineVersion, User, Workspace
+from tests.opscenter.test_page_access import PROGRAMS
 
-PROGRAMS = ("api/", "edge/", "v1/", "v2/", "admin/", "healthz", "readyz", "metrics", "favicon.ico")
 SOME = {"int": "1", "uuid": "11111111-1111-4111-8111-111111111111"}
 
 

@@ -12,6 +12,7 @@ from catalog.models import User
 from publishing.models import Publish
 from rollouts import jobs
 from rollouts.models import Rollout, State
+from tests.conftest import check_newest_events
 from tests.rollouts.conftest import Fleet
 
 Browser = Callable[..., Client]
@@ -111,14 +112,7 @@ def test_page_says_of_how_many_events_it_shows_the_newest_and_leads_to_all_of_th
     rollout, client = roll_out(fleet), browser(viewer)
     url = reverse("rollouts:rollout", args=[rollout.pk])
     events = f"{url}/events"
-    assert f'href="{events}"' not in client.get(url).content.decode(), "all are shown"
-    for number in range(rollout.events.count(), 60):
-        rollout.events.create(kind="paused", detail={"reason": f"reason-{number:02}"})
-    text = client.get(url).content.decode()
-    assert "The newest 30 of 60." in text
-    assert f'href="{events}"' in text
-    assert "reason-30" in text
-    assert "reason-29" not in text
+    check_newest_events(client, url, rollout, "paused")
 
     first, second = (client.get(events, {"page": page}).content.decode() for page in (1, 2))
     assert "Page 1 of 2, 60 in all" in first

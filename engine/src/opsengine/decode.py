@@ -61,9 +61,7 @@ def read(body: bytes, kind: str, limit: int) -> Batch:
     """Columns of a body; `limit` bounds what a compressed body may unpack to, in bytes. Raises RequestError."""
     if kind == JSON:
         known = vector(body)
-        if known is None:
-            return of_records(records(body))
-        return Batch(len(known.numbers), {known.name: known.numbers}, {known.name: known.sent})
+        return of_records(records(body)) if known is None else of_vector(known)
     if not body:
         raise RequestError(EMPTY)
     batch = _read_arrow(body, limit)
@@ -77,6 +75,11 @@ def read(body: bytes, kind: str, limit: int) -> Batch:
 def vector(body: bytes) -> vectors.Column | None:
     """The column of a body in JSON that is read as text; None for those that `records` reads."""
     return vectors.read(body) if len(body) >= vectors.LEAST_BODY else None
+
+
+def of_vector(column: vectors.Column) -> Batch:
+    """Rows of one column that were read as text."""
+    return Batch(len(column.numbers), {column.name: column.numbers}, {column.name: column.sent})
 
 
 def records(body: bytes) -> list[Any]:

@@ -46,7 +46,7 @@ class InUse(StateError):
     """Another process holds PERSIST_DIR."""
 
 
-class DamagedPage(EngineError, ValueError):
+class DamagedPage(EngineError):
     """What is stored of a page of the log is none."""
 
 

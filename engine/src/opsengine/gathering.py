@@ -54,9 +54,10 @@ def _joined_vectors(vectors: Sequence[Column | None]) -> tuple[Batch, tuple[int,
     # The answer has the caller's own texts, 1.50 or -0, where it would have had them alone, and only there.
     if len(alike) < len(vectors) or len({(name, numbers.shape[1]) for name, numbers, _ in alike}) > 1:
         raise RequestError("The columns of these requests differ.")
-    name, numbers = alike[0].name, np.concatenate([vector.numbers for vector in alike])
+    numbers = np.concatenate([vector.numbers for vector in alike])
     sent = Written([text for vector in alike for text in vector.sent.texts])
-    return Batch(len(numbers), {name: numbers}, {name: sent}), tuple(len(vector.numbers) for vector in alike)
+    whole = Column(alike[0].name, numbers, sent)
+    return decode.of_vector(whole), tuple(len(vector.numbers) for vector in alike)
 
 
 def is_as_alone(result: Result) -> bool:
